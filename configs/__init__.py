@@ -1,0 +1,1 @@
+"""Run configurations; `base.py` documents every field."""

@@ -1,0 +1,92 @@
+"""Every configuration field with its default: the paper's choices where the paper says, else the released code's.
+
+The other files in this folder start from `get_config()` here and override. On the command line a field is
+set as `--config.train.epochs=60`; a misspelt field is an error that names the near matches.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the complete configuration with default values."""
+    c = ml_collections.ConfigDict()
+    c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
+
+    c.data = d = ml_collections.ConfigDict()
+    d.name = "synthetic"  # builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc
+    d.data_dir = ""  # where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise
+    d.raw_dir = ""  # folder with imgs/ lr_face/ hr_face/ mask/ to build from when the dataset is not there yet
+    d.build_seed = 0  # synthetic only: the seed of the generated people
+    d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
+    d.body_size = (384, 128)  # height, width in pixels
+    d.face_size = (224, 224)
+    d.identities = 5  # P identities a batch ...
+    d.images_per_identity = 6  # ... times K images each (global batch, over all hosts)
+    d.require_face = False  # True drops training images without a face (released code)
+    d.require_mask = False  # True drops training images without a mask (released code)
+    d.validation_identities = 0  # identities held out of train, for eval.report = "best"
+    d.workers = 0  # decoding processes a host; 0 decodes in threads of the training process
+    d.skip_corrupt = False  # True skips unreadable records, counted; False stops at the first
+
+    c.augment = a = ml_collections.ConfigDict()
+    a.flip = 0.5  # probability of mirroring; body, both faces and mask together
+    a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
+    a.crop_scale = 1.05
+    a.erase = 0.5  # probability of random erasing, on each image by itself, never on the mask
+    a.erase_area = (0.02, 0.4)  # erased share of the image
+    a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
+    a.erase_fill = (0.4914, 0.4822, 0.4465)  # RGB in [0, 1]
+
+    c.model = m = ml_collections.ConfigDict()
+    m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0
+    m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
+    m.body = True  # the global (body) stream
+    m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
+    m.attention = "paper"  # CSA: "paper" (Eq. 1), "released" (two convolutions) or "none"
+    m.feature_dim = 512  # size of each of the seven part embeddings
+    m.drop_ratio = 0.33  # share of rows that the top-drop block zeroes in training
+    m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
+
+    c.loss = l = ml_collections.ConfigDict()
+    l.attention_weight = 7.0  # lambda of Eq. 7; 0 turns L_att off
+    l.mask_epsilon = 0.1  # epsilon of Eq. 3
+    l.mask_rule = "paper"  # "paper": epsilon, then resize; "released": resize, then replace exact zeros
+    l.alpha = 0.7  # Eq. 7: weight of L_fkp against the student's cross-entropy; 0 trains without a teacher
+    l.temperature = 5.0  # tau of Eq. 5
+    l.margin = 0.7  # of the batch-hard triplet loss
+    l.soft_margin = False  # log(1 + exp(.)) in place of the hinge
+    l.label_smoothing = 0.0  # 0.1 in the released code
+
+    c.teacher = t = ml_collections.ConfigDict()
+    t.checkpoint = ""  # a trained teacher (a workdir or its teacher/ folder); "" trains one first when it is needed
+    t.statistics = "running"  # of the frozen teacher: "running", or "batch" (released code, top-drop on as well)
+    t.epochs = 140
+
+    c.train = r = ml_collections.ConfigDict()
+    r.epochs = 140  # of the student phase
+    r.base_lr = 0.0006  # times sqrt(batch / 20)
+    r.warmup_epochs = 10
+    r.final_fraction = 0.001  # cosine ends at this share of the base rate
+    r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
+    r.log_every = 20  # steps between metric lines
+
+    c.eval = e = ml_collections.ConfigDict()
+    e.every = 20  # epochs between evaluations; 0 = at the end alone
+    e.batch = 64
+    e.flip = True  # add the features of the mirrored image
+    e.protocols = ()  # () = every protocol of the dataset
+    e.report = "last"  # checkpoint the results come from: "last", or "validation" (best mAP on held-out identities)
+
+    c.checkpoint = k = ml_collections.ConfigDict()
+    k.every = 1  # epochs between checkpoints
+    k.asynchronous = True
+    k.grace_seconds = 30  # time allowed for the save after SIGTERM
+
+    c.mesh = ml_collections.ConfigDict()
+    c.mesh.data = -1  # devices along the batch; -1 = all
+
+    c.compilation_cache = ""  # folder of the persistent compilation cache; "" = <workdir>/xla_cache, "none" = off
+    c.lock()
+    return c

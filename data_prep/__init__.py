@@ -1,0 +1,1 @@
+"""Offline data preparation; may import `deskpro_jax`, which never imports it."""

@@ -1,0 +1,1 @@
+"""Flax modules of DeSKPro: OSNet blocks, LightMBN heads, cloth-irrelevant attention, the two-stream model."""

@@ -1,0 +1,233 @@
+"""OSNet (Zhou et al., ICCV 2019): omni-scale blocks, the truncated trunk, the tail, and the whole classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deskpro_jax.errors import InputError
+from deskpro_jax.models import layers
+
+# Stream name -> number of light convolutions in a row. "aacd" runs stream a twice and b never.
+STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
+STREAM_CHOICES = ("abcd", "aacd")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's)."""
+
+    channels: tuple[int, int, int, int]
+    instance_norm: bool = False
+
+
+BACKBONES = {
+    "x1_0": Backbone((64, 256, 384, 512)),
+    "x0_75": Backbone((48, 192, 288, 384)),
+    "x0_5": Backbone((32, 128, 192, 256)),
+    "x0_25": Backbone((16, 64, 96, 128)),
+    "ibn_x1_0": Backbone((64, 256, 384, 512), instance_norm=True),
+}
+
+
+def backbone(name: str) -> Backbone:
+    """Returns the widths of the OSNet called `name`.
+
+    Raises:
+        InputError: there is no such OSNet.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
+    return BACKBONES[name]
+
+
+def stream_names(streams: str) -> str:
+    """Returns the distinct streams that run, in order of depth: "abcd", or "acd" for "aacd"."""
+    if streams not in STREAM_CHOICES:
+        raise InputError(f"model.streams is {streams!r}; expected one of {', '.join(STREAM_CHOICES)}.")
+    return "".join(sorted(set(streams)))
+
+
+def stages(streams: str) -> list[str]:
+    """Returns for each stage of light convolutions the streams that are that deep: ["abcd", "bcd", "cd", "d"]."""
+    names = stream_names(streams)
+    return ["".join(s for s in names if STREAM_DEPTHS[s] > depth) for depth in range(max(STREAM_DEPTHS.values()))]
+
+
+class ConvUnit(nn.Module):
+    """1x1 convolution, BatchNorm and, unless `linear`, ReLU."""
+
+    features: int
+    groups: tuple[int, ...] = ()
+    linear: bool = False
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
+        x = layers.Pointwise(self.features, self.groups, dtype=self.dtype, name="conv")(x)
+        x = layers.BatchNorm(self.groups, dtype=self.dtype, name="bn")(x, train=train, valid=valid)
+        return x if self.linear else nn.relu(x)
+
+
+class LightStage(nn.Module):
+    """One light 3x3 convolution (1x1, depthwise 3x3, BatchNorm, ReLU) of every stream that is deep enough."""
+
+    features: int
+    groups: tuple[int, ...]
+    passes: tuple[int, ...] | None = None
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
+        x = layers.Pointwise(self.features, self.groups, dtype=self.dtype, name="pointwise")(x)
+        x = layers.Depthwise3x3(self.groups, dtype=self.dtype, name="depthwise")(x)
+        x = layers.BatchNorm(self.groups, self.passes, dtype=self.dtype, name="bn")(x, train=train, valid=valid)
+        return nn.relu(x)
+
+
+class ChannelGate(nn.Module):
+    """Channel weights in (0, 1) from pooled features; all streams of a block share it."""
+
+    groups: tuple[int, ...] = ()
+    reduction: int = 16
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "*groups streams batch channels"]) -> Array:
+        channels = pooled.shape[-1]
+        x = pooled[..., None, :]  # to [..., streams, batch, 1, channels]: a map that is `batch` high
+        hidden = layers.Pointwise(channels // self.reduction, self.groups, True, self.dtype, name="fc1")(x)
+        return nn.sigmoid(layers.Pointwise(channels, self.groups, True, self.dtype, name="fc2")(nn.relu(hidden)))[
+            ..., 0, :
+        ]
+
+
+class OSBlock(nn.Module):
+    """Omni-scale residual block: four streams of growing depth, gated by a shared gate, summed."""
+
+    features: int
+    groups: tuple[int, ...] = ()
+    streams: str = "abcd"
+    instance_norm: bool = False
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*groups batch height width channels"], *, train: bool, valid: Array | None = None
+    ) -> Float[Array, "*groups batch height width features"]:
+        mid = self.features // 4
+        reduced = ConvUnit(mid, self.groups, dtype=self.dtype, name="conv1")(x, train=train, valid=valid)
+        names = stream_names(self.streams)
+        weights = [self.streams.count(name) for name in names]
+        axis = len(self.groups)
+        current = jnp.expand_dims(reduced, axis)  # every stream starts from the same map
+        finished = []
+        for depth, running in enumerate(stages(self.streams)):
+            if current.shape[axis] > len(running):  # streams that ended leave from the front
+                current = jax.lax.slice_in_dim(current, current.shape[axis] - len(running), current.shape[axis], axis=axis)
+            passes = tuple(weights[names.index(name)] for name in running)
+            current = LightStage(
+                mid,
+                (*self.groups, len(running)),
+                passes if max(passes) > 1 else None,
+                self.dtype,
+                name=f"stage{depth}",
+            )(current, train=train, valid=valid)
+            ended = sum(STREAM_DEPTHS[name] == depth + 1 for name in running)
+            if ended:
+                finished.append(jax.lax.index_in_dim(current, 0, axis, keepdims=False))
+        pooled = jnp.stack([stream.mean((-3, -2)) for stream in finished], axis)
+        gates = ChannelGate(self.groups, dtype=self.dtype, name="gate")(pooled)
+        mixed = sum(
+            stream * (weight * jax.lax.index_in_dim(gates, i, axis, keepdims=False))[..., None, None, :]
+            for i, (stream, weight) in enumerate(zip(finished, weights, strict=True))
+        )
+        out = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="conv3")(
+            mixed, train=train, valid=valid
+        )
+        if x.shape[-1] != self.features:
+            x = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="downsample")(
+                x, train=train, valid=valid
+            )
+        out = out + x.astype(out.dtype)
+        if self.instance_norm:
+            out = layers.InstanceNorm(dtype=self.dtype, name="instance_norm")(out)
+        return nn.relu(out)
+
+
+class Trunk(nn.Module):
+    """OSNet up to the first block of its third stage: [B, H, W, 3] -> [B, H/8, W/8, channels[2]]."""
+
+    backbone: Backbone
+    streams: str = "abcd"
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch height width 3"], *, train: bool, valid: Array | None = None
+    ) -> Float[Array, "batch rows columns features"]:
+        stem, second, third, _ = self.backbone.channels
+        norm = self.backbone.instance_norm
+        x = layers.StemConv(stem, dtype=self.dtype, name="stem")(x)
+        if norm:
+            x = layers.InstanceNorm(dtype=self.dtype, name="stem_norm")(x)
+        else:
+            x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train=train, valid=valid)
+        x = layers.max_pool3x3(nn.relu(x))
+        for i in range(2):
+            x = OSBlock(second, (), self.streams, norm, self.dtype, name=f"block2_{i}")(x, train=train, valid=valid)
+        x = ConvUnit(second, dtype=self.dtype, name="transition2")(x, train=train, valid=valid)
+        x = layers.avg_pool2x2(x)
+        return OSBlock(third, (), self.streams, dtype=self.dtype, name="block3_0")(x, train=train, valid=valid)
+
+
+class Tail(nn.Module):
+    """The rest of OSNet, in as many independent copies as `groups` says: -> [*groups, B, H/16, W/16, channels[3]]."""
+
+    backbone: Backbone
+    groups: tuple[int, ...] = ()
+    streams: str = "abcd"
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
+        _, _, third, fourth = self.backbone.channels
+        flags = {"train": train, "valid": valid}
+        x = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")(x, **flags)
+        x = layers.avg_pool2x2(ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, **flags))
+        for i in range(2):
+            x = OSBlock(fourth, self.groups, self.streams, dtype=self.dtype, name=f"block4_{i}")(x, **flags)
+        return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, **flags)
+
+
+class OSNet(nn.Module):
+    """OSNet as published: global average pooling, a 512-d fully connected layer with BatchNorm, a classifier."""
+
+    name_of_backbone: str = "x1_0"
+    num_classes: int = 1000
+    feature_dim: int = 512
+    streams: str = "abcd"
+    dtype: layers.Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width 3"], *, train: bool = False
+    ) -> tuple[Float[Array, "batch classes"], dict[str, Array]]:
+        """Returns the logits and, by name, the last feature map and the 512-d features (the embedding)."""
+        spec = backbone(self.name_of_backbone)
+        x = Trunk(spec, self.streams, self.dtype, name="trunk")(images, train=train)
+        feature_map = Tail(spec, (), self.streams, self.dtype, name="tail")(x, train=train)
+        pooled = feature_map.mean((-3, -2))[:, None, None]
+        x = layers.Pointwise(
+            self.feature_dim, (), True, self.dtype, nn.initializers.normal(0.01), name="fc"
+        )(pooled)
+        x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train)
+        features = nn.relu(x)
+        logits = layers.Pointwise(
+            self.num_classes, (), True, self.dtype, nn.initializers.normal(0.01), name="classifier"
+        )(features)
+        return logits[:, 0, 0], {"feature_map": feature_map, "features": features[:, 0, 0]}

@@ -1,0 +1,67 @@
+"""Learning-rate schedule and the optimiser: Adam with L2 in the gradient, frozen parameters left alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+REFERENCE_BATCH = 20  # the base rate is given for this batch size
+
+
+def base_learning_rate(rate: float, batch: int) -> float:
+    """Returns the rate for a global batch: `rate` * sqrt(batch / 20)."""
+    return rate * math.sqrt(batch / REFERENCE_BATCH)
+
+
+def learning_rates(base: float, epochs: int, warmup_epochs: int, final_fraction: float) -> np.ndarray:
+    """Computes the learning rate of each epoch: linear warm-up, then a cosine down to a fraction of the base.
+
+    Args:
+        base: highest rate.
+        epochs: length of the training, warm-up included.
+        warmup_epochs: epoch e of them (from 0) has base * (e + 1) / warmup_epochs.
+        final_fraction: share of the base rate in the last epoch.
+
+    Returns:
+        Rates [epochs], float64.
+    """
+    epoch = np.arange(epochs, dtype=np.float64)
+    progress = np.clip((epoch - warmup_epochs) / max(epochs - 1 - warmup_epochs, 1), 0.0, 1.0)
+    cosine = final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + np.cos(np.pi * progress))
+    return base * np.where(epoch < warmup_epochs, (epoch + 1) / max(warmup_epochs, 1), cosine)
+
+
+def schedule(rates: np.ndarray, steps_per_epoch: int) -> Callable[[Any], Any]:
+    """Returns an optax schedule that holds each epoch's rate for `steps_per_epoch` steps, the last one for ever."""
+    table = jnp.asarray(rates, jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32)
+    return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
+
+
+def frozen(params: Any) -> Any:
+    """Returns a tree of bools: True for parameters that never change, the biases of the BNNecks."""
+
+    def is_frozen(path: tuple[Any, ...], _: Any) -> bool:
+        names = [entry.key for entry in path]
+        return names[-2:] == ["neck", "bias"]
+
+    return jax.tree_util.tree_map_with_path(is_frozen, params)
+
+
+def adam(learning_rate: Callable[[Any], Any] | float, weight_decay: float) -> optax.GradientTransformation:
+    """Returns Adam (0.9, 0.999, eps 1e-8) with `weight_decay` * parameter added to the gradient, as PyTorch does.
+
+    Frozen parameters get neither gradient nor decay.
+    """
+    trained = lambda params: jax.tree.map(lambda still: not still, frozen(params))  # noqa: E731
+    return optax.chain(
+        optax.masked(optax.add_decayed_weights(weight_decay), trained),
+        optax.masked(optax.scale_by_adam(), trained),
+        optax.masked(optax.set_to_zero(), frozen),
+        optax.scale_by_learning_rate(learning_rate),
+    )

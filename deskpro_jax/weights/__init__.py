@@ -1,0 +1,1 @@
+"""Weights in other frameworks' names: explicit tables, one entry a tensor, usable in both directions."""

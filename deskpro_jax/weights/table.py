@@ -1,0 +1,135 @@
+"""Name tables: which PyTorch tensor is which (slice of a) flax array, and moving values along them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deskpro_jax.errors import InputError
+
+# How a PyTorch tensor's axes are ordered for flax.
+TRANSPOSES = {
+    "same": None,
+    "conv": (2, 3, 1, 0),  # OIHW -> HWIO
+    "pointwise": (3, 2, 1, 0),  # [O, I, 1, 1] -> [1, 1, I, O], then the two ones go
+    "depthwise": (2, 3, 0, 1),  # [C, 1, 3, 3] -> [3, 3, C, 1], then the last one goes
+    "linear": (1, 0),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One PyTorch tensor and its place: `variables[collection][path...][index]`, axes by `kind`."""
+
+    name: str
+    collection: str
+    path: tuple[str, ...]
+    index: tuple[int, ...] = ()
+    kind: str = "same"
+
+    def under(self, prefix: str, path: tuple[str, ...]) -> Entry:
+        """Returns the entry of the same tensor one module further out."""
+        return replace(self, name=prefix + self.name, path=(*path, *self.path))
+
+
+def to_flax(tensor: np.ndarray, kind: str) -> np.ndarray:
+    """Returns a PyTorch tensor with its axes as flax has them."""
+    axes = TRANSPOSES[kind]
+    array = tensor if axes is None else tensor.transpose(axes)
+    if kind == "pointwise":
+        return array[0, 0]
+    return array[..., 0] if kind == "depthwise" else array
+
+
+def to_torch(array: np.ndarray, kind: str) -> np.ndarray:
+    """Returns a flax array with its axes as PyTorch has them; undoes `to_flax`."""
+    if kind == "pointwise":
+        array = array[None, None]
+    elif kind == "depthwise":
+        array = array[..., None]
+    axes = TRANSPOSES[kind]
+    return array if axes is None else array.transpose(np.argsort(axes))
+
+
+def norm(name: str, path: tuple[str, ...], index: tuple[int, ...] = (), *, running: bool = True) -> Iterable[Entry]:
+    """Yields the entries of a normalisation layer called `name` in PyTorch and found at `path` in flax."""
+    yield Entry(f"{name}.weight", "params", (*path, "scale"), index)
+    yield Entry(f"{name}.bias", "params", (*path, "bias"), index)
+    if running:
+        yield Entry(f"{name}.running_mean", "batch_stats", (*path, "mean"), index)
+        yield Entry(f"{name}.running_var", "batch_stats", (*path, "var"), index)
+
+
+def load(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills flax variables from PyTorch tensors.
+
+    Args:
+        entries: the name table; together they cover `template`.
+        tensors: PyTorch name -> array, in PyTorch's axis order.
+        template: variables whose shapes are the expected ones (arrays or `jax.ShapeDtypeStruct`).
+
+    Returns:
+        New variables with the structure of `template`, in the dtype of the tensors.
+
+    Raises:
+        InputError: a tensor is missing, has another shape, or an array of `template` stays without values.
+    """
+    flat = {key: leaf for key, leaf in _flatten(template)}
+    filled: dict[tuple[str, ...], np.ndarray] = {}
+    covered: dict[tuple[str, ...], int] = {}
+    problems = []
+    for entry in entries:
+        key = (entry.collection, *entry.path)
+        if key not in flat:
+            problems.append(f"{entry.name}: the model has no {'/'.join(key)}")
+            continue
+        if entry.name not in tensors:
+            problems.append(f"{entry.name}: not in the file")
+            continue
+        value = to_flax(np.asarray(tensors[entry.name]), entry.kind)
+        expected = flat[key].shape[len(entry.index) :]
+        if value.shape != expected:
+            problems.append(f"{entry.name}: shape {value.shape}, the model has {expected} at {'/'.join(key)}")
+            continue
+        target = filled.setdefault(key, np.empty(flat[key].shape, value.dtype))
+        target[entry.index] = value
+        covered[key] = covered.get(key, 0) + value.size
+    for key, leaf in flat.items():
+        if covered.get(key, 0) != int(np.prod(leaf.shape)) and not problems:
+            problems.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
+    if problems:
+        shown = "\n  ".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise InputError(f"The weights do not fit the model ({len(problems)} tensors):\n  {shown}")
+    return _unflatten(filled)
+
+
+def dump(entries: Iterable[Entry], variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns flax variables as PyTorch tensors, by name: undoes `load`."""
+    tensors = {}
+    for entry in entries:
+        array: Any = variables[entry.collection]
+        for part in entry.path:
+            array = array[part]
+        tensors[entry.name] = to_torch(np.asarray(array)[entry.index], entry.kind)
+    return tensors
+
+
+def _flatten(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+def _unflatten(flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        node = tree
+        for part in key[:-1]:
+            node = node.setdefault(part, {})
+        node[key[-1]] = value
+    return tree
