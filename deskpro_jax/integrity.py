@@ -1,0 +1,92 @@
+"""Checksums of a checkpoint folder: written once it is complete, compared before it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+CHECKSUM_FILE = "checksums.json"
+_SHOWN = 3  # damaged files that a message names before it counts the rest
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        p for p in folder.rglob("*") if p.is_file() and not p.name.startswith((CHECKSUM_FILE, "." + CHECKSUM_FILE))
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes `checksums.json` into `folder`: size in bytes and SHA-256 of every file below it.
+
+    The file appears whole or not at all.
+
+    Args:
+      folder: a complete checkpoint folder.
+
+    Raises:
+      OSError: a file vanished or cannot be read, or the folder cannot be written.
+    """
+    entries = {
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in _files(folder)
+    }
+    temporary = folder / f".{CHECKSUM_FILE}.{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump({"files": entries}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / CHECKSUM_FILE)
+
+
+def has_checksums(folder: Path) -> bool:
+    """Returns whether `folder` holds a checksum file."""
+    return (folder / CHECKSUM_FILE).is_file()
+
+
+def find_damage(folder: Path) -> str:
+    """Compares a checkpoint folder with its checksum file.
+
+    Args:
+      folder: the checkpoint folder of one step.
+
+    Returns:
+      What is wrong, naming the files; "" when nothing is, or when there is no checksum file to compare with.
+    """
+    if not folder.is_dir():
+        return "the folder is missing"
+    if not has_checksums(folder):
+        return "" if _files(folder) else "the folder is empty"
+    try:
+        entries = json.loads((folder / CHECKSUM_FILE).read_text("utf-8"))["files"]
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        return f"{CHECKSUM_FILE} is unreadable ({type(error).__name__}: {error})"
+    found = []
+    for name, (size, digest) in expected.items():
+        path = folder / name
+        try:
+            if not path.is_file():
+                found.append(f"{name} is missing")
+            elif path.stat().st_size != size:
+                found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+            elif _digest(path) != digest:
+                found.append(f"{name} differs from its checksum")
+        except OSError as error:
+            found.append(f"{name} cannot be read ({error})")
+    rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + rest
+
+
+def set_aside(folder: Path) -> None:
+    """Renames a damaged step folder to `damaged_<step>`, replacing an earlier one of that name."""
+    aside = folder.with_name(f"damaged_{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(aside)

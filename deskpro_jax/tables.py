@@ -1,0 +1,52 @@
+"""Results as a table: on the terminal, and as Markdown for a README or a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import rich.table
+
+_RANKS = ("R-1", "R-5", "R-10", "R-20")
+_HEADS = ("protocol", "stream", "mAP", *_RANKS, "counted", "dropped")
+_TEXT_COLUMNS = 2
+
+
+class ResultRow(NamedTuple):
+    """One line of results: shares in [0, 1] (NaN where nothing was counted) and counts of queries."""
+
+    protocol: str
+    stream: str
+    map: float
+    ranks: Mapping[str, float]  # "R-1", "R-5", "R-10", "R-20"; one that is absent shows as "-"
+    counted: int
+    dropped: int
+
+
+def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.table.Table:
+    """Returns a table for `rich.print`, shares in percent with one decimal.
+
+    Args:
+      rows: one for each protocol and stream.
+      title: printed above.
+    """
+    table = rich.table.Table(title=title)
+    for i, head in enumerate(_HEADS):
+        table.add_column(head, justify="left" if i < _TEXT_COLUMNS else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def results_markdown(rows: Iterable[ResultRow]) -> str:
+    """Returns the same table as Markdown, ending in a line break."""
+    rules = ["---"] * _TEXT_COLUMNS + ["---:"] * (len(_HEADS) - _TEXT_COLUMNS)
+    lines = [_HEADS, rules, *(_cells(row) for row in rows)]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def _cells(row: ResultRow) -> list[str]:
+    shares = [row.map, *(row.ranks.get(rank, math.nan) for rank in _RANKS)]
+    percent = ["-" if math.isnan(s) else f"{100 * s:.1f}" for s in shares]
+    return [row.protocol, row.stream, *percent, str(row.counted), str(row.dropped)]

@@ -1,0 +1,104 @@
+"""A signal is noticed between steps; the second Ctrl-C ends the run at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from deskpro_jax.preemption import SignalGuard, agree
+
+
+@pytest.fixture(autouse=True)
+def _handlers_unchanged():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_the_first_signal_is_a_request(name):
+    with SignalGuard() as guard:
+        assert guard.requested is None
+        assert guard.elapsed == 0.0
+        os.kill(os.getpid(), signal.Signals[name])
+        assert guard.requested == name
+        assert guard.elapsed > 0.0
+
+
+def test_the_second_interrupt_raises():
+    with SignalGuard() as guard:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert guard.requested == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_more_termination_signals_do_not_end_the_save():
+    with SignalGuard() as guard:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert guard.requested == "SIGTERM"
+
+
+def test_an_earlier_handler_comes_back():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append("old"))
+    try:
+        with SignalGuard():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert received == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == ["old"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_guard_can_be_entered_again():
+    guard = SignalGuard()
+    with guard:
+        os.kill(os.getpid(), signal.SIGTERM)
+    with guard:
+        assert guard.requested is None
+
+
+def test_another_thread_changes_nothing():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with SignalGuard() as guard:
+            seen.extend([guard.requested, signal.getsignal(signal.SIGTERM) is before])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None, True]
+
+
+LOOP = """
+import sys, time
+from deskpro_jax.preemption import SignalGuard
+with SignalGuard() as guard:
+    print("ready", flush=True)
+    while guard.requested is None:
+        time.sleep(0.01)
+    print("saved after", guard.requested)
+"""
+
+
+def test_a_terminated_process_ends_its_work_first():
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), JAX_PLATFORMS="cpu")
+    process = subprocess.Popen([sys.executable, "-c", LOOP], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == "saved after SIGTERM\n"
+    assert process.returncode == 0
+
+
+def test_one_process_agrees_with_itself():
+    assert agree(True) is True
+    assert agree(False) is False
