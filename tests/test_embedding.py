@@ -1,0 +1,110 @@
+"""Embeddings: order, unit length of parts, mirrored average, zeros for missing faces, never a NaN."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deskpro_jax.embedding import combine, normalise
+from deskpro_jax.errors import InputError
+
+PARTS, BATCH, DIMENSION = 7, 3, 16
+
+
+@pytest.fixture
+def streams():
+    random = np.random.default_rng(0)
+    image, mirror = (
+        {name: jnp.asarray(random.normal(size=(PARTS, BATCH, DIMENSION)), jnp.float32) for name in ("body", "face")}
+        for _ in range(2)
+    )
+    return image, mirror, jnp.array([True, False, True])
+
+
+def by_hand(image, mirror, has_face):
+    rows = []
+    for b in range(BATCH):
+        row = []
+        for name in ("face", "body"):
+            for p in range(PARTS):
+                part = np.asarray(image[name], np.float64)[p, b]
+                if mirror is not None:
+                    part = part + np.asarray(mirror[name], np.float64)[p, b]
+                row.append(0 * part if name == "face" and not has_face[b] else part / np.linalg.norm(part))
+        rows.append(np.concatenate(row))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_embedding_is_the_normalised_sum_face_first(streams, flip, wrap):
+    image, mirror, has_face = streams
+    mirror = mirror if flip else None
+    result = wrap(combine)(image, mirror, has_face=has_face)
+    assert result.dtype == jnp.float32
+    assert result.shape == (BATCH, 2 * PARTS * DIMENSION)
+    np.testing.assert_allclose(result, by_hand(image, mirror, has_face), atol=2e-7)
+
+
+def test_every_part_has_unit_length_and_a_missing_face_is_zero(streams):
+    image, mirror, has_face = streams
+    lengths = np.linalg.norm(
+        np.asarray(combine(image, mirror, has_face=has_face)).reshape(BATCH, 14, DIMENSION), axis=2
+    )
+    np.testing.assert_allclose(lengths[:, 7:], 1, atol=1e-6)
+    np.testing.assert_allclose(lengths[[0, 2], :7], 1, atol=1e-6)
+    assert not lengths[1, :7].any()
+
+
+def test_one_stream_alone(streams):
+    image, mirror, has_face = streams
+    both = combine(image, mirror, has_face=has_face)
+    half = PARTS * DIMENSION
+    face = combine({"face": image["face"]}, {"face": mirror["face"]}, has_face=has_face)
+    body = combine({"body": image["body"]}, {"body": mirror["body"]})
+    np.testing.assert_allclose(jnp.concatenate([face, body], axis=1), both, atol=1e-7)
+    assert face.shape == body.shape == (BATCH, half)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_a_missing_face_never_makes_a_nan_whatever_its_features_are(streams, wrap):
+    image, _, has_face = streams
+    for value in (0.0, np.nan, np.inf):
+        image["face"] = image["face"].at[:, 1].set(value)
+        result = np.asarray(wrap(combine)(image, has_face=has_face))
+        assert np.isfinite(result).all()
+        assert not result[1, : PARTS * DIMENSION].any()
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-45, 1e-38, 1e-30, 1e30, 1e37])
+def test_extreme_features_stay_finite(scale):
+    vectors = jnp.asarray(np.float32(scale)) * jnp.array([[1.0, -1.0, 0.5, 0.0]], jnp.float32)
+    for function in (normalise, jax.jit(normalise)):
+        result = np.asarray(function(vectors))
+        assert np.isfinite(result).all()
+        if scale > 1e-37:
+            np.testing.assert_allclose(result, [[2 / 3, -2 / 3, 1 / 3, 0]], atol=1e-6)
+
+
+def test_bfloat16_features_are_added_and_normalised_in_float32(streams):
+    image, mirror, has_face = (jax.tree.map(lambda x: x.astype(jnp.bfloat16), s) for s in streams[:2]), None, streams[2]
+    image, mirror = image
+    result = combine(image, mirror, has_face=has_face)
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(result, by_hand(image, mirror, has_face), atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({},), "at least one of face, body"),
+        (({"hand": jnp.ones((7, 1, 2))},), "'hand'"),
+        (({"body": jnp.ones((7, 1, 2))}, {}), "mirrored streams"),
+        (({"face": jnp.ones((7, 1, 2))},), "without has_face"),
+    ],
+)
+def test_bad_streams_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        combine(*arguments)

@@ -1,0 +1,119 @@
+"""Re-ranking: golden distances and figures, a dense reference, block sizes, images without any part."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from deskpro_jax.errors import InputError
+from deskpro_jax.rerank import rerank
+from deskpro_jax.retrieval import Labels, score_from_distances
+
+FOLDER = pathlib.Path(os.environ.get("DESKPRO_GOLDEN") or pathlib.Path(__file__).parent / "golden")
+GOLDEN = FOLDER / "retrieval.npz"
+
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason=f"{FOLDER} has no retrieval case")
+def test_golden_distances_and_figures():
+    case = dict(np.load(GOLDEN))
+    meta = json.loads(str(case["meta"]))
+    query, gallery = (
+        Labels(case[f"{split}_ids"], case[f"{split}_cameras"], case[f"{split}_clothes"])
+        for split in ("query", "gallery")
+    )
+    blocks = rerank(
+        case["query_features"],
+        case["gallery_features"],
+        parts=1,
+        k1=meta["k1"],
+        k2=meta["k2"],
+        original_weight=meta["rerank_lambda"],
+        block=17,
+    )
+    distances = np.concatenate(list(blocks))
+    known = case["reranked_distance"]
+    np.testing.assert_allclose(distances[: len(known)], known, rtol=0, atol=1e-6)
+    scores = score_from_distances(distances, query, gallery, "general", max_rank=meta["max_rank"])
+    assert scores.map == pytest.approx(float(case["reranked_map"]), abs=1e-6)
+    np.testing.assert_allclose(scores.cmc, case["reranked_cmc"], rtol=0, atol=1e-6)
+
+
+def dense(query, gallery, k1, k2, weight):
+    """The method with whole matrices and loops."""
+    images = np.concatenate([query, gallery])
+    total = len(images)
+    distance = (2 - 2 * images @ images.T) ** 2
+    distance /= distance.max(axis=1, keepdims=True)
+    order = np.argsort(distance, axis=1, kind="stable")
+
+    def mutual(i, k):
+        return {j for j in order[i, : k + 1] if i in order[j, : k + 1]}
+
+    encoding = np.zeros((total, total))
+    for i in range(total):
+        own = mutual(i, k1)
+        expanded = set(own)
+        for j in own:
+            more = mutual(j, int(np.around(k1 / 2)))
+            if len(more & own) > 2 / 3 * len(more):
+                expanded |= more
+        for j in expanded:
+            encoding[i, j] = np.exp(-distance[i, j])
+    encoding /= encoding.sum(axis=1, keepdims=True)
+    encoding = np.stack([encoding[order[i, :k2]].mean(axis=0) for i in range(total)])
+    least = np.minimum(encoding[: len(query), None], encoding[None, len(query) :]).sum(axis=2)
+    most = np.maximum(encoding[: len(query), None], encoding[None, len(query) :]).sum(axis=2)
+    return (1 - weight) * (1 - least / most) + weight * distance[: len(query), len(query) :]
+
+
+def people(seed, count, dimension=12):
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(8, dimension))[random.integers(0, 8, count)] + random.normal(size=(count, dimension))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (7, 1, 0.0), (5, 9, 0.8), (3, 2, 1.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_equal_the_dense_method(seed, k1, k2, weight):
+    images = people(seed, 70)
+    query, gallery = images[:15], images[15:]
+    expected = dense(query, gallery, k1, k2, weight)
+    for block in (1, 8, 100):
+        blocks = list(rerank(query, gallery, parts=1, k1=k1, k2=k2, original_weight=weight, block=block))
+        assert max(map(len, blocks)) <= block
+        np.testing.assert_allclose(np.concatenate(blocks), expected, rtol=0, atol=1e-12)
+
+
+def test_images_without_any_part_are_finite_and_far_from_everything():
+    images = people(5, 60).astype(np.float32)
+    images[[2, 20, 21, 40]] = 0
+    distances = np.concatenate(list(rerank(images[:10], images[10:], parts=1)))
+    assert np.isfinite(distances).all()
+    absent = [10, 11, 30]
+    # Nothing is shared with an image that shows nothing: Jaccard distance 1, and the original one of similarity 0.
+    np.testing.assert_allclose(distances[2], 1, atol=1e-6)
+    assert (distances[:, absent] >= 0.7).all()
+
+
+def test_exact_copies_stay_finite_and_nearest():
+    images = np.repeat(people(8, 3), 40, axis=0)  # more copies than neighbours
+    distances = np.concatenate(list(rerank(images[::40], images, parts=1)))
+    np.testing.assert_array_equal(distances.argmin(axis=1), [0, 40, 80])
+    assert np.isfinite(distances).all()
+
+
+def test_more_neighbours_than_images_is_no_error():
+    images = people(6, 9)
+    distances = np.concatenate(list(rerank(images[:3], images[3:], parts=1)))
+    np.testing.assert_allclose(distances, dense(images[:3], images[3:], 20, 6, 0.3), atol=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"k1": 0}, {"k2": 0}, {"original_weight": 1.5}, {"block": 0}, {"parts": 5}])
+def test_bad_parameters_are_refused_at_once(change):
+    images = people(7, 4)
+    with pytest.raises(InputError, match=f"{next(iter(change.values()))}"):
+        rerank(images, images, **({"parts": 1} | change))
