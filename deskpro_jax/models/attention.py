@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import layers
+from deskpro_jax.models import initialisers, layers
 
 FORMS = ("paper", "released")
 
@@ -26,7 +26,7 @@ class SpatialAttention(nn.Module):
         if self.form not in FORMS:
             raise InputError(f"model.attention is {self.form!r}; expected one of {', '.join(FORMS)} or none.")
         channels = features.shape[-1]
-        init = layers.uniform_fan_in(channels)
+        init = initialisers.uniform_fan_in(channels)
         x = features
         if self.form == "released":
             x = nn.relu(layers.Pointwise(channels, dtype=self.dtype, kernel_init=init, name="conv1")(x))

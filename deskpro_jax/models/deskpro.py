@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import layers
+from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import backbone, stream_names
@@ -116,19 +115,15 @@ def _build(model: ml_collections.ConfigDict, num_classes: int, *, body: bool, fa
     )
 
 
-def init_variables(
-    module: DeSKPro, key: Array, body_size: tuple[int, int], face_size: tuple[int, int]
-) -> dict[str, dict]:
+def init_variables(module: DeSKPro, seed: int) -> dict[str, dict]:
     """Initialises parameters and running statistics.
 
     Args:
         module: the model.
-        key: random key.
-        body_size: height and width of body images, in pixels.
-        face_size: height and width of face crops, in pixels.
+        seed: of the initial values.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`, float32.
+        `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; shapes do not depend on the size of images.
     """
-    images = {"body": jnp.zeros((1, *body_size, 3)), "face": jnp.zeros((1, *face_size, 3))}
-    return jax.jit(lambda k: module.init(k, images["body"], images["face"], train=False))(key)
+    image = jnp.zeros((1, 32, 32, 3))
+    return initialisers.draw(lambda key: module.init(key, image, image, train=False), seed)

@@ -7,34 +7,17 @@ branches of LightMBN run that way: fewer, larger operations compile faster and k
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Initializer = Callable[..., Array]
+from deskpro_jax.models.initialisers import Initialiser, constant, kaiming_fan_out
+
 Dtype = jnp.dtype | str
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
-
-
-def kaiming_fan_out(fan_out: int) -> Initializer:
-    """Returns He et al.'s normal initialiser for ReLU with variance 2 / fan_out (PyTorch's mode="fan_out")."""
-    return nn.initializers.normal(math.sqrt(2.0 / fan_out))
-
-
-def uniform_fan_in(fan_in: int) -> Initializer:
-    """Returns U(-1/sqrt(fan_in), 1/sqrt(fan_in)), what PyTorch gives a convolution that nobody initialises."""
-    bound = 1.0 / math.sqrt(fan_in)
-
-    def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
 
 
 def at_least_float32(dtype: Dtype) -> jnp.dtype:
@@ -49,8 +32,8 @@ class Pointwise(nn.Module):
     groups: tuple[int, ...] = ()
     use_bias: bool = False
     dtype: Dtype = jnp.float32
-    kernel_init: Initializer | None = None
-    bias_init: Initializer = nn.initializers.zeros
+    kernel_init: Initialiser | None = None
+    bias_init: Initialiser = constant(0.0)
 
     @nn.compact
     def __call__(self, x: Float[Array, "*groups batch height width channels"]) -> Array:
@@ -186,8 +169,8 @@ class BatchNorm(nn.Module):
     ) -> Array:
         shape = (*self.groups, x.shape[-1])
         stats = at_least_float32(x.dtype)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", constant(1.0), shape)
+        bias = self.param("bias", constant(0.0), shape)
         if self.frozen_bias:
             bias = jax.lax.stop_gradient(bias)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
@@ -212,8 +195,9 @@ class BatchNorm(nn.Module):
             for call in range(self.calls):
                 running = running + BATCH_NORM_MOMENTUM * (batch[call] - running)
             return running
-        passes = jnp.asarray(self.passes or (1,), running.dtype)
-        share = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** passes
+        if self.passes is None:
+            return running + BATCH_NORM_MOMENTUM * (batch - running)
+        share = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** jnp.asarray(self.passes, running.dtype)
         return running + share[:, None] * (batch - running)
 
 
@@ -240,8 +224,8 @@ class InstanceNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*groups batch height width channels"]) -> Array:
         stats = at_least_float32(x.dtype)
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        scale = self.param("scale", constant(1.0), (x.shape[-1],))
+        bias = self.param("bias", constant(0.0), (x.shape[-1],))
         x = x.astype(stats)
         centred = x - x.mean((-3, -2), keepdims=True)
         y = centred * jax.lax.rsqrt((centred**2).mean((-3, -2), keepdims=True) + BATCH_NORM_EPS)

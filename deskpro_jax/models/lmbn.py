@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from deskpro_jax.models import layers
+from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import SpatialAttention
 from deskpro_jax.models.osnet import OSBlock, Tail, Trunk, backbone
 
@@ -27,7 +27,7 @@ class SharedUnit(nn.Module):
     def __call__(
         self, halves: Float[Array, "two batch 1 1 channels"], *, train: bool, valid: Array | None = None
     ) -> Array:
-        init = layers.kaiming_fan_out(halves.shape[-1])  # the reference initialises it by fan-in
+        init = initialisers.kaiming_fan_out(halves.shape[-1])  # the reference initialises it by fan-in
         x = layers.Pointwise(self.features, dtype=self.dtype, kernel_init=init, name="conv")(halves)
         norm = layers.BatchNorm(calls=halves.shape[0], dtype=self.dtype, name="bn")
         return nn.relu(norm(x, train=train, valid=valid))
@@ -86,7 +86,7 @@ class LightMBN(nn.Module):
             self.feature_dim,
             (REDUCED_PARTS,),
             dtype=self.dtype,
-            kernel_init=layers.kaiming_fan_out(pooled.shape[-1]),
+            kernel_init=initialisers.kaiming_fan_out(pooled.shape[-1]),
             name="reduction",
         )(pooled[:, :, None, None])
         channels = jnp.stack(jnp.split(maps[2].mean((1, 2)), 2, axis=-1))
@@ -98,7 +98,7 @@ class LightMBN(nn.Module):
             self.num_classes,
             (len(PARTS),),
             dtype=stats,
-            kernel_init=nn.initializers.normal(0.001),
+            kernel_init=initialisers.normal(0.001),
             name="classifier",
         )(embeddings)
         outputs = {"logits": logits, "features": features, "embeddings": embeddings}

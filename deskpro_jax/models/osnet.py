@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import layers
+from deskpro_jax.models import initialisers, layers
 
 # Stream name -> number of light convolutions in a row. "aacd" runs stream a twice and b never.
 STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
@@ -196,12 +196,13 @@ class Tail(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         _, _, third, fourth = self.backbone.channels
-        flags = {"train": train, "valid": valid}
-        x = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")(x, **flags)
-        x = layers.avg_pool2x2(ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, **flags))
+        x = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")(x, train=train, valid=valid)
+        x = ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, train=train, valid=valid)
+        x = layers.avg_pool2x2(x)
         for i in range(2):
-            x = OSBlock(fourth, self.groups, self.streams, dtype=self.dtype, name=f"block4_{i}")(x, **flags)
-        return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, **flags)
+            block = OSBlock(fourth, self.groups, self.streams, dtype=self.dtype, name=f"block4_{i}")
+            x = block(x, train=train, valid=valid)
+        return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, train=train, valid=valid)
 
 
 class OSNet(nn.Module):
@@ -223,11 +224,11 @@ class OSNet(nn.Module):
         feature_map = Tail(spec, (), self.streams, self.dtype, name="tail")(x, train=train)
         pooled = feature_map.mean((-3, -2))[:, None, None]
         x = layers.Pointwise(
-            self.feature_dim, (), True, self.dtype, nn.initializers.normal(0.01), name="fc"
+            self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc"
         )(pooled)
         x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train)
         features = nn.relu(x)
         logits = layers.Pointwise(
-            self.num_classes, (), True, self.dtype, nn.initializers.normal(0.01), name="classifier"
+            self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier"
         )(features)
         return logits[:, 0, 0], {"feature_map": feature_map, "features": features[:, 0, 0]}

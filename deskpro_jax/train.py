@@ -1,0 +1,199 @@
+"""One training step: state, loss of each phase, gradient, update. Pure functions; `loop.py` repeats them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jaxtyping import Array
+
+from deskpro_jax import losses
+from deskpro_jax.data import augment
+from deskpro_jax.errors import InputError
+from deskpro_jax.models.deskpro import DeSKPro
+from deskpro_jax.models.lmbn import TRIPLET_PARTS
+
+TEACHER_STATISTICS = ("running", "batch")
+
+Inputs = Mapping[str, Array]  # a Batch whose images are normalised floats
+Terms = dict[str, Array]
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything a phase changes from step to step."""
+
+    step: Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The variables that `module.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state before the first step."""
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def fold(key: Array, *purposes: str | int | Array) -> Array:
+    """Derives a key for a named purpose: names and numbers are folded in one after the other."""
+    for purpose in purposes:
+        key = jax.random.fold_in(key, zlib.crc32(purpose.encode()) if isinstance(purpose, str) else purpose)
+    return key
+
+
+def teacher_logits(
+    teacher: DeSKPro, variables: Mapping[str, Any], inputs: Inputs, statistics: str = "running"
+) -> Array:
+    """Runs the frozen teacher on the restored faces.
+
+    Args:
+        teacher: the teacher's module.
+        variables: its parameters and running statistics; no gradient flows into them.
+        inputs: needs `restored_face` and `has_face`.
+        statistics: "running", or "batch" as in the released code (batch statistics, and the top-drop block drops).
+
+    Returns:
+        Logits [7, batch, classes].
+    """
+    if statistics not in TEACHER_STATISTICS:
+        raise InputError(f"teacher.statistics is {statistics!r}; expected one of {', '.join(TEACHER_STATISTICS)}.")
+    args = (None, inputs["restored_face"], inputs["has_face"])
+    if statistics == "batch":
+        (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"])
+    else:
+        outputs, _ = teacher.apply(variables, *args, train=False)
+    return jax.lax.stop_gradient(outputs["face"]["logits"])
+
+
+def loss_terms(
+    outputs: Mapping[str, Mapping[str, Array]],
+    intermediates: Mapping[str, Mapping[str, Array]],
+    inputs: Inputs,
+    config: ml_collections.ConfigDict,
+    logits_of_teacher: Array | None = None,
+) -> Terms:
+    """Computes the terms of Eq. 7 that the streams and the batch allow.
+
+    Args:
+        outputs: of the model, by stream.
+        intermediates: of the model, by stream; `attention` of the body stream is used if it is there.
+        inputs: the batch.
+        config: `config.loss`.
+        logits_of_teacher: [7, batch, classes]; without it there is no `kd`.
+
+    Returns:
+        Scalars by name, see `losses.total_loss`.
+    """
+    labels, valid = inputs["identity"], inputs["valid"]
+    terms: Terms = {}
+    for stream, out in outputs.items():
+        rows = valid & inputs["has_face"] if stream == "face" else valid
+        features = out["features"][jnp.asarray(TRIPLET_PARTS)]
+        triplet = losses.batch_hard_triplet(features, labels, rows, margin=config.margin, soft=config.soft_margin)
+        entropy = losses.cross_entropy(out["logits"], labels, rows, smoothing=config.label_smoothing)
+        terms[f"triplet_{stream}"], terms[f"ce_{stream}"] = triplet.sum(), entropy.sum()
+    attention = intermediates.get("body", {}).get("attention")
+    if attention is not None and config.attention_weight:
+        terms["attention"] = losses.attention_loss(
+            attention,
+            inputs["cloth_mask"],
+            valid & inputs["has_mask"],
+            epsilon=config.mask_epsilon,
+            rule=config.mask_rule,
+        )
+    if logits_of_teacher is not None and "face" in outputs:
+        terms["kd"] = losses.knowledge_propagation(
+            logits_of_teacher,
+            outputs["face"]["logits"],
+            valid & inputs["has_face"],
+            temperature=config.temperature,
+        )
+    return terms
+
+
+def update(
+    state: TrainState,
+    inputs: Inputs,
+    module: DeSKPro,
+    optimizer: optax.GradientTransformation,
+    config: ml_collections.ConfigDict,
+    logits_of_teacher: Array | None = None,
+) -> tuple[TrainState, Terms, Any]:
+    """Takes one optimisation step on a batch of normalised inputs.
+
+    Args:
+        state: before the step.
+        inputs: normalised images, masks, labels and validity, see `loss_terms`.
+        module: the model.
+        optimizer: see `optim.adam`.
+        config: `config.loss`.
+        logits_of_teacher: see `loss_terms`.
+
+    Returns:
+        The state after the step, the loss terms with their `total`, and the gradients.
+    """
+
+    def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
+        (outputs, middle), moved = module.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            inputs.get("body"),
+            inputs.get("face"),
+            inputs["has_face"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        terms = loss_terms(outputs, middle, inputs, config, logits_of_teacher)
+        total = losses.total_loss(terms, attention_weight=config.attention_weight, alpha=config.alpha)
+        return total, (terms, moved["batch_stats"])
+
+    (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), {**terms, "total": total}, grads
+
+
+def make_train_step(
+    module: DeSKPro,
+    optimizer: optax.GradientTransformation,
+    config: ml_collections.ConfigDict,
+    phase: str,
+    teacher: DeSKPro | None = None,
+) -> Callable[[TrainState, Any, Mapping[str, Array], Array], tuple[TrainState, Terms]]:
+    """Returns the step of a phase, to be jitted.
+
+    Args:
+        module: the model that is trained.
+        optimizer: see `optim.adam`.
+        config: the whole configuration.
+        phase: "teacher" trains the face stream on restored faces, "student" on low-resolution ones.
+        teacher: module of the frozen teacher, for L_fkp.
+
+    Returns:
+        `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields them, `key` is the
+        phase's key. Augmentation happens here, on the device, fresh for every step.
+    """
+
+    def step(
+        state: TrainState, teacher_variables: Any, batch: Mapping[str, Array], key: Array
+    ) -> tuple[TrainState, Terms]:
+        inputs = dict(augment.augment_batch(fold(key, "augment", state.step), dict(batch), config.augment))
+        logits = None
+        if teacher is not None:
+            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics)
+        if phase == "teacher":
+            inputs["face"] = inputs["restored_face"]
+        state, terms, _ = update(state, inputs, module, optimizer, config.loss, logits)
+        return state, terms
+
+    return step

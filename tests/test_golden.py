@@ -1,0 +1,249 @@
+"""What the published reference implementations compute is what this package computes.
+
+Cases come from tests/golden, or from the folder that DESKPRO_GOLDEN names; every size, seed and hyper-parameter is read
+from a case's `meta`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta as flax_meta
+from golden_rule import images, masks, state_dict
+
+from configs import base
+from deskpro_jax import optim, retrieval, train
+from deskpro_jax.data import augment, pipeline
+from deskpro_jax.models.deskpro import DeSKPro
+from deskpro_jax.models.lmbn import LightMBN
+from deskpro_jax.models.osnet import OSNet
+from deskpro_jax.weights import deskpro, lmbn, osnet, table
+
+FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or Path(__file__).parent / "golden")
+MANIFESTS = Path(__file__).parent / "golden"
+ADAM_EPS_REGION = 1e-7  # where |g| is near Adam's eps the first step is not lr * sign(g) but noise
+
+
+def cases(kind: str) -> list[Any]:
+    """Returns the files in the folder whose `meta` says they hold `kind`, as pytest parameters."""
+    found = [path for path in sorted(FOLDER.glob("*.npz")) if json.loads(str(np.load(path)["meta"]))["kind"] == kind]
+    skip = pytest.mark.skip(reason=f"{FOLDER} holds no {kind} case")
+    return [pytest.param(path, id=path.stem) for path in found] or [pytest.param(None, id="none", marks=skip)]
+
+
+def read(path: Path) -> tuple[Any, dict[str, Any]]:
+    data = np.load(path)
+    return data, json.loads(str(data["meta"]))
+
+
+def manifest(name: str) -> dict[str, Any]:
+    path = FOLDER / name
+    return json.loads((path if path.exists() else MANIFESTS / name).read_text())
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
+
+
+def worst(actual: Any, expected: np.ndarray) -> float:
+    """Returns the largest difference as a share of the largest expected value."""
+    return float(np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max())
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("osnet_eval"))
+def test_osnet_features_equal_torchreids(path):
+    data, meta = read(path)
+    x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
+    for name in (key for key in data.files if key.startswith("osnet") and "/" not in key):
+        backbone = name.removeprefix("osnet_")
+        model = OSNet(backbone, meta["num_classes"])
+        template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), x))
+        tensors = state_dict(manifest("osnet_manifest.json")[name], meta["weights_seed"])
+        variables = table.load(osnet.osnet(instance_norm="ibn" in name), tensors, template)
+        _, middle = jax.jit(model.apply)(cast(variables, jnp.float32), x)
+        assert worst(middle["features"], data[name]) < 1e-4, name
+        assert worst(middle["feature_map"].mean((1, 2)), data[f"{name}/featuremap_mean"]) < 1e-4, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("lmbn_eval"))
+def test_lightmbn_embeddings_equal_the_published_ones(path):
+    data, meta = read(path)
+    x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
+    model = LightMBN(meta["num_classes"])
+    apply = functools.partial(model.apply, train=False)
+    template = flax_meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False)))
+    tensors = state_dict(manifest("lmbn_manifest.json"), meta["weights_seed"])
+    variables = table.load(lmbn.light_mbn(lmbn.PUBLISHED, streams="abcd"), tensors, template)
+    outputs, _ = jax.jit(apply)(cast(variables, jnp.float32), x)
+    assert worst(outputs["embeddings"].transpose(1, 0, 2), data["embeddings"]) < 1e-4
+
+
+def deskpro_variables(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, DeSKPro, Any]:
+    """Returns the two-stream model, its variables, and the same for the teacher, filled by the rule."""
+    tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"])
+    shape = {"num_classes": meta["num_classes"], "streams": meta["streams"], "dtype": jnp.dtype(dtype)}
+    student = DeSKPro(**shape, attention="released")
+    teacher = DeSKPro(**shape, body=False)
+    small = jnp.zeros((1, 32, 32, 3), dtype)  # parameters do not depend on the size of the images
+    pairs = []
+    for model, entries in (
+        (student, deskpro.two_streams(streams=meta["streams"], attention_form="released")),
+        (teacher, deskpro.stream("teacher", streams=meta["streams"])),
+    ):
+        template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), small, small))
+        pairs += [model, cast(table.load(entries, tensors, template), dtype)]
+    return tuple(pairs)  # type: ignore[return-value]
+
+
+def two_stream_embeddings(model: DeSKPro, variables: Any, body: Any, face: Any) -> tuple[np.ndarray, Any]:
+    outputs, middle = jax.jit(model.apply)(variables, body, face)
+    parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
+    return parts.transpose(1, 0, 2), middle
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("deskpro_eval"))
+def test_deskpro_embeddings_and_attention_equal_the_released_codes(path):
+    data, meta = read(path)
+    model, variables, _, _ = deskpro_variables(meta, jnp.float32)
+    body = jnp.asarray(images(meta["body_seed"], meta["body"]), jnp.float32)
+    face = jnp.asarray(images(meta["face_seed"], meta["face"]), jnp.float32)
+    embeddings, middle = two_stream_embeddings(model, variables, body, face)
+    assert worst(embeddings, data["embeddings"]) < 1e-4
+    assert worst(middle["body"]["attention"][:, None], data["attention"]) < 1e-4
+
+
+def loss_config(meta: dict[str, Any]) -> Any:
+    config = base.get_config().loss
+    with config.unlocked():
+        config.update(
+            attention_weight=meta["attention_weight"],
+            mask_epsilon=meta["mask_epsilon"],
+            mask_rule="released",
+            alpha=meta["alpha"],
+            temperature=meta["temperature"],
+            margin=meta["margin"],
+            label_smoothing=meta["label_smoothing"],
+        )
+    return config
+
+
+def training_inputs(meta: dict[str, Any], seeds: dict[str, int], labels: np.ndarray, dtype: Any) -> dict[str, Any]:
+    batch = len(labels)
+    everywhere = jnp.ones(batch, bool)
+    return {
+        "body": jnp.asarray(images(seeds["body"], meta["body"]), dtype),
+        "face": jnp.asarray(images(seeds["lr_face"], meta["face"]), dtype),
+        "restored_face": jnp.asarray(images(seeds["hr_face"], meta["face"]), dtype),
+        "cloth_mask": jnp.asarray(masks(seeds["mask"], meta["body"]), dtype),
+        "identity": jnp.asarray(labels, jnp.int32),
+        **dict.fromkeys(("has_face", "has_mask", "valid"), everywhere),
+    }
+
+
+def reference_step(meta: dict[str, Any], dtype: Any):
+    """Returns a jitted step (state, inputs) -> (state, terms, gradients, outputs) and its first state."""
+    model, variables, teacher, frozen = deskpro_variables(meta, dtype)
+    optimizer = optim.adam(meta["learning_rate"], meta["weight_decay"])
+    config = loss_config(meta)
+    statistics = "batch" if meta["teacher"] == "batch statistics" else "running"
+
+    @jax.jit
+    def step(state, inputs):
+        logits = train.teacher_logits(teacher, frozen, inputs, statistics)
+        (outputs, _), _ = model.apply(
+            state.variables, inputs["body"], inputs["face"], inputs["has_face"], train=True, mutable=["batch_stats"]
+        )
+        state, terms, grads = train.update(state, inputs, model, optimizer, config, logits)
+        return state, terms, grads, outputs
+
+    return model, step, train.create_state(variables, optimizer)
+
+
+def case_labels(meta: dict[str, Any], step: int = 0) -> np.ndarray:
+    identities = (np.arange(meta["identities"]) + step) % meta["num_classes"]
+    return np.repeat(identities, meta["images_per_identity"])
+
+
+def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
+    return {name: meta[f"{name}_seed"] for name in ("body", "lr_face", "mask", "hr_face")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("deskpro_train"))
+def test_training_step_in_float64_agrees_term_by_term(path, x64):
+    data, meta = read(path)
+    _, step, state = reference_step(meta, jnp.float64)
+    before = table.dump(deskpro.two_streams(streams=meta["streams"], attention_form="released"), state.variables)
+    after, terms, grads, outputs = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float64))
+    for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
+        np.testing.assert_allclose(terms[name], data[name], rtol=1e-5, err_msg=name)
+    logits = np.concatenate([outputs["face"]["logits"], outputs["body"]["logits"]])
+    assert worst(logits, data["logits"]) < 1e-5
+    features = np.concatenate([outputs[stream]["features"][:3] for stream in ("face", "body")])
+    assert worst(features, data["features"]) < 1e-5
+
+    entries = deskpro.two_streams(streams=meta["streams"], attention_form="released")
+    tensors = table.dump([entry for entry in entries if entry.collection == "params"], {"params": grads})
+    norms = dict(zip(data["grad_names"], data["grad_norms"], strict=True))
+    necks = {name for name in tensors if name.endswith("bn.bias") and ".reduction_" in name}
+    assert set(norms) == set(tensors) - necks
+    for name, expected in norms.items():
+        np.testing.assert_allclose(np.linalg.norm(tensors[name]), expected, rtol=1e-5, atol=1e-9, err_msg=name)
+
+    values = table.dump(entries, after.variables)
+    for key in (key for key in data.files if key.startswith("after/")):
+        name = key.removeprefix("after/")
+        expected, found = data[key], values[name].reshape(-1)[: data[key].size]
+        old = before[name].reshape(-1)[: expected.size]
+        if name in tensors:  # a parameter: compare the step itself, where the gradient is no noise
+            clear = np.abs(tensors[name].reshape(-1)[: expected.size] + meta["weight_decay"] * old) > ADAM_EPS_REGION
+            assert clear.mean() > 0.5, name
+            np.testing.assert_allclose((found - old)[clear], (expected - old)[clear], rtol=1e-3, err_msg=name)
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("deskpro_train"))
+def test_training_losses_in_float32_agree(path):
+    data, meta = read(path)
+    _, step, state = reference_step(meta, jnp.float32)
+    _, terms, _, _ = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
+    for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
+        np.testing.assert_allclose(terms[name], data[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", cases("deskpro_run"))
+def test_a_run_of_steps_stays_on_the_references_course(path, x64):
+    data, meta = read(path)
+    model, step, state = reference_step(meta, jnp.float64)
+    for index in range(meta["steps"]):
+        first = meta["weights_seed"] + 1000 * (index + 1)
+        seeds = {"body": first + 1, "lr_face": first + 2, "mask": first + 3, "hr_face": first + 4}
+        state, terms, _, _ = step(state, training_inputs(meta, seeds, case_labels(meta, index), jnp.float64))
+        reid = terms["total"] - meta["attention_weight"] * terms["attention"] - meta["alpha"] * terms["kd"]
+        for name, value in {**terms, "reid": reid}.items():
+            if name in data.files:
+                np.testing.assert_allclose(value, data[name][index], rtol=1e-4, err_msg=f"{name}, step {index}")
+    seed, shape = meta["weights_seed"], {"body": [2, *meta["body"][1:]], "face": [2, *meta["face"][1:]]}
+    body, face = images(seed + 1, shape["body"]), images(seed + 2, shape["face"])
+    embeddings, _ = two_stream_embeddings(model, state.variables, body, face)
+    assert worst(embeddings, data["embeddings"]) < 1e-3
