@@ -15,8 +15,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    d.name = "synthetic"  # builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc
-    d.data_dir = ""  # where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise
+    d.name = "synthetic_small"  # builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc
+    # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
+    d.data_dir = ""
     d.raw_dir = ""  # folder with imgs/ lr_face/ hr_face/ mask/ to build from when the dataset is not there yet
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
@@ -26,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     d.images_per_identity = 6  # ... times K images each (global batch, over all hosts)
     d.require_face = False  # True drops training images without a face (released code)
     d.require_mask = False  # True drops training images without a mask (released code)
-    d.validation_identities = 0  # identities held out of train, for eval.report = "best"
+    d.validation_identities = 0  # identities held out of train, for eval.report = "validation"
     d.workers = 0  # decoding processes a host; 0 decodes in threads of the training process
     d.skip_corrupt = False  # True skips unreadable records, counted; False stops at the first
 
@@ -77,6 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     e.batch = 64
     e.flip = True  # add the features of the mirrored image
     e.protocols = ()  # () = every protocol of the dataset
+    e.baselines = False  # adds raw pixels and the untrained network to the results table
     e.report = "last"  # checkpoint the results come from: "last", or "validation" (best mAP on held-out identities)
 
     c.checkpoint = k = ml_collections.ConfigDict()

@@ -68,7 +68,7 @@ def teacher_logits(
     """
     if statistics not in TEACHER_STATISTICS:
         raise InputError(f"teacher.statistics is {statistics!r}; expected one of {', '.join(TEACHER_STATISTICS)}.")
-    args = (None, inputs["restored_face"], inputs["has_face"])
+    args = (None, inputs["restored_face"], inputs["valid"] & inputs["has_face"])
     if statistics == "batch":
         (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"])
     else:
@@ -149,7 +149,8 @@ def update(
             {"params": params, "batch_stats": state.batch_stats},
             inputs.get("body"),
             inputs.get("face"),
-            inputs["has_face"],
+            inputs["valid"] & inputs["has_face"],
+            inputs["valid"],
             train=True,
             mutable=["batch_stats"],
         )

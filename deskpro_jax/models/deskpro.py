@@ -49,6 +49,7 @@ class DeSKPro(nn.Module):
         body: Array | None = None,
         face: Array | None = None,
         has_face: Array | None = None,
+        valid: Array | None = None,
         *,
         train: bool = False,
     ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
@@ -58,6 +59,7 @@ class DeSKPro(nn.Module):
             body: normalised body images [batch, height, width, 3]; needed with a body stream.
             face: normalised face crops [batch, height, width, 3]; needed with a face stream.
             has_face: [batch] bool; in training, rows without a face stay out of the face stream's statistics.
+            valid: [batch] bool; in training, rows that are padding stay out of the body stream's statistics.
             train: see `LightMBN`.
 
         Returns:
@@ -68,7 +70,7 @@ class DeSKPro(nn.Module):
         if self.face:
             outputs["face"], middle["face"] = self.face_stream(face, train=train, valid=has_face)
         if self.body:
-            outputs["body"], middle["body"] = self.body_stream(body, train=train)
+            outputs["body"], middle["body"] = self.body_stream(body, train=train, valid=valid)
         return outputs, middle
 
 

@@ -1,0 +1,69 @@
+"""Named variants shared by all configurations: `debug`, and the nine rows of the paper's Table 3.
+
+`--config configs/celeb_light.py:csa_att` trains row 3 (body stream with CSA and L_att).
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import ml_collections
+
+
+def _rows() -> dict[str, dict[str, object]]:
+    body = {"model.body": True, "model.face": "none"}
+    face = {"model.body": False, "model.face": "student"}
+    no_csa = {"model.attention": "none", "loss.attention_weight": 0.0}
+    return {
+        "baseline": {**body, **no_csa},  # row 1
+        "csa": {**body, "loss.attention_weight": 0.0},  # row 2
+        "csa_att": {**body},  # row 3
+        "face": {**face, "loss.alpha": 0.0},  # row 4: student without L_fkp
+        "face_fkp": {**face},  # row 5: student with L_fkp
+        "teacher": {"model.body": False, "model.face": "teacher"},  # row 6
+        "two_stream": {"loss.alpha": 0.0},  # row 7: body stream and student without L_fkp
+        "deskpro": {},  # row 8
+        "deskpro_star": {"model.face": "teacher"},  # DeSKPro*: restored faces at test
+    }
+
+
+# What makes a run short: a narrow network on small images, a handful of steps.
+DEBUG = {
+    "data.body_size": (64, 32),
+    "data.face_size": (32, 32),
+    "data.identities": 4,
+    "data.images_per_identity": 2,
+    "model.backbone": "x0_25",
+    "model.feature_dim": 32,
+    "teacher.epochs": 1,
+    "train.epochs": 2,
+    "train.warmup_epochs": 1,
+    "train.log_every": 2,
+    "eval.every": 1,
+    "eval.batch": 16,
+}
+VARIANTS = ("debug", *_rows())
+
+
+def apply(config: ml_collections.ConfigDict, variant: str | None) -> ml_collections.ConfigDict:
+    """Applies variants to a configuration, in place.
+
+    Args:
+        config: the configuration.
+        variant: names joined by commas ("face_fkp,debug"), or nothing.
+
+    Returns:
+        The same configuration.
+
+    Raises:
+        ValueError: a name is unknown; the message names near matches.
+    """
+    for name in (variant or "").split(","):
+        if not name:
+            continue
+        if name not in VARIANTS:
+            near = difflib.get_close_matches(name, VARIANTS, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)}."
+            raise ValueError(f"No variant {name!r} of this configuration: {hint}")
+        config.update_from_flattened_dict(DEBUG if name == "debug" else _rows()[name])
+    return config

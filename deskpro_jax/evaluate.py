@@ -1,0 +1,189 @@
+"""Embeds query and gallery with trained networks and scores them under the dataset's protocols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from deskpro_jax import embedding, protocols, sharding
+from deskpro_jax.data import augment, pipeline
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.matching import Labels
+from deskpro_jax.models.deskpro import DeSKPro
+from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.retrieval import Scores, score_from_distances
+from deskpro_jax.tables import ResultRow
+
+BOTH = "both"
+VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
+
+
+class Network(NamedTuple):
+    """A module and the images its face stream reads: "face" (student) or "restored_face" (teacher)."""
+
+    module: DeSKPro
+    face_field: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The images it needs."""
+        return (*(("body",) if self.module.body else ()), *((self.face_field,) if self.module.face else ()))
+
+
+class Result(NamedTuple):
+    """The scores of one stream (or both) under one protocol."""
+
+    stream: str
+    result: protocols.ProtocolResult
+
+    def row(self) -> ResultRow:
+        """Returns the line of the results table."""
+        scores, figures = self.result.scores[0], self.result.figures
+        dropped = sum(scores.dropped.values())
+        return ResultRow(self.result.protocol.name, self.stream, figures["mAP"], figures, scores.counted, dropped)
+
+
+def streams(networks: Sequence[Network]) -> tuple[str, ...]:
+    """Returns the streams that the networks give an embedding of, in embedding order."""
+    present = {name for net in networks for name in ("face", "body") if getattr(net.module, name)}
+    return tuple(name for name in embedding.STREAMS if name in present)
+
+
+def make_embed(
+    networks: Sequence[Network], flip: bool, mesh: Mesh
+) -> Callable[[Sequence[Any], Mapping[str, Array]], Float[Array, "batch embedding"]]:
+    """Returns a jitted function from each network's variables and a batch of uint8 images to embeddings.
+
+    Args:
+        networks: together they give the streams.
+        flip: whether the features of the mirrored image are added.
+        mesh: the devices.
+    """
+
+    def features(variables: Sequence[Any], images: Mapping[str, Array], mirror: bool) -> dict[str, Array]:
+        found = {}
+        for net, values in zip(networks, variables, strict=True):
+            chosen = [images.get("body"), images.get(net.face_field)]
+            chosen = [image[:, :, ::-1] if mirror and image is not None else image for image in chosen]
+            outputs, _ = net.module.apply(values, *chosen, train=False)
+            found |= {stream: out["embeddings"] for stream, out in outputs.items()}
+        return found
+
+    def embed(variables: Sequence[Any], batch: Mapping[str, Array]) -> Array:
+        images = augment.normalise_batch(dict(batch))
+        mirrored = features(variables, images, True) if flip else None
+        joined = embedding.combine(features(variables, images, False), mirrored, has_face=batch["has_face"])
+        return jnp.where(batch["valid"][:, None], joined, 0)
+
+    whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
+    return jax.jit(embed, in_shardings=(whole, rows), out_shardings=whole)
+
+
+def embed_split(
+    embed: Callable[[Sequence[Any], Mapping[str, Array]], Array],
+    variables: Sequence[Any],
+    split: ReIDSplit,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    fields: Sequence[str],
+) -> np.ndarray:
+    """Embeds a whole split.
+
+    Args:
+        embed: from `make_embed`.
+        variables: of each network.
+        split: query, gallery or any other.
+        config: `data` and `eval.batch` are read.
+        mesh: the devices.
+        fields: images that the networks need.
+
+    Returns:
+        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split.
+    """
+    multiple = math.lcm(mesh.size, jax.process_count())
+    size = -(-config.eval.batch // multiple) * multiple
+    batches = pipeline.eval_batches(split, config, size, fields, jax.process_index(), jax.process_count())
+    blocks = []
+    for batch in batches:
+        batch.pop("index")
+        # Replicated, so that every process holds all rows and scores them without another exchange.
+        blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+    return np.concatenate(blocks)[: len(split)]
+
+
+def labels_of(split: ReIDSplit) -> Labels:
+    """Returns what retrieval needs to know of a split."""
+    return Labels(split.identity, split.camera, split.clothes)
+
+
+def score_embeddings(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    splits: tuple[ReIDSplit, ReIDSplit],
+    present: Sequence[str],
+    wanted: Sequence[protocols.Protocol],
+    seed: int,
+) -> list[Result]:
+    """Scores each stream and, where there are two, both together under each protocol.
+
+    Args:
+        query: embeddings [queries, streams * 7 * dim].
+        gallery: embeddings [gallery images, streams * 7 * dim].
+        splits: query and gallery.
+        present: streams in the embedding, in order.
+        wanted: protocols; those that these labels do not allow are left out and logged.
+        seed: of single-shot draws.
+
+    Returns:
+        Results by protocol, within it by stream.
+    """
+    width = query.shape[1] // len(present)
+    columns = {name: slice(i * width, (i + 1) * width) for i, name in enumerate(present)}
+    if len(present) > 1:
+        columns[BOTH] = slice(None)
+    labels = labels_of(splits[0]), labels_of(splits[1])
+    results = []
+    for protocol in wanted:
+        reason = protocols.not_applicable(protocol, *labels)
+        if reason:
+            logging.warning("left out: %s", reason)
+            continue
+        for name, part in columns.items():
+            parts = len(PARTS) * (len(present) if name == BOTH else 1)
+            result = protocols.evaluate_protocol(
+                protocol, query[:, part], gallery[:, part], *labels, parts=parts, seed=seed
+            )
+            results.append(Result(name, result))
+    return results
+
+
+def raw_pixels(split: ReIDSplit, config: ml_collections.ConfigDict) -> Float[np.ndarray, "images pixels"]:
+    """Returns the body images of a split as vectors in [0, 1], the plainest feature there is."""
+    batches = pipeline.eval_batches(split, config, config.eval.batch, ("body",))
+    rows = [batch["body"].reshape(len(batch["body"]), -1) for batch in batches]
+    return np.concatenate(rows)[: len(split)].astype(np.float32) / 255.0
+
+
+def score_raw_pixels(
+    splits: tuple[ReIDSplit, ReIDSplit], config: ml_collections.ConfigDict, protocol: protocols.Protocol
+) -> Scores:
+    """Scores Euclidean nearest neighbours of raw body pixels: what a network has to beat."""
+    query, gallery = (raw_pixels(split, config) for split in splits)
+    squared = (query**2).sum(1)[:, None] + (gallery**2).sum(1)[None] - 2.0 * query @ gallery.T
+    labels = labels_of(splits[0]), labels_of(splits[1])
+    chosen_query, chosen_gallery = protocols.select(protocol, *labels)
+    return score_from_distances(
+        squared[np.ix_(chosen_query, chosen_gallery)],
+        labels[0].take(chosen_query),
+        labels[1].take(chosen_gallery),
+        protocol.rule,
+    )

@@ -1,0 +1,236 @@
+"""Repeats the training step of one phase: data in, metrics and checkpoints out, stop and resume at any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from clu import metrics as clu_metrics
+from clu import parameter_overview
+from jax.sharding import Mesh
+
+from deskpro_jax import optim, sharding, train
+from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.data import pipeline
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.errors import RunError
+from deskpro_jax.models.deskpro import DeSKPro, init_variables
+from deskpro_jax.preemption import SignalGuard, agree
+from deskpro_jax.telemetry import MetricWriter, Progress
+
+BEST_METRIC = "mAP"
+_AGREE_EVERY = 10  # steps between two agreements on stopping when there are several processes
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one phase trains, and on what."""
+
+    name: str  # "teacher" or "student"
+    module: DeSKPro
+    epochs: int
+    fields: tuple[str, ...]  # images to decode
+    split: ReIDSplit
+    teacher: DeSKPro | None = None
+    teacher_variables: Any = None
+
+
+class Stopped(Exception):
+    """A signal asked for an end; the state is saved and the same command goes on from there."""
+
+
+def run_phase(
+    phase: Phase,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    folder: Path,
+    guard: SignalGuard,
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+) -> tuple[dict[str, Any], int]:
+    """Trains a phase to its end, or goes on from its latest checkpoint.
+
+    Args:
+        phase: what to train.
+        config: the whole configuration.
+        mesh: the devices.
+        folder: `<workdir>/<phase>`; gets `checkpoints/`, `metrics.jsonl`, event files and `parameters.txt`.
+        guard: says whether a signal asked to stop.
+        evaluate: variables -> scores by name, called every `eval.every` epochs and at the end; `mAP` among
+            them decides which checkpoint is the best.
+
+    Returns:
+        Variables after the last step (`eval.report = "validation"`: of the best checkpoint) and their step.
+
+    Raises:
+        Stopped: on a signal, after saving.
+        RunError: a loss is not finite.
+    """
+    steps = pipeline.steps_per_epoch(phase.split, config)
+    total = steps * phase.epochs
+    batch_images = config.data.identities * config.data.images_per_identity
+    rates = optim.learning_rates(
+        optim.base_learning_rate(config.train.base_lr, batch_images),
+        phase.epochs,
+        config.train.warmup_epochs,
+        config.train.final_fraction,
+    )
+    optimizer = optim.adam(optim.schedule(rates, steps), config.train.weight_decay)
+    with CheckpointStore(
+        folder / "checkpoints", best_metric=BEST_METRIC, asynchronous=config.checkpoint.asynchronous
+    ) as store:
+        state = _first_state(phase, config, optimizer, mesh)
+        restored = store.restore(_as_tree(state))
+        if restored is not None:
+            state = train.TrainState(**restored.state)
+        first = int(state.step)
+        if first > total:
+            raise RunError(
+                f"{folder} is at step {first}, beyond the {total} steps of {phase.epochs} epochs: "
+                "it was trained for longer; raise the number of epochs or use another workdir."
+            )
+        if first < total:
+            state = _train(phase, config, mesh, folder, guard, evaluate, store, optimizer, state, rates, steps)
+        if config.eval.report == "validation" and store.best_step() is not None:
+            best = store.restore(_as_tree(state), "best")
+            assert best is not None  # best_step() found it
+            state = train.TrainState(**best.state)
+    return state.variables, int(state.step)
+
+
+def _first_state(
+    phase: Phase, config: ml_collections.ConfigDict, optimizer: Any, mesh: Mesh
+) -> train.TrainState:
+    variables = sharding.put_replicated(mesh, init_variables(phase.module, _init_seed(config.seed, phase.name)))
+    create = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=sharding.replicated(mesh))
+    return create(variables)
+
+
+def _init_seed(seed: int, phase: str) -> int:
+    return 2 * seed + (phase == "teacher")  # teacher and student must not start from the same values
+
+
+def _as_tree(state: train.TrainState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "opt_state": state.opt_state,
+    }
+
+
+def _train(
+    phase: Phase,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    folder: Path,
+    guard: SignalGuard,
+    evaluate: Callable[[Any], Mapping[str, float]] | None,
+    store: CheckpointStore,
+    optimizer: Any,
+    state: train.TrainState,
+    rates: np.ndarray,
+    steps: int,
+) -> train.TrainState:
+    first, total = int(state.step), steps * phase.epochs
+    batch_images = config.data.identities * config.data.images_per_identity
+    whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
+    step_fn = jax.jit(
+        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher),
+        in_shardings=(whole, whole, rows, whole),
+        out_shardings=whole,
+        donate_argnums=0,
+    )
+    key = sharding.put_replicated(mesh, jax.random.key_data(train.fold(jax.random.key(config.seed), phase.name)))
+    key = jax.random.wrap_key_data(key)
+    batches = pipeline.train_batches(
+        phase.split,
+        config,
+        seed=config.seed,
+        phase=phase.name,
+        start_step=first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        fields=phase.fields,
+        pad_to_multiple=math.lcm(mesh.size, jax.process_count()),
+    )
+    main_process = jax.process_index() == 0
+    if main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "parameters.txt").write_text(parameter_overview.get_parameter_overview(state.params) + "\n")
+    pending: list[tuple[int, dict[str, Any]]] = []
+    with (
+        MetricWriter(folder, resume_step=first, enabled=main_process) as writer,
+        Progress(total, phase.name, start=first, images_per_step=batch_images, enabled=main_process) as progress,
+    ):
+        for step in range(first + 1, total + 1):
+            state, terms = step_fn(state, phase.teacher_variables, sharding.put_batch(mesh, next(batches)), key)
+            pending.append((step, terms))
+            if len(pending) > 1:  # one step runs while the host prepares the next: no further ahead, no idle device
+                jax.block_until_ready(pending[-2][1]["total"])
+            epoch_ends = step % steps == 0
+            epoch = step // steps
+            stop = _stop_requested(guard, step, epoch_ends)
+            means = None
+            if len(pending) >= config.train.log_every or epoch_ends or stop or step == first + 1:
+                means = _mean_terms(pending, phase.name, store)
+                pending.clear()
+                rate = float(rates[min((step - 1) // steps, len(rates) - 1)])
+                writer.scalars(step, {**means, "learning_rate": rate}, epoch=step / steps)
+            progress.advance(means)
+            scores = None
+            if evaluate is not None and epoch_ends and not stop and _is_due(epoch, phase.epochs, config.eval.every):
+                scores = dict(evaluate(state.variables))
+                writer.scalars(step, scores, epoch=epoch)
+            if stop or (epoch_ends and (scores or _is_due(epoch, phase.epochs, config.checkpoint.every))):
+                data = {"epoch": step / steps, "phase": phase.name, "seed": config.seed}
+                store.save(step, _as_tree(state), data=data, metrics=scores, wait=bool(stop))
+            if stop:
+                batches.close()
+                raise Stopped(f"{stop}: saved the {phase.name} after step {step} of {total}; run again to go on.")
+    batches.close()
+    if batches.skipped:
+        logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
+    return state
+
+
+def _is_due(epoch: int, epochs: int, every: int) -> bool:
+    return epoch == epochs or (every > 0 and epoch % every == 0)
+
+
+def _stop_requested(guard: SignalGuard, step: int, epoch_ends: bool) -> str | None:
+    """Returns the signal all processes agree to stop for; asked often when alone, seldom when it costs a message."""
+    if jax.process_count() == 1:
+        return guard.requested
+    if step % _AGREE_EVERY and not epoch_ends:
+        return None
+    return (guard.requested or "signal") if agree(guard.requested is not None) else None
+
+
+def _mean_terms(pending: list[tuple[int, dict[str, Any]]], phase: str, store: CheckpointStore) -> dict[str, float]:
+    """Fetches the loss terms of several steps and averages them.
+
+    Raises:
+        RunError: one of them is not finite.
+    """
+    rows = jax.device_get([terms for _, terms in pending])
+    for (step, _), terms in zip(pending, rows, strict=True):
+        bad = [name for name in sorted(terms, key="total".__eq__) if not np.isfinite(terms[name])]
+        if bad:
+            good = store.latest_step()
+            raise RunError(
+                f"the loss term {bad[0]} of the {phase} phase is {terms[bad[0]]} at step {step}. Last good checkpoint: "
+                f"{f'step {good}' if good is not None else 'none yet'}. Lower train.base_lr, lengthen "
+                "train.warmup_epochs, or use model.dtype=float32, and run again."
+            )
+    averages = {
+        name: clu_metrics.Average.from_model_output(np.asarray([row[name] for row in rows])).compute()
+        for name in rows[0]
+    }
+    return {name: float(value) for name, value in averages.items()}

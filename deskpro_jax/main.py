@@ -1,0 +1,60 @@
+"""Command line: trains, distils and evaluates DeSKPro as a configuration says.
+
+    python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
+"""
+
+from __future__ import annotations
+
+import logging as std_logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deskpro_jax import experiment
+from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.loop import Stopped
+
+MODES = ("train", "evaluate")
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, with ':variant' if wanted.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, results.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "'evaluate' scores the checkpoints that are in the workdir.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, to run as several processes.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0; with --coordinator.")
+
+
+def _quiet() -> None:
+    logging.set_verbosity(logging.INFO)
+    for name in ("orbax", "jax", "grain"):  # their INFO lines bury ours
+        std_logging.getLogger(name).setLevel(std_logging.WARNING)
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname or record.levelno > 20)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the experiment; returns the exit code."""
+    if len(arguments) > 1:
+        print(f"unexpected argument {arguments[1]!r}; flags start with --.", file=sys.stderr)
+        return 2
+    _quiet()
+    try:
+        if _COORDINATOR.value:
+            jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        experiment.run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+    except (InputError, MissingInputError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,66 @@
+"""A run's folder: its configuration written once, refused when it changes, its results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from deskpro_jax.errors import InputError
+
+CONFIG_FILE = "config.json"
+RESULTS_FILE = "results.json"
+# Fields that may differ when a run goes on: they do not change what is computed for a step.
+FREE = ("data.data_dir", "data.raw_dir", "data.workers", "eval.", "checkpoint.", "mesh.", "train.log_every",
+        "compilation_cache")  # fmt: skip
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the fields of a configuration by dotted name, tuples as lists."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, (Mapping, ml_collections.ConfigDict)):
+            fields |= flatten(value, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return fields
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that the file is whole or absent, whenever the process dies."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bool = True) -> None:
+    """Writes the configuration into a new workdir, or checks that it is the one the workdir was begun with.
+
+    Args:
+        workdir: the run's folder.
+        config: the configuration.
+        write: whether this process writes (the first one).
+
+    Raises:
+        InputError: fields that decide the result differ; the message lists them with both values.
+    """
+    path, fields = workdir / CONFIG_FILE, flatten(config)
+    if path.exists():
+        try:
+            before = flatten(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, AttributeError) as error:
+            raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
+        names = sorted(set(before) | set(fields))
+        changed = [n for n in names if before.get(n) != fields.get(n) and not n.startswith(FREE)]
+        if changed:
+            listed = "".join(f"\n  {n}: {before.get(n)!r} there, {fields.get(n)!r} now" for n in changed)
+            raise InputError(
+                f"{workdir} was begun with another configuration:{listed}\nUse another workdir, or the fields as they were."
+            )
+    if write:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, json.loads(config.to_json_best_effort()))
