@@ -1,0 +1,139 @@
+"""Decodes the images of one example into a row of a batch, all of them cut to the same relative window."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.errors import InputError
+
+FIELDS = ("body", "face", "restored_face", "cloth_mask")
+Box = tuple[float, float, float, float]
+FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
+
+
+def resize(image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FULL) -> np.ndarray:
+    """Resizes a photo as Pillow's bilinear filter does (antialiased, rounded to uint8).
+
+    Args:
+      image: [height, width, 3] uint8, or a Pillow image.
+      size: Height and width in pixels of the result.
+      box: Window to cut out first, as shares of the image: left, top, right, bottom.
+
+    Returns:
+      [height, width, 3] uint8.
+    """
+    photo = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return _resample(photo, size, box, Image.Resampling.BILINEAR)
+
+
+def _resample(image: Image.Image, size: tuple[int, int], box: Box, how: Image.Resampling) -> np.ndarray:
+    height, width = size
+    if box == FULL:
+        return np.asarray(image.resize((width, height), how))
+    left, top, right, bottom = box
+    window = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+    return np.asarray(image.resize((width, height), how, box=window))
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """What to decode, and to which sizes.
+
+    Attributes:
+      fields: Some of `FIELDS`.
+      body_size: Height and width of the body and of its mask.
+      face_size: Height and width of both faces.
+      clothing: Part labels that are clothing.
+      labels: Number of labels the scheme has.
+
+    Raises:
+      InputError: If a field is unknown, a size is not positive or a label is not of the scheme.
+    """
+
+    fields: tuple[str, ...]
+    body_size: tuple[int, int]
+    face_size: tuple[int, int]
+    clothing: tuple[int, ...]
+    labels: int
+
+    def __post_init__(self) -> None:
+        if strange := set(self.fields) - set(FIELDS):
+            raise InputError(f"fields {sorted(strange)} are unknown; choose of {', '.join(FIELDS)}")
+        for name, size in (("body_size", self.body_size), ("face_size", self.face_size)):
+            if len(size) != 2 or min(size) < 1:
+                raise InputError(f"data.{name} is {size}, expected height and width in pixels")
+        if wrong := [label for label in self.clothing if not 0 <= label < self.labels]:
+            raise InputError(f"data.clothing has {wrong}, expected labels from 0 to {self.labels - 1}")
+
+    def empty(self, size: int) -> dict[str, np.ndarray]:
+        """Returns a batch of `size` rows that are all padding."""
+        shapes = {
+            "body": (*self.body_size, 3),
+            "face": (*self.face_size, 3),
+            "restored_face": (*self.face_size, 3),
+            "cloth_mask": self.body_size,
+        }
+        batch = {name: np.zeros((size, *shapes[name]), np.uint8) for name in self.fields}
+        return batch | {name: np.zeros(size, np.bool_) for name in ("has_face", "has_mask", "valid")}
+
+    def fill(self, batch: dict[str, np.ndarray], row: int, split: ReIDSplit, index: int, box: Box) -> None:
+        """Decodes one example into a row.
+
+        Args:
+          batch: As made by `empty`.
+          row: Which row.
+          split: Where the example is.
+          index: Position of the example in the split.
+          box: Window shared by all its images.
+
+        Raises:
+          InputError: If the record or one of its images cannot be read; names the image and the split.
+        """
+        with _reading("the record", split, index):
+            example = split[index]
+        contents = {"body": example.body, "face": example.face, "restored_face": example.restored_face}
+        for name in self.fields:
+            if name == "cloth_mask":
+                if example.parts is not None:
+                    with _reading("the label map", split, index):
+                        batch[name][row] = self._mask(example.parts, box)
+            elif (content := contents[name]) is not None:
+                with _reading(f"the {name}", split, index):
+                    batch[name][row] = _photo(content, self.body_size if name == "body" else self.face_size, box)
+        faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
+        batch["has_face"][row] = all(faces) if faces else example.face is not None
+        batch["has_mask"][row] = example.parts is not None
+
+    def _mask(self, parts: bytes, box: Box) -> np.ndarray:
+        """Returns [height, width] uint8, 1 where the label is not clothing."""
+        table = np.ones(256, np.uint8)
+        table[list(self.clothing)] = 0
+        with Image.open(io.BytesIO(parts)) as labels:
+            if labels.mode != "L":
+                raise ValueError(f"mode {labels.mode}, expected L")
+            # Nearest keeps labels whole, so it may come before the table.
+            return table[_resample(labels, self.body_size, box, Image.Resampling.NEAREST)]
+
+
+@contextlib.contextmanager
+def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
+    """Names the image and the split in an error."""
+    try:
+        yield
+    except Exception as error:  # array_record and Pillow's decoders raise many kinds
+        raise InputError(
+            f"{what} of image {split.image_id[index]} in {split.name}/{split.split} cannot be read "
+            f"({type(error).__name__}: {error}): build the dataset again, or set data.skip_corrupt=True"
+        ) from error
+
+
+def _photo(content: bytes, size: tuple[int, int], box: Box) -> np.ndarray:
+    with Image.open(io.BytesIO(content)) as image:
+        return resize(image.convert("RGB"), size, box)

@@ -1,0 +1,132 @@
+"""Which images make up each training batch: P identities times K images, a pure function of seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deskpro_jax.errors import InputError
+
+
+def steps_per_epoch(examples: int, identities: int, images_per_identity: int) -> int:
+    """Returns the number of batches an epoch has, the same in every epoch.
+
+    Args:
+      examples: Number of images in the split.
+      identities: P, identities in a batch.
+      images_per_identity: K, images of each.
+
+    Returns:
+      As many whole batches as the split has images for, at least one.
+    """
+    return max(1, examples // (identities * images_per_identity))
+
+
+def epoch_batches(
+    identity: np.ndarray, identities: int, images_per_identity: int, seed: int | Sequence[int], epoch: int
+) -> np.ndarray:
+    """Returns the images of every batch of one epoch.
+
+    An identity gets batches in proportion to its images, so that over the epochs every image is used about equally
+    often. The images of an identity come from shuffled passes over all of them.
+
+    Args:
+      identity: [images] identity of each image.
+      identities: P, distinct identities in a batch.
+      images_per_identity: K images of each, without repetition where the identity has that many.
+      seed: One or more non-negative integers; the result depends on nothing else but `epoch`.
+      epoch: Number of the epoch, from 0.
+
+    Returns:
+      [steps, P * K] positions in `identity`; the K images of an identity are neighbours.
+
+    Raises:
+      InputError: If P or K is below 1, or the split has fewer than P identities.
+    """
+    if identities < 1 or images_per_identity < 1:
+        raise InputError(
+            "data.identities and data.images_per_identity must be at least 1, "
+            f"found {identities} and {images_per_identity}"
+        )
+    values, counts = np.unique(identity, return_counts=True)
+    if len(values) < identities:
+        raise InputError(
+            f"the training split has {len(values)} identities and data.identities asks for {identities} different ones"
+            " in a batch: lower data.identities"
+        )
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    rng = np.random.default_rng([*seeds, epoch])
+    steps = steps_per_epoch(len(identity), identities, images_per_identity)
+
+    appearances = _appearances(counts, steps, steps * identities, rng)
+    table = _spread(appearances, steps, identities, rng)
+    members = np.split(np.argsort(identity, kind="stable"), np.cumsum(counts)[:-1])
+    result = np.empty((steps, identities, images_per_identity), np.int64)
+    rows, columns = np.nonzero(np.ones_like(table))
+    order = np.argsort(table, axis=None, kind="stable")
+    starts = np.cumsum(appearances) - appearances
+    for position in np.flatnonzero(appearances):
+        where = order[starts[position] : starts[position] + appearances[position]]
+        groups = _groups(members[position], appearances[position], images_per_identity, rng)
+        result[rows[where], columns[where]] = groups
+    return result.reshape(steps, identities * images_per_identity)
+
+
+def _appearances(counts: np.ndarray, steps: int, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Shares `total` appearances among identities by their image counts, none above `steps`.
+
+    Systematic sampling in integers: each identity gets its exact share rounded down or up, up with the
+    probability of the remainder, and the sum is exact.
+    """
+    result = np.zeros(len(counts), np.int64)
+    open_ = np.ones(len(counts), bool)
+    while True:  # an identity whose share is above one a batch is in every batch; the others share the rest
+        left = total - steps * int(np.count_nonzero(~open_))
+        over = open_ & (counts * left > steps * counts[open_].sum())
+        if not over.any():
+            break
+        open_ &= ~over
+    result[~open_] = steps
+    if left > 0:
+        shuffled = rng.permutation(np.flatnonzero(open_))
+        size = int(counts[open_].sum())
+        ends = np.cumsum(counts[shuffled].astype(np.int64)) * left + int(rng.integers(size))
+        result[shuffled] = np.diff(ends // size, prepend=0)
+    return result
+
+
+def _spread(appearances: np.ndarray, steps: int, identities: int, rng: np.random.Generator) -> np.ndarray:
+    """Puts each identity into as many different batches as it has appearances; returns [steps, P] identities."""
+    order = rng.permutation(len(appearances))
+    table = np.repeat(order, appearances[order]).reshape(identities, steps)
+    # A column holds consecutive runs, so only the identity that runs on from the column before can meet itself.
+    for column in range(identities):
+        fresh = rng.permutation(table[column])
+        if column and table[column, 0] in table[column - 1]:
+            straddling = table[column, 0]
+            taken = table[column - 1] == straddling
+            clash = np.flatnonzero(taken & (fresh == straddling))
+            free = rng.permutation(np.flatnonzero(~taken & (fresh != straddling)))[: len(clash)]
+            fresh[clash], fresh[free] = fresh[free], fresh[clash]
+        table[column] = fresh
+    return table.T
+
+
+def _groups(members: np.ndarray, groups: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cuts shuffled passes over `members` into [groups, size], no group with a repetition it could avoid."""
+    if len(members) < size:
+        passes = -(-size // len(members))
+        return np.stack(
+            [np.concatenate([rng.permutation(members) for _ in range(passes)])[:size] for _ in range(groups)]
+        )
+    queue = rng.permutation(members)
+    result = np.empty((groups, size), np.int64)
+    for row in range(groups):
+        if len(queue) < size:
+            again = rng.permutation(members)
+            used = np.isin(again, queue)
+            # Images still in the queue go to the end of the next pass, so this group does not get them twice.
+            queue = np.concatenate([queue, again[~used], again[used]])
+        result[row], queue = queue[:size], queue[size:]
+    return result

@@ -1,0 +1,179 @@
+"""Mirroring and erasing on the device: exact where they apply, with the configured probabilities, each row alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from deskpro_jax.data import augment
+
+H, W, F = 24, 12, 10
+
+
+def make_batch(size: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "body": rng.integers(0, 256, (size, H, W, 3), dtype=np.uint8),
+        "face": rng.integers(0, 256, (size, F, F, 3), dtype=np.uint8),
+        "restored_face": rng.integers(0, 256, (size, F, F, 3), dtype=np.uint8),
+        "cloth_mask": rng.integers(0, 2, (size, H, W), dtype=np.uint8),
+        "identity": np.arange(size, dtype=np.int32),
+        "valid": np.ones(size, bool),
+    }
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    return base.get_config().augment
+
+
+def run(batch: dict[str, np.ndarray], config: ConfigDict, seed: int = 0) -> dict[str, np.ndarray]:
+    result = jax.jit(lambda key, images: augment.augment_batch(key, images, config))(jax.random.key(seed), batch)
+    return {name: np.asarray(value) for name, value in result.items()}
+
+
+def erased_pixels(result: np.ndarray, config: ConfigDict) -> np.ndarray:
+    fill = (np.array(config.erase_fill) - augment.MEAN) / augment.STD
+    return np.isclose(result, fill, atol=1e-6).all(-1)
+
+
+def test_normalise_is_imagenet() -> None:
+    found = np.asarray(augment.normalise(np.full((1, 1, 1, 3), 200, np.uint8)))
+    np.testing.assert_allclose(found[0, 0, 0], (200 / 255 - augment.MEAN) / augment.STD, rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_without_augmentation_photos_are_normalised_and_the_rest_is_passed_on(config: ConfigDict) -> None:
+    config.flip = config.erase = 0.0
+    batch = make_batch(4)
+    result = run(batch, config)
+    for name in batch:
+        expected = np.asarray(augment.normalise(batch[name])) if batch[name].ndim == 4 else batch[name]
+        np.testing.assert_allclose(result[name], expected, rtol=1e-6, atol=1e-6)
+    evaluated = augment.normalise_batch(batch)
+    assert evaluated["identity"] is batch["identity"]
+    np.testing.assert_allclose(evaluated["face"], result["face"], rtol=1e-6, atol=1e-6)
+
+
+def test_body_faces_and_mask_are_mirrored_together_half_of_the_time(config: ConfigDict) -> None:
+    config.erase = 0.0
+    batch = make_batch(1000)
+    result = run(batch, config)
+    flips = {}
+    for name in ("body", "face", "restored_face", "cloth_mask"):
+        straight = np.asarray(augment.normalise(batch[name])) if batch[name].ndim == 4 else batch[name]
+        axes = tuple(range(1, straight.ndim))
+        flips[name] = np.isclose(result[name], straight[:, :, ::-1], atol=1e-6).all(axes)
+        same = np.isclose(result[name], straight, atol=1e-6).all(axes)
+        assert (flips[name] ^ same).all()
+        np.testing.assert_array_equal(flips[name], flips["body"])
+    assert flips["body"].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_erasing_hits_each_kind_by_itself_with_the_probability_and_never_the_mask(config: ConfigDict) -> None:
+    config.flip, config.erase = 0.0, 0.3
+    batch = make_batch(2000)
+    result = run(batch, config)
+    hit = {n: erased_pixels(result[n], config).any((1, 2)) for n in ("body", "face", "restored_face")}
+    for name, found in hit.items():
+        assert found.mean() == pytest.approx(0.3, abs=0.04), name
+    assert (hit["body"] & hit["face"]).mean() == pytest.approx(0.09, abs=0.025)
+    assert (hit["face"] & hit["restored_face"]).mean() == pytest.approx(0.09, abs=0.025)
+    np.testing.assert_array_equal(result["cloth_mask"], batch["cloth_mask"])
+    kept = ~erased_pixels(result["body"], config)
+    np.testing.assert_allclose(result["body"][kept], np.asarray(augment.normalise(batch["body"]))[kept], atol=1e-6)
+
+
+def masks(height: int, width: int, config: ConfigDict, count: int) -> np.ndarray:
+    keys = jax.random.split(jax.random.key(3), count)
+    return np.asarray(jax.vmap(lambda key: augment.erasing(key, height, width, config))(keys))
+
+
+def test_what_is_erased_is_a_rectangle_of_the_configured_area_and_shape(config: ConfigDict) -> None:
+    config.erase = 1.0
+    found = masks(384, 128, config, 500)
+    heights, widths = found.any(2).sum(1), found.any(1).sum(1)
+    np.testing.assert_array_equal(found.sum((1, 2)), heights * widths)
+    area, ratio = heights * widths / (384 * 128), heights / widths
+    assert area.min() > 0.018
+    assert area.max() < 0.41
+    assert area.max() > 0.36
+    assert ratio.min() > 0.28
+    assert ratio.max() < 3.5
+    assert widths.max() < 128
+
+
+def test_the_area_is_uniform_and_the_place_too(config: ConfigDict) -> None:
+    config.erase, config.erase_ratio = 1.0, 1.0
+    found = masks(100, 100, config, 2000)
+    area = found.mean((1, 2))
+    quartiles = np.quantile(area, [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(quartiles, [0.115, 0.21, 0.305], atol=0.02)
+    side = found.any(2).sum(1)
+    place = found.any(2).argmax(1) / (100 - side)
+    np.testing.assert_allclose(np.quantile(place, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.05)
+    assert place.min() == 0
+    assert place.max() == 1
+
+
+def test_a_rectangle_that_cannot_fit_is_not_drawn(config: ConfigDict) -> None:
+    config.erase, config.erase_ratio, config.erase_area = 1.0, 1.0, (0.9, 0.95)
+    assert not masks(100, 20, config, 50).any()
+
+
+def test_a_row_depends_on_the_key_and_its_place_alone(config: ConfigDict) -> None:
+    batch = make_batch(8)
+    whole = run(batch, config)
+    part = run({name: value[:4] for name, value in batch.items()}, config)
+    for name, value in part.items():
+        np.testing.assert_array_equal(value, whole[name][:4])
+    only = run({"face": batch["face"]}, config)
+    np.testing.assert_array_equal(only["face"], whole["face"])
+    assert not np.array_equal(run(batch, config, seed=1)["body"], whole["body"])
+
+
+def test_rows_of_a_batch_draw_differently(config: ConfigDict) -> None:
+    config.erase = 1.0
+    batch = {"body": np.zeros((32, H, W, 3), np.uint8)}
+    erased = erased_pixels(run(batch, config)["body"], config)
+    assert len({mask.tobytes() for mask in erased}) > 28
+
+
+def test_the_result_does_not_depend_on_the_number_of_devices(config: ConfigDict) -> None:
+    program = """
+import hashlib, json, sys
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from configs import base
+from deskpro_jax.data import augment
+config = base.get_config().augment
+images = np.random.default_rng(0).integers(0, 256, (16, 24, 12, 3), dtype=np.uint8)
+digests = []
+for count in (1, 8):
+    mesh = jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
+    batch = {"body": jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))}
+    result = jax.jit(lambda key, batch: augment.augment_batch(key, batch, config))(jax.random.key(5), batch)["body"]
+    assert len(result.sharding.device_set) == count, result.sharding
+    digests.append(hashlib.sha256(np.asarray(result).tobytes()).hexdigest())
+print(json.dumps(digests))
+"""
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, eight = json.loads(done.stdout.splitlines()[-1])
+    assert one == eight
+
+
+def test_dtype_of_every_photo_is_float32(config: ConfigDict) -> None:
+    result = run(make_batch(2), config)
+    assert {result[name].dtype for name in ("body", "face", "restored_face")} == {jnp.dtype("float32")}
+    assert result["cloth_mask"].dtype == np.uint8

@@ -1,0 +1,195 @@
+"""A built dataset holds what went in, byte for byte, says where it comes from, and is never half there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from deskpro_jax.data import builder, dataset, synthetic
+from deskpro_jax.data.schema import SPLITS, Example
+from deskpro_jax.errors import InputError, MissingInputError
+
+NAME = "synthetic_tiny"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
+    builder.build(NAME, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, dict[str, Example]]:
+    result: dict[str, dict[str, Example]] = defaultdict(dict)
+    for split, example in synthetic.generate("tiny", 0):
+        result[split][example.image_id] = example
+    return result
+
+
+def test_examples_come_back_byte_for_byte(data_dir: Path, drawn: dict[str, dict[str, Example]]) -> None:
+    for split in SPLITS:
+        loaded = dataset.load(NAME, data_dir, split)
+        assert {example.image_id: example for example in map(loaded.__getitem__, range(len(loaded)))} == drawn[split]
+
+
+def test_columns_describe_the_examples_at_the_same_position(data_dir: Path) -> None:
+    loaded = dataset.load(NAME, data_dir, "train")
+    for index in range(len(loaded)):
+        example = loaded[index]
+        assert loaded.image_id[index] == example.image_id
+        assert (loaded.identity[index], loaded.camera[index], loaded.clothes[index]) == example[5:]
+        assert loaded.has_face[index] == (example.face is not None)
+        assert loaded.has_restored_face[index] == (example.restored_face is not None)
+        assert loaded.has_mask[index] == (example.parts is not None)
+    assert not loaded.has_face.all()
+
+
+def test_columns_are_collected_again_when_their_file_is_gone(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "copy")
+    file = dataset.dataset_path(NAME, tmp_path / "copy") / "columns-query.npz"
+    file.unlink()
+    loaded, kept = dataset.load(NAME, tmp_path / "copy", "query"), dataset.load(NAME, data_dir, "query")
+    assert loaded.image_id == kept.image_id
+    assert np.array_equal(loaded.identity, kept.identity)
+    assert file.exists()
+
+
+def test_metadata_tells_labels_origin_seed_versions_and_checksums(
+    data_dir: Path, drawn: dict[str, dict[str, Example]]
+) -> None:
+    metadata = dataset.load(NAME, data_dir, "gallery").metadata
+    assert metadata["label_scheme"] == "lip"
+    assert metadata["clothing"] == [5, 6, 7, 8, 9, 10, 11, 12]
+    assert metadata["seed"] == 0
+    assert metadata["masks"]
+    assert metadata["faces"]
+    assert {"deskpro_jax", "pillow"} <= metadata["versions"].keys()
+    assert metadata["checksums"] == {split: builder.checksum(list(drawn[split].values())) for split in SPLITS}
+    changed = [*drawn["query"].values()]
+    changed[0] = changed[0]._replace(clothes=99)
+    assert metadata["checksums"]["query"] != builder.checksum(changed)
+
+
+def test_tfds_reads_and_decodes_the_dataset(data_dir: Path) -> None:
+    source = tfds.builder_from_directory(dataset.dataset_path(NAME, data_dir)).as_data_source("train")
+    item = source[0]
+    assert item["body"].dtype == np.uint8
+    assert item["body"].shape[2] == 3
+    assert item["parts"][0].shape == (*item["body"].shape[:2], 1)
+    assert len(item["face"]) in (0, 1)
+
+
+def test_building_again_keeps_what_is_there_unless_the_seed_differs(data_dir: Path) -> None:
+    folder = dataset.dataset_path(NAME, data_dir)
+    before = (folder / "dataset_info.json").stat().st_mtime_ns
+    assert builder.build(NAME, data_dir) == folder
+    assert (folder / "dataset_info.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"built with seed 0, data.build_seed asks for 5"):
+        builder.build(NAME, data_dir, seed=5)
+
+
+def test_a_failed_build_does_not_look_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(size: str, seed: int, workers: int) -> object:
+        yield from list(synthetic.generate("tiny", 0))[:60]
+        raise InputError("image 0042 is broken")
+
+    class Failing:
+        generate = staticmethod(fails)
+
+    monkeypatch.setattr(builder, "synthetic", Failing)
+    with pytest.raises(InputError, match="image 0042 is broken"):
+        builder.build(NAME, tmp_path)
+    assert not builder.is_built(NAME, tmp_path)
+    with pytest.raises(MissingInputError, match="build it first"):
+        dataset.load(NAME, tmp_path, "train")
+    monkeypatch.undo()
+    builder.build(NAME, tmp_path)
+    assert builder.is_built(NAME, tmp_path)
+
+
+def test_a_misspelt_name_fails_with_the_near_matches(tmp_path: Path) -> None:
+    for call in (builder.build, builder.is_built):
+        with pytest.raises(InputError, match=r"'celeb_lihgt'; did you mean celeb_light"):
+            call("celeb_lihgt", tmp_path)
+    with pytest.raises(InputError, match="'gallry' of dataset synthetic_tiny is unknown"):
+        dataset.load(NAME, tmp_path, "gallry")
+
+
+def test_a_missing_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "copy")
+    folder = dataset.dataset_path(NAME, tmp_path / "copy")
+    next(folder.glob("*-query.array_record-*")).unlink()
+    with pytest.raises(MissingInputError, match="0 files of split 'query'"):
+        dataset.load(NAME, tmp_path / "copy", "query")
+
+
+def test_a_truncated_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "copy")
+    shard = next(dataset.dataset_path(NAME, tmp_path / "copy").glob("*-query.array_record-*"))
+    shard.write_bytes(shard.read_bytes()[:70_000])
+    with pytest.raises(InputError, match=r"'query' in .* is damaged"):
+        dataset.load(NAME, tmp_path / "copy", "query")
+
+
+def test_twenty_thousand_columns_load_in_under_a_second(tmp_path: Path) -> None:
+    examples = [Example(f"{i:04d}_c1_{i:06d}", b"", None, b"", None, i % 600, 1, -1) for i in range(20_000)]
+    dataset.write_columns(tmp_path, "train", dataset.columns(examples))
+
+    start = time.perf_counter()
+    values = dataset._read_columns(tmp_path, "train", examples)  # type: ignore[arg-type]
+    assert time.perf_counter() - start < 1
+    assert values["image_id"][19_999] == "19999_c1_019999"
+
+
+def test_subset_keeps_columns_and_images_together(data_dir: Path) -> None:
+    whole = dataset.load(NAME, data_dir, "train")
+    part = dataset.subset(dataset.subset(whole, np.arange(len(whole)) % 2 == 1), [3, 0])
+    assert part.image_id == [whole.image_id[7], whole.image_id[1]]
+    assert [part[0], part[1]] == [whole[7], whole[1]]
+    assert np.array_equal(part.identity, whole.identity[[7, 1]])
+
+
+def test_held_out_identities_are_nowhere_else_and_every_query_has_a_match(data_dir: Path) -> None:
+    whole = dataset.load(NAME, data_dir, "train")
+    train, query, gallery = dataset.hold_out(whole, 3, seed=0)
+    assert len(train) + len(query) + len(gallery) == len(whole)
+    assert len(set(train.identity)) == 5
+    assert set(query.identity) == set(gallery.identity)
+    assert not set(train.identity) & set(query.identity)
+    assert not set(query.image_id) & set(gallery.image_id)
+    assert dataset.hold_out(whole, 3, seed=0)[1].image_id == query.image_id
+    assert dataset.hold_out(whole, 3, seed=1)[1].image_id != query.image_id
+    with pytest.raises(InputError, match="validation_identities is 8, expected 1 to 7"):
+        dataset.hold_out(whole, 8, seed=0)
+
+
+def test_classes_are_positions_among_the_sorted_train_identities(data_dir: Path) -> None:
+    whole = dataset.load(NAME, data_dir, "train")
+    part = dataset.subset(whole, whole.identity > 2)
+    classes = dataset.train_classes(part)
+    assert classes.tolist() == sorted(set(part.identity.tolist()))
+    assert np.array_equal(classes[dataset.class_indices(part.identity, classes)], part.identity)
+    with pytest.raises(InputError, match=r"identities \[1, 2\] are not among the 6 classes"):
+        dataset.class_indices(whole.identity, classes)
+
+
+def test_images_without_a_face_can_be_left_out(data_dir: Path) -> None:
+    whole = dataset.load(NAME, data_dir, "train")
+    assert dataset.usable(whole, False, True) is whole
+    assert dataset.usable(whole, True, False).has_face.all()
+    faceless = dataset.subset(whole, ~whole.has_face)
+    with pytest.raises(InputError, match=r"no image .*require_face=True"):
+        dataset.usable(faceless, True, False)
+
+
+def test_metadata_is_plain_json(data_dir: Path) -> None:
+    file = dataset.dataset_path(NAME, data_dir) / "metadata.json"
+    assert json.loads(file.read_text()) == dataset.load(NAME, data_dir, "train").metadata
