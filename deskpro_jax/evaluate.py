@@ -70,7 +70,7 @@ def make_embed(
     """
 
     def features(variables: Sequence[Any], images: Mapping[str, Array], mirror: bool) -> dict[str, Array]:
-        found = {}
+        found: dict[str, Array] = {}
         for net, values in zip(networks, variables, strict=True):
             chosen = [images.get("body"), images.get(net.face_field)]
             chosen = [image[:, :, ::-1] if mirror and image is not None else image for image in chosen]

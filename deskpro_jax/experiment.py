@@ -68,11 +68,12 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     data = load_data(config, folder)
     teacher, student = needs_teacher(config), student_model(config.model, data.classes)
     with SignalGuard() as guard:
-        teacher_variables = teacher_step = None
+        steps: dict[str, int] = {}
+        teacher_variables = None
         if teacher:
-            teacher_variables, teacher_step = _teacher(config, folder, mode, mesh, data, guard)
+            teacher_variables, steps["teacher"] = _teacher(config, folder, mode, mesh, data, guard)
         networks = _networks(config, data.classes)
-        variables, steps = [], {"teacher": teacher_step}
+        variables = []
         if student.body or student.face:
             values, steps["student"] = _student(config, folder, mode, mesh, data, guard, teacher_variables)
             variables.append(values)
@@ -252,9 +253,7 @@ def _results(
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
     found = [evaluate.embed_split(embed, variables, split, config, mesh, fields) for split in splits]
-    results = evaluate.score_embeddings(
-        found[0], found[1], splits, evaluate.streams(networks), wanted, config.seed
-    )
+    results = evaluate.score_embeddings(found[0], found[1], splits, evaluate.streams(networks), wanted, config.seed)
     if not results:
         raise InputError(f"none of the protocols {', '.join(p.name for p in wanted)} can be scored on these labels.")
     return results
@@ -273,7 +272,9 @@ def _baselines(
     """Returns what raw pixels and the untrained networks reach under the first protocol."""
     protocol = protocols.find_protocols(config.data.name, config.eval.protocols)[0]
     pixels = evaluate.score_raw_pixels((data.query, data.gallery), config, protocol)
-    rows = [ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))]
+    rows = [
+        ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
+    ]
     untrained = [sharding.put_replicated(mesh, init_variables(net.module, config.seed)) for net in networks]
     for result in _results(config, mesh, (data.query, data.gallery), networks, untrained, [protocol]):
         rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
@@ -285,7 +286,7 @@ def _publish(
     folder: Path,
     results: Sequence[Result],
     rows: Sequence[ResultRow],
-    steps: dict[str, int | None],
+    steps: dict[str, int],
 ) -> None:
     title = f"{config.data.name}, checkpoint: {config.eval.report}"
     console = rich.console.Console()
@@ -294,7 +295,10 @@ def _publish(
     record = {
         "dataset": config.data.name,
         "seed": config.seed,
-        "checkpoint": {"report": config.eval.report, **{name: step for name, step in steps.items() if step is not None}},
+        "checkpoint": {
+            "report": config.eval.report,
+            **{name: step for name, step in steps.items() if step is not None},
+        },
         "results": [{"stream": r.stream, **r.result.summary()} for r in results],
         "baselines": [row._asdict() for row in rows[len(results) :]],
         "versions": {

@@ -104,9 +104,7 @@ def run_phase(
     return state.variables, int(state.step)
 
 
-def _first_state(
-    phase: Phase, config: ml_collections.ConfigDict, optimizer: Any, mesh: Mesh
-) -> train.TrainState:
+def _first_state(phase: Phase, config: ml_collections.ConfigDict, optimizer: Any, mesh: Mesh) -> train.TrainState:
     variables = sharding.put_replicated(mesh, init_variables(phase.module, _init_seed(config.seed, phase.name)))
     create = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=sharding.replicated(mesh))
     return create(variables)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -64,7 +66,7 @@ def attention_loss(
         The mean over the images with a mask.
     """
     attention = attention.astype(_float(attention))
-    target = cloth_target(not_clothing.astype(attention.dtype), attention.shape[1:], epsilon, rule)
+    target = cloth_target(not_clothing.astype(attention.dtype), (attention.shape[1], attention.shape[2]), epsilon, rule)
     return masked_mean(jnp.square(attention - target).mean((1, 2)), has_mask)
 
 
@@ -158,8 +160,8 @@ def knowledge_propagation(
         The sum over the seven outputs of the mean over valid images.
     """
     dtype = _float(student_logits)
-    teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits).astype(dtype) / temperature)
-    student = jax.nn.log_softmax(student_logits.astype(dtype) / temperature)
+    teacher = _tempered_log_softmax(jax.lax.stop_gradient(teacher_logits).astype(dtype), temperature)
+    student = _tempered_log_softmax(student_logits.astype(dtype), temperature)
     divergence = (jnp.exp(teacher) * (teacher - student)).sum(-1)
     return temperature**2 * masked_mean(divergence, valid).sum()
 
@@ -178,7 +180,14 @@ def total_loss(terms: dict[str, Array], *, attention_weight: float, alpha: float
     """
     share = alpha if "kd" in terms else 0.0
     weights = {"attention": attention_weight, "kd": share, "ce_face": 1.0 - share}
-    return sum(weights.get(name, 1.0) * term for name, term in terms.items())  # type: ignore[return-value]
+    return functools.reduce(jnp.add, [weights.get(name, 1.0) * term for name, term in terms.items()])
+
+
+def _tempered_log_softmax(logits: Array, temperature: float) -> Array:
+    # The largest logit goes before the division: fused with it into one multiply-add, the subtraction inside
+    # log_softmax meets a maximum that was rounded otherwise, and huge logits leave a positive rest that overflows.
+    largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    return jax.nn.log_softmax((logits - largest) / temperature)
 
 
 def _float(x: Array) -> jnp.dtype:

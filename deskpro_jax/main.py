@@ -1,6 +1,6 @@
 """Command line: trains, distils and evaluates DeSKPro as a configuration says.
 
-    python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
+python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
 """
 
 from __future__ import annotations
@@ -37,6 +37,30 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parses the command line; a wrong flag, field, variant or file ends the command with one line and exit code 2."""
+    try:
+        left = flags.FLAGS(arguments)
+        _ = _CONFIG.value and _CONFIG.value.seed  # a file that could not be read says so when it is first used
+    except (flags.Error, AttributeError, OSError) as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    return left
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, AttributeError):  # ml_collections wraps a KeyError: 'epoch'\nDid you mean "epochs" ...
+        inner = error.args[0] if error.args else ""
+        text = str(inner.args[0] if isinstance(inner, KeyError) and inner.args else inner)
+        return f"the configuration has no field {' - '.join(text.splitlines())} (configs/base.py lists them all)"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError):
+        return f"--config cannot be read: {lines[-1]}"
+    if any(line.startswith("Traceback") for line in lines):  # raised while a configuration file ran
+        return f"{lines[0].removesuffix('Error whilst parsing config file:')}{lines[-1].removeprefix('ValueError: ')}"
+    return " ".join(lines)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the experiment; returns the exit code."""
     if len(arguments) > 1:
@@ -46,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if _COORDINATOR.value:
             jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        experiment.run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value)
+        experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
     except Stopped as stop:
         print(stop, file=sys.stderr)
     except (InputError, MissingInputError, RunError) as error:
@@ -57,4 +81,4 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -181,8 +181,8 @@ def make_train_step(
         teacher: module of the frozen teacher, for L_fkp.
 
     Returns:
-        `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields them, `key` is the
-        phase's key. Augmentation happens here, on the device, fresh for every step.
+        `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
+        them, `key` is the phase's key. Augmentation happens here, on the device, fresh for every step.
     """
 
     def step(

@@ -40,6 +40,9 @@ def write_json(path: Path, value: Any) -> None:
 def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bool = True) -> None:
     """Writes the configuration into a new workdir, or checks that it is the one the workdir was begun with.
 
+    A workdir without any checkpoint holds nothing that a configuration could contradict: it takes the new one, so that
+    a command with a wrong value can be corrected and run again.
+
     Args:
         workdir: the run's folder.
         config: the configuration.
@@ -49,7 +52,7 @@ def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bo
         InputError: fields that decide the result differ; the message lists them with both values.
     """
     path, fields = workdir / CONFIG_FILE, flatten(config)
-    if path.exists():
+    if path.exists() and any(workdir.glob("*/checkpoints/[0-9]*")):
         try:
             before = flatten(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, AttributeError) as error:
@@ -59,7 +62,8 @@ def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bo
         if changed:
             listed = "".join(f"\n  {n}: {before.get(n)!r} there, {fields.get(n)!r} now" for n in changed)
             raise InputError(
-                f"{workdir} was begun with another configuration:{listed}\nUse another workdir, or the fields as they were."
+                f"{workdir} was begun with another configuration:{listed}\n"
+                "Use another workdir, or the fields as they were."
             )
     if write:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from flax.core import meta as flax_meta
 from golden_rule import images, masks, state_dict
 
 from configs import base
-from deskpro_jax import optim, retrieval, train
+from deskpro_jax import optim, rerank, retrieval, train
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import LightMBN
@@ -157,8 +157,23 @@ def training_inputs(meta: dict[str, Any], seeds: dict[str, int], labels: np.ndar
     }
 
 
+STEP_FIELDS = (
+    *("streams", "weights_seed", "num_classes", "temperature", "alpha", "attention_weight", "mask_epsilon"),
+    *("margin", "label_smoothing", "learning_rate", "weight_decay", "teacher"),
+)
+
+
 def reference_step(meta: dict[str, Any], dtype: Any):
-    """Returns a jitted step (state, inputs) -> (state, terms, gradients, outputs) and its first state."""
+    """Returns a jitted step (state, inputs) -> (state, terms, gradients), its model and its first state.
+
+    Cases that differ in nothing the step depends on share its compiled form.
+    """
+    return _reference_step(json.dumps({name: meta[name] for name in STEP_FIELDS}), jnp.dtype(dtype).name)
+
+
+@functools.cache
+def _reference_step(fields: str, dtype: str):
+    meta = json.loads(fields)
     model, variables, teacher, frozen = deskpro_variables(meta, dtype)
     optimizer = optim.adam(meta["learning_rate"], meta["weight_decay"])
     config = loss_config(meta)
@@ -167,11 +182,7 @@ def reference_step(meta: dict[str, Any], dtype: Any):
     @jax.jit
     def step(state, inputs):
         logits = train.teacher_logits(teacher, frozen, inputs, statistics)
-        (outputs, _), _ = model.apply(
-            state.variables, inputs["body"], inputs["face"], inputs["has_face"], train=True, mutable=["batch_stats"]
-        )
-        state, terms, grads = train.update(state, inputs, model, optimizer, config, logits)
-        return state, terms, grads, outputs
+        return train.update(state, inputs, model, optimizer, config, logits)
 
     return model, step, train.create_state(variables, optimizer)
 
@@ -185,15 +196,27 @@ def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
     return {name: meta[f"{name}_seed"] for name in ("body", "lr_face", "mask", "hr_face")}
 
 
+def training_outputs(model: DeSKPro, state: Any, inputs: dict[str, Any]) -> Any:
+    @jax.jit
+    def forward(state, inputs):
+        args = (inputs["body"], inputs["face"], inputs["has_face"])
+        (outputs, _), _ = model.apply(state.variables, *args, train=True, mutable=["batch_stats"])
+        return outputs
+
+    return forward(state, inputs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_step_in_float64_agrees_term_by_term(path, x64):
     data, meta = read(path)
-    _, step, state = reference_step(meta, jnp.float64)
+    model, step, state = reference_step(meta, jnp.float64)
     before = table.dump(deskpro.two_streams(streams=meta["streams"], attention_form="released"), state.variables)
-    after, terms, grads, outputs = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float64))
+    inputs = training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float64)
+    after, terms, grads = step(state, inputs)
     for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
         np.testing.assert_allclose(terms[name], data[name], rtol=1e-5, err_msg=name)
+    outputs = training_outputs(model, state, inputs)
     logits = np.concatenate([outputs["face"]["logits"], outputs["body"]["logits"]])
     assert worst(logits, data["logits"]) < 1e-5
     features = np.concatenate([outputs[stream]["features"][:3] for stream in ("face", "body")])
@@ -225,7 +248,7 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
     _, step, state = reference_step(meta, jnp.float32)
-    _, terms, _, _ = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
+    _, terms, _ = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
     for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
         np.testing.assert_allclose(terms[name], data[name], rtol=1e-4, err_msg=name)
 
@@ -238,7 +261,7 @@ def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     for index in range(meta["steps"]):
         first = meta["weights_seed"] + 1000 * (index + 1)
         seeds = {"body": first + 1, "lr_face": first + 2, "mask": first + 3, "hr_face": first + 4}
-        state, terms, _, _ = step(state, training_inputs(meta, seeds, case_labels(meta, index), jnp.float64))
+        state, terms, _ = step(state, training_inputs(meta, seeds, case_labels(meta, index), jnp.float64))
         reid = terms["total"] - meta["attention_weight"] * terms["attention"] - meta["alpha"] * terms["kd"]
         for name, value in {**terms, "reid": reid}.items():
             if name in data.files:
@@ -247,3 +270,46 @@ def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     body, face = images(seed + 1, shape["body"]), images(seed + 2, shape["face"])
     embeddings, _ = two_stream_embeddings(model, state.variables, body, face)
     assert worst(embeddings, data["embeddings"]) < 1e-3
+
+
+@pytest.mark.parametrize("path", cases("schedule"))
+def test_learning_rate_of_every_epoch_agrees(path):
+    data, meta = read(path)
+    base_rate = optim.base_learning_rate(0.0006, meta["batch"])
+    rates = optim.learning_rates(base_rate, meta["epochs"], meta["warmup_epochs"], meta["final_fraction"])
+    np.testing.assert_allclose(base_rate, data["base_lr"], rtol=1e-6)
+    np.testing.assert_allclose(rates, data["lr_per_epoch"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("path", cases("preprocess"))
+def test_preprocessing_agrees_pixel_by_pixel(path):
+    data, meta = read(path)
+    stride = meta["subsample"]
+    for name in (key for key in data.files if f"{key}_out" in data.files):
+        resized = pipeline.resize(data[name], tuple(meta["size"]))
+        values = np.asarray(augment.normalise(resized[None]))[0, ::stride, ::stride]
+        np.testing.assert_allclose(values, data[f"{name}_out"], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("path", cases("retrieval"))
+def test_every_retrieval_figure_agrees(path):
+    data, meta = read(path)
+    fields = ("ids", "cameras", "clothes")
+    query = retrieval.Labels(*(data[f"query_{field}"] for field in fields))
+    gallery = retrieval.Labels(*(data[f"gallery_{field}"] for field in fields))
+    features = data["query_features"], data["gallery_features"]
+    distances = 1.0 - features[0] @ features[1].T
+    for name, rule in (("market", "general"), ("general", "general"), ("cc", "cc"), ("sc", "sc")):
+        if f"{name}_map" not in data.files:
+            continue
+        scores = retrieval.score_from_distances(distances, query, gallery, rule, max_rank=meta["max_rank"])
+        np.testing.assert_allclose(scores.map, data[f"{name}_map"], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(scores.cmc, data[f"{name}_cmc"], atol=1e-6, err_msg=name)
+    if "reranked_map" in data.files:
+        blocks = rerank.rerank(*features, parts=1, k1=meta["k1"], k2=meta["k2"], original_weight=meta["rerank_lambda"])
+        reranked = np.concatenate(list(blocks))
+        kept = data["reranked_distance"]
+        np.testing.assert_allclose(reranked[: len(kept)], kept, atol=1e-6)
+        scores = retrieval.score_from_distances(reranked, query, gallery, "general", max_rank=meta["max_rank"])
+        np.testing.assert_allclose(scores.map, data["reranked_map"], atol=1e-6)
+        np.testing.assert_allclose(scores.cmc, data["reranked_cmc"], atol=1e-6)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
@@ -31,18 +34,19 @@ class DeSKPro(nn.Module):
     dtype: layers.Dtype = jnp.float32
 
     def setup(self) -> None:
-        shape = {
-            "num_classes": self.num_classes,
-            "backbone": self.backbone,
-            "streams": self.streams,
-            "feature_dim": self.feature_dim,
-            "drop_ratio": self.drop_ratio,
-            "dtype": self.dtype,
-        }
+        stream = functools.partial(
+            LightMBN,
+            self.num_classes,
+            self.backbone,
+            self.streams,
+            feature_dim=self.feature_dim,
+            drop_ratio=self.drop_ratio,
+            dtype=self.dtype,
+        )
         if self.face:
-            self.face_stream = LightMBN(**shape)
+            self.face_stream = stream()
         if self.body:
-            self.body_stream = LightMBN(**shape, attention=self.attention)
+            self.body_stream = stream(attention=self.attention)
 
     def __call__(
         self,
@@ -68,8 +72,12 @@ class DeSKPro(nn.Module):
         """
         outputs, middle = {}, {}
         if self.face:
+            if face is None:
+                raise InputError("the model has a face stream: give it face images (zeros where there is no face).")
             outputs["face"], middle["face"] = self.face_stream(face, train=train, valid=has_face)
         if self.body:
+            if body is None:
+                raise InputError("the model has a body stream: give it body images.")
             outputs["body"], middle["body"] = self.body_stream(body, train=train, valid=valid)
         return outputs, middle
 
@@ -117,7 +125,7 @@ def _build(model: ml_collections.ConfigDict, num_classes: int, *, body: bool, fa
     )
 
 
-def init_variables(module: DeSKPro, seed: int) -> dict[str, dict]:
+def init_variables(module: DeSKPro, seed: int) -> dict[str, Any]:
     """Initialises parameters and running statistics.
 
     Args:

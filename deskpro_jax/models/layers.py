@@ -7,6 +7,8 @@ branches of LightMBN run that way: fewer, larger operations compile faster and k
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,9 +67,10 @@ def _shifted(padded: Array) -> list[Array]:
 
 def _shift_and_add(x: Array, kernel: Array) -> Array:
     taps = kernel.reshape(*kernel.shape[:-3], 9, kernel.shape[-1])
-    return sum(
-        window * taps[..., tap, :][..., None, None, None, :] for tap, window in enumerate(_shifted(_pad_borders(x)))
-    )  # type: ignore[return-value]
+    windows = _shifted(_pad_borders(x))
+    return functools.reduce(
+        jnp.add, [window * taps[..., tap, :][..., None, None, None, :] for tap, window in enumerate(windows)]
+    )
 
 
 @jax.custom_vjp
@@ -177,6 +180,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if train:
             mean, var, count = _batch_moments(x.astype(stats), valid)
+            if valid is not None:  # without one valid row a variance of 0 would amplify 316-fold in every layer
+                mean = jnp.where(count > 0, mean, running_mean.value)
+                var = jnp.where(count > 0, var, running_var.value)
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
                 moved = count > 0  # a batch without one valid row tells nothing
@@ -241,6 +247,17 @@ def max_pool3x3(x: Float[Array, "batch height width channels"]) -> Array:
     rows = jnp.maximum(rows, pad[:, 2 : height + 2 : 2])
     columns = jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1 : width + 1 : 2])
     return jnp.maximum(columns, rows[:, :, 2 : width + 2 : 2])
+
+
+def global_max(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
+    """Largest value of each map; its gradient goes to the first of them alone, as in PyTorch.
+
+    Chosen by position: the gradient of `jnp.max` compares values, and where the compiler computes them a second time,
+    rounded otherwise, none compares equal and the gradient is 0 / 0.
+    """
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    chosen = jnp.arange(flat.shape[1])[:, None] == jnp.argmax(flat, axis=1)[:, None]
+    return jnp.where(chosen, flat, 0).sum(1)
 
 
 def avg_pool2x2(x: Float[Array, "*groups batch height width channels"]) -> Array:

@@ -66,21 +66,28 @@ class LightMBN(nn.Module):
                 [batch, H/8, W/8] with CSA, `branches` [3, batch, H/16, W/16, C], `dropped` [batch, H/16, W/16, C].
         """
         spec = backbone(self.backbone)
-        flags = {"train": train, "valid": valid}
         stats = layers.at_least_float32(self.dtype)
-        trunk = Trunk(spec, self.streams, self.dtype, name="trunk")(images, **flags)
+        trunk = Trunk(spec, self.streams, self.dtype, name="trunk")(images, train=train, valid=valid)
         middle = {"trunk": trunk}
         if self.attention != "none":
             trunk, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(trunk)
             middle["refined"] = trunk
-        maps = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")(trunk, **flags)
+        maps = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")(trunk, train=train, valid=valid)
         middle["branches"] = maps
-        global_map = OSBlock(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")(maps[0], **flags)
+        global_map = OSBlock(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")(
+            maps[0], train=train, valid=valid
+        )
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped
         top, bottom = _halves(maps[1])
         pooled = jnp.stack(
-            [global_map.mean((1, 2)), dropped.max((1, 2)), maps[1].max((1, 2)), top.mean((1, 2)), bottom.mean((1, 2))]
+            [
+                global_map.mean((1, 2)),
+                layers.global_max(dropped),
+                layers.global_max(maps[1]),
+                top.mean((1, 2)),
+                bottom.mean((1, 2)),
+            ]
         )
         reduced = layers.Pointwise(
             self.feature_dim,
@@ -90,10 +97,12 @@ class LightMBN(nn.Module):
             name="reduction",
         )(pooled[:, :, None, None])
         channels = jnp.stack(jnp.split(maps[2].mean((1, 2)), 2, axis=-1))
-        shared = SharedUnit(self.feature_dim, self.dtype, name="shared")(channels[:, :, None, None], **flags)
+        shared = SharedUnit(self.feature_dim, self.dtype, name="shared")(
+            channels[:, :, None, None], train=train, valid=valid
+        )
         features = jnp.concatenate([reduced, shared]).astype(stats)
         neck = layers.BatchNorm((len(PARTS),), frozen_bias=True, dtype=stats, name="neck")
-        embeddings = neck(features, **flags)
+        embeddings = neck(features, train=train, valid=valid)
         logits = layers.Pointwise(
             self.num_classes,
             (len(PARTS),),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -128,7 +129,9 @@ class OSBlock(nn.Module):
         finished = []
         for depth, running in enumerate(stages(self.streams)):
             if current.shape[axis] > len(running):  # streams that ended leave from the front
-                current = jax.lax.slice_in_dim(current, current.shape[axis] - len(running), current.shape[axis], axis=axis)
+                current = jax.lax.slice_in_dim(
+                    current, current.shape[axis] - len(running), current.shape[axis], axis=axis
+                )
             passes = tuple(weights[names.index(name)] for name in running)
             current = LightStage(
                 mid,
@@ -142,10 +145,11 @@ class OSBlock(nn.Module):
                 finished.append(jax.lax.index_in_dim(current, 0, axis, keepdims=False))
         pooled = jnp.stack([stream.mean((-3, -2)) for stream in finished], axis)
         gates = ChannelGate(self.groups, dtype=self.dtype, name="gate")(pooled)
-        mixed = sum(
+        gated = [
             stream * (weight * jax.lax.index_in_dim(gates, i, axis, keepdims=False))[..., None, None, :]
             for i, (stream, weight) in enumerate(zip(finished, weights, strict=True))
-        )
+        ]
+        mixed = functools.reduce(jnp.add, gated)
         out = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="conv3")(
             mixed, train=train, valid=valid
         )
@@ -223,12 +227,10 @@ class OSNet(nn.Module):
         x = Trunk(spec, self.streams, self.dtype, name="trunk")(images, train=train)
         feature_map = Tail(spec, (), self.streams, self.dtype, name="tail")(x, train=train)
         pooled = feature_map.mean((-3, -2))[:, None, None]
-        x = layers.Pointwise(
-            self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc"
-        )(pooled)
+        x = layers.Pointwise(self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc")(pooled)
         x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train)
         features = nn.relu(x)
-        logits = layers.Pointwise(
-            self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier"
-        )(features)
+        logits = layers.Pointwise(self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier")(
+            features
+        )
         return logits[:, 0, 0], {"feature_map": feature_map, "features": features[:, 0, 0]}

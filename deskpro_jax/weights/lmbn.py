@@ -26,7 +26,15 @@ PUBLISHED = Naming(
     branches=("global_branch", "partial_branch", "channel_branch"),
     drop_block="batch_drop_block.drop_batch_bottleneck",
     shared="shared",
-    necks=("reduction_0", "reduction_4", "reduction_1", "reduction_2", "reduction_3", "reduction_ch_0", "reduction_ch_1"),
+    necks=(
+        "reduction_0",
+        "reduction_4",
+        "reduction_1",
+        "reduction_2",
+        "reduction_3",
+        "reduction_ch_0",
+        "reduction_ch_1",
+    ),
 )
 DESKPRO = Naming(
     trunk="backbone",
@@ -45,11 +53,11 @@ DESKPRO = Naming(
 )
 
 
-def light_mbn(naming: Naming, *, streams: str) -> Iterable[Entry]:
+def light_mbn(naming: Naming, *, streams: str, instance_norm: bool = False) -> Iterable[Entry]:
     """Yields the entries of one LightMBN stream under `naming`, without attention."""
     base = naming.trunk
     names = {"stem": f"{base}.0", "conv2": f"{base}.2", "block3_0": f"{base}.3"}
-    yield from trunk(names, ("trunk",), streams=streams)
+    yield from trunk(names, ("trunk",), streams=streams, instance_norm=instance_norm)
     for i, branch in enumerate(naming.branches[: len(BRANCHES)]):
         names = {
             "block3_1": f"{branch}.0.1",

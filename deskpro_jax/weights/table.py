@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from deskpro_jax.errors import InputError
 
+SHOWN = 20  # tensors that a message lists
 # How a PyTorch tensor's axes are ordered for flax.
 TRANSPOSES = {
     "same": None,
@@ -54,6 +55,11 @@ def to_torch(array: np.ndarray, kind: str) -> np.ndarray:
     return array if axes is None else array.transpose(np.argsort(axes))
 
 
+def torch_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+    """Returns the shape in PyTorch of a flax array of `shape`."""
+    return to_torch(np.broadcast_to(np.float32(0), shape), kind).shape
+
+
 def norm(name: str, path: tuple[str, ...], index: tuple[int, ...] = (), *, running: bool = True) -> Iterable[Entry]:
     """Yields the entries of a normalisation layer called `name` in PyTorch and found at `path` in flax."""
     yield Entry(f"{name}.weight", "params", (*path, "scale"), index)
@@ -63,13 +69,22 @@ def norm(name: str, path: tuple[str, ...], index: tuple[int, ...] = (), *, runni
         yield Entry(f"{name}.running_var", "batch_stats", (*path, "var"), index)
 
 
-def load(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]) -> dict[str, Any]:
+def load(
+    entries: Iterable[Entry],
+    tensors: Mapping[str, np.ndarray],
+    template: Mapping[str, Any],
+    *,
+    keep: Collection[str] = (),
+    problems: Iterable[str] = (),
+) -> dict[str, Any]:
     """Fills flax variables from PyTorch tensors.
 
     Args:
         entries: the name table; together they cover `template`.
         tensors: PyTorch name -> array, in PyTorch's axis order.
         template: variables whose shapes are the expected ones (arrays or `jax.ShapeDtypeStruct`).
+        keep: names of entries that are not read; `template` holds arrays, whose values stay there.
+        problems: what the caller found wrong already, listed with the rest.
 
     Returns:
         New variables with the structure of `template`, in the dtype of the tensors.
@@ -77,32 +92,39 @@ def load(entries: Iterable[Entry], tensors: Mapping[str, np.ndarray], template: 
     Raises:
         InputError: a tensor is missing, has another shape, or an array of `template` stays without values.
     """
-    flat = {key: leaf for key, leaf in _flatten(template)}
+    flat = dict(_flatten(template))
     filled: dict[tuple[str, ...], np.ndarray] = {}
     covered: dict[tuple[str, ...], int] = {}
-    problems = []
+    found = list(problems)
     for entry in entries:
         key = (entry.collection, *entry.path)
         if key not in flat:
-            problems.append(f"{entry.name}: the model has no {'/'.join(key)}")
+            found.append(f"{entry.name}: the model has no {'/'.join(key)}")
             continue
-        if entry.name not in tensors:
-            problems.append(f"{entry.name}: not in the file")
-            continue
-        value = to_flax(np.asarray(tensors[entry.name]), entry.kind)
         expected = flat[key].shape[len(entry.index) :]
-        if value.shape != expected:
-            problems.append(f"{entry.name}: shape {value.shape}, the model has {expected} at {'/'.join(key)}")
+        if entry.name in keep:
+            value = np.asarray(flat[key])[entry.index]
+        elif entry.name not in tensors:
+            found.append(f"{entry.name}: not in the file, the model has {torch_shape(expected, entry.kind)}")
             continue
+        else:
+            tensor = np.asarray(tensors[entry.name])
+            if tensor.shape != torch_shape(expected, entry.kind):
+                found.append(
+                    f"{entry.name}: shape {tensor.shape}, the model has {torch_shape(expected, entry.kind)}"
+                    f" at {'/'.join(key)}"
+                )
+                continue
+            value = to_flax(tensor, entry.kind)
         target = filled.setdefault(key, np.empty(flat[key].shape, value.dtype))
         target[entry.index] = value
         covered[key] = covered.get(key, 0) + value.size
     for key, leaf in flat.items():
-        if covered.get(key, 0) != int(np.prod(leaf.shape)) and not problems:
-            problems.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
-    if problems:
-        shown = "\n  ".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise InputError(f"The weights do not fit the model ({len(problems)} tensors):\n  {shown}")
+        if covered.get(key, 0) != int(np.prod(leaf.shape)) and not found:
+            found.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
+    if found:
+        shown = "\n  ".join(found[:SHOWN]) + (f"\n  ... and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        raise InputError(f"The weights do not fit the model ({len(found)} tensors):\n  {shown}")
     return _unflatten(filled)
 
 

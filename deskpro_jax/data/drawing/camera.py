@@ -33,9 +33,9 @@ def make_cameras(rng: np.random.Generator) -> tuple[Camera, ...]:
     warm, blur, noise, quality = (rng.permutation(COUNT) / (COUNT - 1) for _ in range(4))
     return tuple(
         Camera(
-            gains=(1 + 0.11 * (2 * warm[k] - 1), float(rng.uniform(0.95, 1.05)), 1 - 0.14 * (2 * warm[k] - 1)),
-            gamma=float(rng.uniform(0.86, 1.18)),
-            contrast=float(rng.uniform(0.82, 1.12)),
+            gains=(1 + 0.06 * (2 * warm[k] - 1), float(rng.uniform(0.97, 1.03)), 1 - 0.08 * (2 * warm[k] - 1)),
+            gamma=float(rng.uniform(0.9, 1.12)),
+            contrast=float(rng.uniform(0.88, 1.1)),
             blur=0.15 + 0.6 * float(blur[k]),
             noise=1.5 + 5.5 * float(noise[k]),
             vignette=float(rng.uniform(0.0, 0.25)),

@@ -37,18 +37,18 @@ FACE_RANGES = {
 }
 HAIR_RANGES = {
     "length": (0.0, 1.0),  # 0 cropped, 0.35 over the ears, 1 on the chest
-    "volume": (0.03, 0.20),
+    "volume": (0.03, 0.26),
     "fringe": (-0.6, 1.0),  # below 0 a receding hairline, above 0 hair over the forehead
     "parting": (-0.3, 0.3),
     "curl": (0.0, 1.0),
 }
 BUILD_RANGES = {
     "heads": (6.5, 8.1),  # body height over head height
-    "shoulders": (0.088, 0.142),  # half widths
-    "waist": (0.060, 0.122),
-    "hips": (0.070, 0.118),
+    "shoulders": (0.082, 0.150),  # half widths
+    "waist": (0.056, 0.132),
+    "hips": (0.066, 0.128),
     "arm": (0.017, 0.030),
-    "thigh": (0.034, 0.056),
+    "thigh": (0.030, 0.062),
     "calf": (0.021, 0.034),
     "legs": (0.435, 0.515),  # leg length
     "neck": (0.10, 0.30),  # visible neck, face heights
@@ -80,6 +80,12 @@ _HAIR = np.array(
         (196, 88, 40),
         (128, 128, 130),
         (214, 214, 214),
+        # Dyed, more often than on a real street: hair must tell people apart in an image of the whole body.
+        (168, 28, 52),
+        (44, 74, 176),
+        (52, 146, 92),
+        (142, 66, 178),
+        (240, 124, 172),
     ],
     np.float64,
 )

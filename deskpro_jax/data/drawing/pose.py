@@ -96,10 +96,10 @@ def sample_joints(person: Person, view: View, rng: np.random.Generator) -> Joint
         The joints in pixels of a 128 x 256 image.
     """
     build, gait = person.build, person.gait
-    body = rng.uniform(194, 230)
+    body = rng.uniform(206, 228)
     unit = 0.76 * body / build.heads
     floor = rng.uniform(max(236.0, body + 15), 250.0)
-    centre = WIDTH / 2 + rng.uniform(-7, 7)
+    centre = WIDTH / 2 + rng.uniform(-5, 5)
     across = 0.55 + 0.45 * math.cos(view.body_yaw)  # bodies are not flat: turning narrows them only partly
     phase = rng.uniform(0, 2 * math.pi)
     lean = math.tan(math.radians(gait.lean + rng.normal(0, 1.2)))

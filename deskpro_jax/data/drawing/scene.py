@@ -49,7 +49,7 @@ def draw_background(rng: np.random.Generator) -> Image.Image:
         for _ in range(rng.integers(3, 8 if kind < 2 else 26)):
             w, h = rng.uniform(6, 60), rng.uniform(10, 120)
             x, y = rng.uniform(-20, WIDTH), rng.uniform(-20, horizon if kind < 2 else HEIGHT)
-            pen.rectangle((x, y, x + w, y + h), fill=_tone(rng, 0.8))
+            pen.rectangle((x, y, x + w, y + h), fill=_tone(rng, 0.5))
         if kind == 0:
             colour, step = _tone(rng), int(rng.integers(6, 24))
             for x in range(int(rng.integers(step)), WIDTH, step):
@@ -82,12 +82,12 @@ def light(pixels: np.ndarray, person: np.ndarray, cloth: np.ndarray, rng: np.ran
     relief = np.asarray(outline.filter(ImageFilter.BoxBlur(5)).filter(ImageFilter.BoxBlur(4)), np.float32) / 255
     slope_y, slope_x = np.gradient(relief)
     direction = rng.uniform(0, 2 * math.pi)
-    strength = rng.uniform(0.5, 2.2)
+    strength = rng.uniform(0.4, 1.6)
     relit = 1 - strength * (slope_x * math.cos(direction) + 0.6 * slope_y * math.sin(direction))
     folds = 1 + cloth.astype(np.float32) * (rng.uniform(0.15, 0.55) * (_clouds(rng, 32, 12) - 0.5))
-    across = np.linspace(-1, 1, WIDTH, dtype=np.float32)[None, :] * rng.uniform(-0.18, 0.18)
-    down = np.linspace(-1, 1, HEIGHT, dtype=np.float32)[:, None] * rng.uniform(-0.15, 0.15)
+    across = np.linspace(-1, 1, WIDTH, dtype=np.float32)[None, :] * rng.uniform(-0.12, 0.12)
+    down = np.linspace(-1, 1, HEIGHT, dtype=np.float32)[:, None] * rng.uniform(-0.1, 0.1)
     shade = np.where(person, relit * folds, 1.0) * (1 + across + down)
-    warm = rng.uniform(-0.05, 0.05)
-    tint = np.array([1 + warm, 1.0, 1 - warm], np.float32) * rng.uniform(0.76, 1.16)
+    warm = rng.uniform(-0.03, 0.03)
+    tint = np.array([1 + warm, 1.0, 1 - warm], np.float32) * rng.uniform(0.84, 1.12)
     return np.clip(pixels * shade[..., None] * tint, 0, 255)
