@@ -1,0 +1,117 @@
+"""What stands for the contents of a PyTorch pickle: descriptions of tensors, and names of everything else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from deskpro_jax.errors import InputError
+
+MAX_RANK = 32
+
+DTYPES = {
+    "Double": np.dtype(np.float64),
+    "Float": np.dtype(np.float32),
+    "Half": np.dtype(np.float16),
+    "BFloat16": np.dtype(jnp.bfloat16),
+    "Long": np.dtype(np.int64),
+    "Int": np.dtype(np.int32),
+    "Short": np.dtype(np.int16),
+    "Char": np.dtype(np.int8),
+    "Byte": np.dtype(np.uint8),
+    "Bool": np.dtype(np.bool_),
+}
+STORAGES = {f"torch.{place}{name}Storage": dtype for name, dtype in DTYPES.items() for place in ("", "cuda.")}
+_TORCH_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_PYTHON = ("set", "frozenset", "list", "tuple", "dict", "int", "float", "bool", "str", "bytes", "slice")
+_PATHS = ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath")
+_LIGHTNING = (
+    "utilities.parsing.AttributeDict",
+    "callbacks.model_checkpoint.ModelCheckpoint",
+    "callbacks.early_stopping.EarlyStopping",
+)
+# Names whose objects hold settings or scores beside the weights. What a pickle does with them is not done: a
+# placeholder stands in their place.
+INERT = frozenset(
+    [
+        *(f"torch.{name}" for name in ("device", "strided", *_TORCH_DTYPES)),
+        *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _PYTHON),
+        *(f"pathlib.{name}" for name in _PATHS),
+        *("collections.defaultdict", "collections.Counter", "argparse.Namespace", "datetime.datetime"),
+        *("_codecs.encode", "numpy.dtype", "numpy.ndarray"),
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+        *(f"{package}.{name}" for package in ("pytorch_lightning", "lightning.pytorch") for name in _LIGHTNING),
+        *("lightning_fabric.utilities.data.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Name:
+    """A class or function that the pickle names; nothing but its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Placeholder:
+    """Stands for an object that is not built."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """Where a tensor's numbers are: an entry of the file, its type, how many."""
+
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor as described, checked against its storage: offset, shape and strides in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class OrderedMapping(dict[Any, Any]):
+    """What a pickle calls an OrderedDict; its attributes (torch's `_metadata`) are left out."""
+
+
+def checked_tensor(storage: Storage, offset: Any, shape: Any, strides: Any, source: str) -> Tensor:
+    """Returns the description of a tensor that lies within its storage.
+
+    Args:
+        storage: what it is a view of.
+        offset, shape, strides: as the pickle has them, in elements; may be anything.
+        source: what messages call the file.
+
+    Raises:
+        InputError: they are no sizes, or reach beyond the storage.
+    """
+    for numbers in (shape, strides):
+        if not isinstance(numbers, tuple) or len(numbers) > MAX_RANK or not all(map(_is_count, numbers)):
+            raise InputError(f"{source}: a tensor's shape or strides are not up to {MAX_RANK} sizes: not loaded.")
+    if len(shape) != len(strides) or not _is_count(offset):
+        raise InputError(f"{source}: a tensor's offset or strides do not go with its shape {shape}: not loaded.")
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    count = math.prod(shape)
+    if count and (last >= storage.size or count > storage.size):
+        raise InputError(
+            f"{source}: a tensor of shape {shape} at offset {offset} with strides {strides} does not fit its storage"
+            f" of {storage.size} numbers: the file is damaged or hostile; fetch it again."
+        )
+    return Tensor(storage, offset, shape, strides)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62

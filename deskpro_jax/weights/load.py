@@ -1,0 +1,266 @@
+"""Published weights into flax variables, every tensor accounted for."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from deskpro_jax.errors import InputError
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.lmbn import BRANCHES, LightMBN
+from deskpro_jax.models.osnet import BACKBONES, OSNet
+from deskpro_jax.weights import deskpro, lmbn, osnet, table
+from deskpro_jax.weights.families import COUNTER, Recognised, Stream, canonical, settle_os_streams
+from deskpro_jax.weights.table import Entry
+
+_KEPT = "kept: "  # in front of the name of an entry that a file has no tensor for
+
+
+class Loaded(NamedTuple):
+    """The networks of a file.
+
+    Attributes:
+        variables: `params` and `batch_stats` of each network, by role.
+        os_streams: the OSBlock streams they run.
+        streams: what each of them is.
+        notes: what was dropped or drawn anew.
+        left_out: tensors that no variable holds (counters, a stream that does not run, OSNet's classifier), by name.
+    """
+
+    variables: dict[str, dict[str, Any]]
+    os_streams: str
+    streams: tuple[Stream, ...]
+    notes: list[str]
+    left_out: dict[str, np.ndarray]
+
+
+def stream_entries(family: str, stream: Stream, os_streams: str) -> list[Entry]:
+    """Returns the name table of one network of a file, paths from the network's own root."""
+    norm = BACKBONES[stream.backbone].instance_norm
+    if family == "osnet":
+        entries = osnet.osnet(streams=os_streams, instance_norm=norm)
+        return [entry for entry in entries if entry.path[0] != "classifier"]
+    naming = lmbn.PUBLISHED if family == "lmbn" else lmbn.DESKPRO
+    entries = list(lmbn.light_mbn(naming, streams=os_streams, instance_norm=norm))
+    return [e.under(stream.prefix, ()) for e in (*entries, *deskpro.attention(stream.attention))]
+
+
+def initial_variables(stream: Stream, os_streams: str, seed: int) -> dict[str, Any]:
+    """Returns freshly drawn variables of the network that a file's stream is; an OSNet's without classifier."""
+    image = jnp.zeros((1, 32, 32, 3))
+    module: LightMBN | OSNet
+    if stream.role == "osnet":
+        module = OSNet(stream.backbone, 1, stream.feature_dim, os_streams)
+    else:
+        classes = stream.identities or 1
+        module = LightMBN(classes, stream.backbone, os_streams, stream.attention, stream.feature_dim)
+    own_seed = seed + zlib.crc32(stream.role.encode())  # networks of one file do not start alike
+    variables = initialisers.draw(lambda key: module.init(key, image, train=False), own_seed)
+    if stream.role == "osnet":
+        variables["params"] = {name: value for name, value in variables["params"].items() if name != "classifier"}
+    return variables
+
+
+def load(
+    found: Recognised,
+    *,
+    os_streams: str | None = None,
+    identities: int | None = None,
+    dont_load: Iterable[str] = (),
+    seed: int = 0,
+) -> Loaded:
+    """Loads every network of a file.
+
+    Args:
+        found: the file's contents.
+        os_streams: "abcd" or "aacd"; None for those that the file was trained with.
+        identities: size of the classifiers; other than in the file, they are drawn anew. None for the file's.
+        dont_load: regular expressions for whole names (without wrappers); what they match is neither read nor missed.
+        seed: of what is drawn anew.
+
+    Returns:
+        The networks' variables in float32.
+
+    Raises:
+        InputError: a tensor has no place, another shape or type, or is missing; or the streams are others.
+    """
+    os_streams = settle_os_streams(found, os_streams)
+    notes: list[str] = []
+    wanted, keep = [], []
+    for stream in found.streams:
+        entries = stream_entries(found.family, stream, os_streams)
+        if identities is not None and identities != stream.identities and found.family != "osnet":
+            necks = [entry.name for entry in entries if entry.path[0] == "classifier"]
+            notes.append(
+                f"{_where(stream)}classifiers of {stream.identities} identities dropped,"
+                f" {len(necks)} of {identities} drawn anew"
+            )
+            keep += necks
+            stream = replace(stream, identities=identities)
+        wanted.append((stream, entries))
+    # One tree with a branch for each network, so that one message lists everything that does not fit.
+    combined: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
+    every: list[Entry] = []
+    for stream, entries in wanted:
+        for collection, tree in initial_variables(stream, os_streams, seed).items():
+            combined[collection][stream.role] = tree
+        every += [entry.under("", (stream.role,)) for entry in entries]
+    unused = {e.name for stream in found.streams for e in stream_entries(found.family, stream, "abcd")}
+    left_out: dict[str, np.ndarray] = {}
+    tensors, keep, problems = _account(found, every, unused, keep, dont_load, notes, left_out)
+    filled = table.load(every, tensors, combined, keep=keep, problems=problems)
+    variables = {
+        stream.role: {collection: filled[collection][stream.role] for collection in filled} for stream, _ in wanted
+    }
+    return Loaded(variables, os_streams, tuple(stream for stream, _ in wanted), notes, left_out)
+
+
+def initialise(
+    found: Recognised,
+    role: str,
+    variables: Mapping[str, Any],
+    *,
+    os_streams: str,
+    attention: str,
+    dont_load: Iterable[str] = (),
+) -> tuple[dict[str, Any], list[str]]:
+    """Starts one stream from published weights: OSNet's into the trunk and all three branches, others as they are.
+
+    Args:
+        found: the file's contents.
+        role: which of a DeSKPro file's networks: "body", "student" or "teacher".
+        variables: the stream's initial values, kept where the file has nothing: what OSNet lacks of LightMBN, the
+            classifiers of another number of identities, an attention module that the file lacks.
+        os_streams: OSBlock streams of the stream. A network pretrained with "abcd" may start one of "aacd".
+        attention: form of the stream's CSA module.
+        dont_load: as in `load`.
+
+    Returns:
+        The stream's variables, and what was dropped or kept.
+
+    Raises:
+        InputError: the file does not fit.
+    """
+    stream = next((s for s in found.streams if s.role in (role, "", "osnet")), None)
+    if stream is None:
+        roles = ", ".join(s.role for s in found.streams)
+        raise InputError(f"the file holds no {role} network, only {roles}: name another file or another stream.")
+    if found.family == "deskpro":
+        settle_os_streams(found, os_streams)
+    norm = BACKBONES[stream.backbone].instance_norm
+    model = list(lmbn.light_mbn(lmbn.DESKPRO, streams=os_streams, instance_norm=norm)) + list(
+        deskpro.attention(attention)
+    )
+    if found.family == "osnet":
+        entries = _osnet_entries(os_streams, norm)
+    else:
+        entries = stream_entries(found.family, stream, os_streams)
+        if stream.attention != attention:
+            entries = [entry for entry in entries if entry.path[0] != "attention"]
+    notes: list[str] = []
+    classes = int(variables["params"]["classifier"]["kernel"].shape[-1])
+    keep = []
+    if found.family != "osnet" and stream.identities != classes:
+        keep = [entry.name for entry in entries if entry.path[0] == "classifier"]
+        notes.append(f"classifiers of {stream.identities} identities dropped, {len(keep)} of {classes} drawn anew")
+    covered = {(entry.collection, entry.path, entry.index) for entry in entries}
+    rest = [
+        replace(entry, name=_KEPT + entry.name)
+        for entry in model
+        if (entry.collection, entry.path, entry.index) not in covered
+    ]
+    if rest:
+        places = sorted({entry.path[0] for entry in rest})
+        notes.append(f"the file has nothing for {', '.join(places)}: initial values stay")
+    unused = {e.name for s in found.streams for e in stream_entries(found.family, s, "abcd")}
+    tensors, keep, problems = _account(found, entries, unused, keep, dont_load, notes, {})
+    keep += [entry.name for entry in rest]
+    return table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems), notes
+
+
+def _osnet_entries(os_streams: str, instance_norm: bool) -> list[Entry]:
+    """Returns the table from an OSNet into a LightMBN stream: each tensor of its tail goes to three branches."""
+    entries = []
+    for entry in osnet.osnet(streams=os_streams, instance_norm=instance_norm):
+        if entry.path[0] == "trunk":
+            entries.append(entry)
+        elif entry.path[0] == "tail":
+            path = ("branches", *entry.path[1:])
+            entries += [replace(entry, path=path, index=(i, *entry.index)) for i in range(len(BRANCHES))]
+    return entries
+
+
+def _where(stream: Stream) -> str:
+    return f"{stream.role}: " if stream.role not in ("", "osnet") else ""
+
+
+def _account(
+    found: Recognised,
+    entries: Sequence[Entry],
+    unused: Collection[str],
+    keep: Sequence[str],
+    dont_load: Iterable[str],
+    notes: list[str],
+    left_out: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Sorts a file's tensors: those to load in float32, names of entries to keep, and what is wrong with the others."""
+    patterns = _compile(dont_load)
+    names = {entry.name for entry in entries}
+    needed, excused = names - set(keep), {name for name in names if _matches(patterns, name)}
+    counted = {*unused, *names}
+    tensors: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
+    problems: list[str] = []
+    idle = dropped = matched = 0
+    for name, value in found.tensors.items():
+        place = canonical(name) if found.family == "deskpro" else name
+        if _matches(patterns, name) or _matches(patterns, place):
+            matched += 1
+        elif place in origin and not _same(value, found.tensors[origin[place]]):
+            problems.append(f"{name}: differs from {origin[place]}, which is the same tensor")
+        elif place in origin or place in keep:
+            continue
+        elif place in needed:
+            if jnp.issubdtype(value.dtype, np.floating):
+                tensors[place], origin[place] = value.astype(np.float32), name
+            else:
+                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
+                tensors[place], origin[place] = value, name
+        elif place.endswith(f".{COUNTER}") and f"{place.removesuffix(COUNTER)}running_mean" in counted:
+            left_out[place] = value
+        elif place in unused:
+            idle += place not in left_out
+            left_out[place] = value
+        elif found.family == "osnet" and place.startswith("classifier."):
+            dropped += 1
+            left_out[place] = value
+        else:
+            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
+    if matched:
+        notes.append(f"{matched} tensors left out as dont_load says")
+    if idle:
+        notes.append(f"{idle} tensors of the file have no part in this model and are left out")
+    if dropped:
+        notes.append("the classifier is dropped")
+    return tensors, [*keep, *excused], problems
+
+
+def _compile(patterns: Iterable[str]) -> list[re.Pattern[str]]:
+    try:
+        return [re.compile(pattern) for pattern in patterns]
+    except re.error as error:
+        raise InputError(f"dont_load: {error.pattern!r} is no regular expression ({error}).") from error
+
+
+def _matches(patterns: Iterable[re.Pattern[str]], name: str) -> bool:
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()

@@ -1,0 +1,322 @@
+"""Published files become checkpoints that evaluate as the golden cases say, and trained networks leave as they came."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from golden_rule import images, state_dict
+from torch_files import Raw, save, torch_legacy, torch_zip
+
+from configs import base
+from deskpro_jax import convert, experiment, sharding
+from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.convert import main
+from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
+from deskpro_jax.models.lmbn import LightMBN
+from deskpro_jax.models.osnet import OSNet
+from deskpro_jax.weights import export, load
+from deskpro_jax.weights.families import Stream
+from deskpro_jax.weights.read import read_file, read_tensors
+
+GOLDEN = Path(__file__).parent / "golden"
+FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or GOLDEN)
+WRAPPINGS: dict[str, Callable[[OrderedDict[str, np.ndarray]], bytes]] = {
+    "zip": torch_zip,
+    "legacy": torch_legacy,
+    "state_dict": lambda sd: torch_zip({"state_dict": sd, "epoch": 60, "rank1": 0.5}),
+    "data parallel": lambda sd: torch_zip({"model": OrderedDict((f"module.{n}", v) for n, v in sd.items())}),
+    "legacy data parallel": lambda sd: torch_legacy({f"module.{n}": v for n, v in sd.items()}),
+    "lightning": lambda sd: torch_zip(
+        {
+            "state_dict": OrderedDict((f"model.{n}", v) for n, v in sd.items()),
+            "hyper_parameters": Raw(b"cargparse\nNamespace\n)\x81"),
+            "optimizer_states": [{"state": {0: {"exp_avg": np.ones(2)}}}],
+        }
+    ),
+    "safetensors": lambda sd: safetensors.numpy.save(dict(sd)),
+}
+
+
+def golden(name: str) -> tuple[Any, dict[str, Any]]:
+    if not (FOLDER / f"{name}.npz").exists():
+        pytest.skip(f"{FOLDER} holds no {name}.npz")
+    data = np.load(FOLDER / f"{name}.npz")
+    return data, json.loads(str(data["meta"]))
+
+
+def manifest(name: str) -> dict[str, Any]:
+    path = FOLDER / f"{name}_manifest.json"
+    return json.loads((path if path.exists() else GOLDEN / path.name).read_text())
+
+
+def filled(shapes: dict[str, list[int]], seed: int) -> OrderedDict[str, np.ndarray]:
+    tensors = state_dict(shapes, seed)
+    return OrderedDict((n, v.astype(np.float32) if v.dtype.kind == "f" else v) for n, v in tensors.items())
+
+
+def checkpoint(folder: Path) -> Any:
+    """Returns the variables of the checkpoint in a phase's folder."""
+    return export.read_phase(folder / "checkpoints", "last")[0]
+
+
+def worst(actual: Any, expected: np.ndarray) -> float:
+    return float(np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max())
+
+
+def spec(role: str, attention: str = "none", family: str = "deskpro") -> Stream:
+    prefix = {"body": "nocloth_net.", "student": "lr_face_net.", "teacher": "face_net."}[role]
+    return Stream(role, prefix if family == "deskpro" else "", "x0_25", attention, 8, 3)
+
+
+@functools.cache
+def small(os_streams: str, attention: str = "released") -> dict[str, np.ndarray]:
+    """Returns a whole DeSKPro of the narrowest backbone, as a released file has it."""
+    tensors: dict[str, np.ndarray] = {}
+    for role in ("teacher", "student", "body"):
+        stream = spec(role, attention if role == "body" else "none")
+        variables = load.initial_variables(stream, os_streams, 0)
+        tensors |= export.to_tensors("deskpro", stream, os_streams, variables, 5, {})
+    return tensors
+
+
+def assert_refused(arguments: list[str], target: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Asserts exit code 2, a message with all words, and that nothing is left."""
+    before = sorted(target.parent.iterdir())
+    assert main([*arguments, "--to", str(target)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    for word in words:
+        assert word in message
+    assert sorted(target.parent.iterdir()) == before
+    return message
+
+
+@functools.cache
+def osnet_features():
+    return jax.jit(lambda variables, x: OSNet("x0_25", 1).apply(variables, x)[1]["features"])
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_osnet_goes_through_a_file_of_every_wrapping_and_still_matches(wrapping, tmp_path, capsys):
+    data, meta = golden("osnet_eval")
+    if "osnet_x0_25" not in data.files:
+        pytest.skip("the case has no osnet_x0_25")
+    source = filled(manifest("osnet")["osnet_x0_25"], meta["weights_seed"])
+    path = save(tmp_path / "osnet.pth", WRAPPINGS[wrapping](source))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    assert "classifier is dropped" in capsys.readouterr().out
+    variables = checkpoint(tmp_path / "out" / "osnet")
+    head = {"kernel": np.zeros((512, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
+    features = osnet_features()(variables | {"params": variables["params"] | {"classifier": head}}, x)
+    assert worst(features, data["osnet_x0_25"]) < 1e-4
+
+
+@pytest.mark.slow
+def test_lightmbn_goes_through_a_file_and_still_matches(tmp_path):
+    data, meta = golden("lmbn_eval")
+    path = save(tmp_path / "lmbn.pth", torch_legacy(filled(manifest("lmbn"), meta["weights_seed"])))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    variables = {name: tree["body_stream"] for name, tree in checkpoint(tmp_path / "out" / "student").items()}
+    x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
+    model = LightMBN(meta["num_classes"])
+    outputs, _ = jax.jit(functools.partial(model.apply, train=False))(variables, x)
+    assert worst(outputs["embeddings"].transpose(1, 0, 2), data["embeddings"]) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("os_streams", ["aacd", "abcd"])
+def test_deskpro_goes_through_a_file_and_still_matches(os_streams, tmp_path):
+    data, meta = golden(f"deskpro_eval_{os_streams}")
+    source = filled(manifest("deskpro"), meta["weights_seed"])
+    path = save(tmp_path / "deskpro.pth", torch_zip({"state_dict": source}))
+    assert main([str(path), "--to", str(tmp_path / "out"), "--streams", meta["streams"]]) == 0
+    variables = checkpoint(tmp_path / "out" / "student")
+    model = DeSKPro(meta["num_classes"], streams=meta["streams"], attention="released")
+    body = jnp.asarray(images(meta["body_seed"], meta["body"]), jnp.float32)
+    face = jnp.asarray(images(meta["face_seed"], meta["face"]), jnp.float32)
+    outputs, middle = jax.jit(model.apply)(variables, body, face)
+    parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
+    assert worst(parts.transpose(1, 0, 2), data["embeddings"]) < 1e-4
+    assert worst(middle["body"]["attention"][:, None], data["attention"]) < 1e-4
+
+
+def model_config(record: dict[str, Any]) -> Any:
+    config = base.get_config()
+    with config.unlocked():
+        config.model.update(record["model"])
+    return config
+
+
+def test_a_converted_folder_is_read_as_a_workdir_and_goes_back_exactly(tmp_path, capsys):
+    os_streams = "aacd"
+    path = save(tmp_path / "deskpro.pth", torch_zip({"state_dict": OrderedDict(small(os_streams))}))
+    out, back = tmp_path / "out", tmp_path / "back.safetensors"
+    assert main([str(path), "--to", str(out)]) == 0
+    assert f"--config.model.streams={os_streams}" in capsys.readouterr().out
+    record = json.loads((out / "conversion.json").read_text())
+    assert (record["source"], record["family"], record["streams"]) == ("deskpro.pth", "deskpro", os_streams)
+    assert len(record["sha256"]) == 64
+    config = model_config(record)
+    mesh = sharding.make_mesh(config)
+    student, step = experiment.read_variables(
+        out / "student" / "checkpoints", student_model(config.model, 3), mesh, config.eval.report
+    )
+    assert step == 0
+    assert student["params"]["body_stream"]["attention"]["conv1"]["kernel"].shape == (96, 96)
+    teacher, _ = experiment.read_variables(out / "teacher" / "checkpoints", teacher_model(config.model, 3), mesh)
+    name = "face_net.backbone.2.0.gate.fc1.bias"
+    found = teacher["params"]["face_stream"]["trunk"]["block2_0"]["gate"]["fc1"]["bias"]
+    np.testing.assert_array_equal(found, small(os_streams)[name])
+
+    assert main([str(out), "--to", str(back)]) == 0
+    written = read_file(back)
+    assert written.metadata["os_streams"] == os_streams
+    assert set(written.tensors) == set(small(os_streams))
+    for name, value in small(os_streams).items():
+        assert written.tensors[name].dtype == value.dtype
+        np.testing.assert_array_equal(written.tensors[name], value, err_msg=name)
+
+
+def test_lightmbn_and_osnet_go_back_exactly(tmp_path):
+    stream = spec("body", family="lmbn")
+    lone = export.to_tensors("lmbn", stream, "abcd", load.initial_variables(stream, "abcd", 1), 9, {})
+    osnet = filled(manifest("osnet")["osnet_x0_25"], 1)
+    for name, tensors in (("lmbn", lone), ("osnet", osnet)):
+        path = save(tmp_path / f"{name}.pth", torch_zip(tensors))
+        assert main([str(path), "--to", str(tmp_path / name)]) == 0
+        assert main([str(tmp_path / name), "--to", str(tmp_path / f"{name}.safetensors")]) == 0
+        back = read_tensors(tmp_path / f"{name}.safetensors")
+        assert set(back) == set(tensors)
+        assert all(np.array_equal(back[n], value) for n, value in tensors.items())
+
+
+def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    state: dict[str, Any] = {"params": {}, "batch_stats": {}, "opt_state": {"mu": jnp.ones(2)}}
+    for role, module in (("student", "face_stream"), ("body", "body_stream")):
+        variables = load.initial_variables(spec(role, "paper" if role == "body" else "none"), "aacd", 0)
+        for collection, tree in variables.items():
+            state[collection][module] = jax.tree.map(jnp.asarray, tree)
+    with CheckpointStore(runs / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
+        store.save(40, state, data={}, wait=True)
+    config = base.get_config()
+    (runs / "config.json").write_text(config.to_json_best_effort())
+    result = {"stream": "both", "protocol": "cc", "mAP": 0.5312, "R-1": 0.75, "R-5": 0.9, "R-10": 1.0, "counted": 12}
+    (runs / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
+    target = tmp_path / "model.safetensors"
+    assert main([str(runs), "--to", str(target)]) == 0
+    assert "student of step 40" in capsys.readouterr().out
+    found = read_file(target)
+    assert found.metadata["os_streams"] == "aacd"
+    counters = {n: int(v) for n, v in found.tensors.items() if n.endswith("num_batches_tracked")}
+    assert counters["nocloth_net.backbone.2.0.conv1.bn.num_batches_tracked"] == 40
+    assert counters["nocloth_net.backbone.2.0.conv2a.bn.num_batches_tracked"] == 80
+    assert counters["nocloth_net.backbone.2.0.conv2b.0.bn.num_batches_tracked"] == 0
+    assert counters["nocloth_net.branches.2.shared.1.num_batches_tracked"] == 80
+    kernel = state["params"]["body_stream"]["attention"]["conv"]["kernel"]
+    np.testing.assert_array_equal(found.tensors["nocloth_net.spatial_attn.conv.weight"][:, :, 0, 0], kernel.T)
+    card = target.with_suffix(".md").read_text()
+    for text in ("`synthetic_small`", "| cc | both | 53.1 | 75.0 | 90.0 | 100.0 | 12 |", "`aacd`", "jax 0.", "base_lr"):
+        assert text in card, text
+    assert_refused([str(runs)], target, capsys, "already")
+
+
+def test_the_names_written_are_the_published_ones():
+    shapes = manifest("deskpro")
+    wide = Stream("body", "nocloth_net.", "x1_0", "released", 512, 10)
+    variables = load.initial_variables(wide, "aacd", 0)
+    tensors = export.to_tensors("deskpro", wide, "aacd", variables, 1, {})
+    expected = {n: tuple(s) for n, s in shapes.items() if n.startswith("nocloth_net.")}
+    assert {n: v.shape for n, v in tensors.items()} == expected
+
+
+def test_a_new_number_of_identities_is_said(tmp_path, capsys):
+    path = save(tmp_path / "deskpro.pth", torch_zip(small("aacd")))
+    assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "4"]) == 0
+    assert "body: classifiers of 3 identities dropped, 7 of 4 drawn anew" in capsys.readouterr().out
+    kernel = checkpoint(tmp_path / "out" / "student")["params"]["body_stream"]["classifier"]["kernel"]
+    assert kernel.shape == (7, 8, 4)
+
+
+def test_a_lone_network_needs_its_role(tmp_path, capsys):
+    lone = {n.removeprefix("face_net."): v for n, v in small("aacd").items() if n.startswith("face_net.")}
+    path = save(tmp_path / "teacher.pth", torch_legacy(lone))
+    assert_refused([str(path)], tmp_path / "out", capsys, "give --as")
+    assert main([str(path), "--to", str(tmp_path / "out"), "--as", "teacher"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "conversion.json",
+        "left_out.safetensors",
+        "teacher",
+    ]
+
+
+def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys):
+    whole = torch_zip(small("aacd"))
+    path, out = save(tmp_path / "deskpro.pth", whole), tmp_path / "out"
+    assert_refused([str(path), "--streams", "abcd"], out, capsys, str(path), "are of aacd")
+    assert_refused([str(path), "--family", "lmbn"], out, capsys, "holds deskpro, not lmbn")
+    assert_refused([str(path), "--attention", "paper"], out, capsys, "'released', not 'paper'")
+    assert_refused([str(path), "--identities", "0"], out, capsys, "--identities is 0")
+    assert_refused([str(path), "--dont-load", "("], out, capsys, "no regular expression")
+    assert_refused([str(path)], tmp_path / "out.safetensors", capsys, "new folder")
+    assert_refused([str(tmp_path / "gone.pth")], out, capsys, "gone.pth")
+    assert_refused([str(tmp_path)], out, capsys, "is a workdir")
+    assert_refused([str(tmp_path)], tmp_path / "x.safetensors", capsys, "no checkpoints")
+    for name, data, word in (
+        ("half.pth", whole[: len(whole) // 2], "cut-short"),
+        ("empty.pth", b"", "is empty"),
+        ("page.pth", b"<html>", "web page"),
+        ("resnet.pth", torch_zip({"layer1.0.conv1.weight": np.ones((2, 2))}), "no known family"),
+        ("evil.pth", torch_zip({"w": Raw(b"cos\nsystem\nX\x02\x00\x00\x00id\x85R")}), "os.system"),
+    ):
+        assert_refused([str(save(tmp_path / name, data))], out, capsys, name, word)
+    broken = dict(small("aacd"))
+    del broken["nocloth_net.spatial_attn.conv1.weight"]
+    message = assert_refused([str(save(tmp_path / "broken.pth", torch_zip(broken)))], out, capsys, "spatial_attn.conv2")
+    assert "broken.pth" in message
+
+
+def test_a_failure_while_writing_leaves_nothing_and_an_occupied_folder_stays(tmp_path, capsys, monkeypatch):
+    path = save(tmp_path / "osnet.pth", torch_zip(filled(manifest("osnet")["osnet_x0_25"], 1)))
+    occupied = tmp_path / "mine"
+    occupied.mkdir()
+    (occupied / "notes.txt").write_text("keep")
+    assert_refused([str(path)], occupied, capsys, "not empty")
+    assert (occupied / "notes.txt").read_text() == "keep"
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert.workdir, "write_json", fail)
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "osnet.pth"]
+    monkeypatch.undo()
+    (tmp_path / "out").mkdir()
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    monkeypatch.setattr(export.safetensors.numpy, "save", fail)
+    assert main([str(tmp_path / "out"), "--to", str(tmp_path / "a.safetensors")]) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "osnet.pth", "out"]
+
+
+def test_the_command_runs_and_prints_one_line_on_error(tmp_path):
+    path = save(tmp_path / "page.pth", b"<!doctype html>")
+    command = [sys.executable, "-m", "deskpro_jax.convert", str(path), "--to", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "page.pth is a web page" in done.stderr
