@@ -57,6 +57,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.alpha = 0.7  # Eq. 7: weight of L_fkp against the student's cross-entropy; 0 trains without a teacher
     l.temperature = 5.0  # tau of Eq. 5
     l.margin = 0.7  # of the batch-hard triplet loss
+    l.triplet_weight = 1.0  # of L_trip in Eq. 7; less of it helps a network that starts from random weights
     l.soft_margin = False  # log(1 + exp(.)) in place of the hinge
     l.label_smoothing = 0.0  # 0.1 in the released code
 

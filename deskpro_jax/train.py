@@ -155,7 +155,12 @@ def update(
             mutable=["batch_stats"],
         )
         terms = loss_terms(outputs, middle, inputs, config, logits_of_teacher)
-        total = losses.total_loss(terms, attention_weight=config.attention_weight, alpha=config.alpha)
+        total = losses.total_loss(
+            terms,
+            attention_weight=config.attention_weight,
+            alpha=config.alpha,
+            triplet_weight=config.triplet_weight,
+        )
         return total, (terms, moved["batch_stats"])
 
     (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
