@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
     d.body_size = (384, 128)  # height, width in pixels
-    d.face_size = (224, 224)
+    d.face_size = (224, 224)  # height, width in pixels; of both kinds of face
     d.identities = 5  # P identities a batch ...
     d.images_per_identity = 6  # ... times K images each (global batch, over all hosts)
     d.require_face = False  # True drops training images without a face (released code)
@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.augment = a = ml_collections.ConfigDict()
     a.flip = 0.5  # probability of mirroring; body, both faces and mask together
     a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
-    a.crop_scale = 1.05
+    a.crop_scale = 1.05  # the enlargement, of height and width each
     a.erase = 0.5  # probability of random erasing, on each image by itself, never on the mask
     a.erase_area = (0.02, 0.4)  # erased share of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
@@ -64,19 +64,19 @@ def get_config() -> ml_collections.ConfigDict:
     c.teacher = t = ml_collections.ConfigDict()
     t.checkpoint = ""  # a trained teacher (a workdir or its teacher/ folder); "" trains one first when it is needed
     t.statistics = "running"  # of the frozen teacher: "running", or "batch" (released code, top-drop on as well)
-    t.epochs = 140
+    t.epochs = 140  # of the teacher phase
 
     c.train = r = ml_collections.ConfigDict()
     r.epochs = 140  # of the student phase
     r.base_lr = 0.0006  # times sqrt(batch / 20)
-    r.warmup_epochs = 10
+    r.warmup_epochs = 10  # with a rate that rises evenly to the base rate; both phases
     r.final_fraction = 0.001  # cosine ends at this share of the base rate
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
     r.log_every = 20  # steps between metric lines
 
     c.eval = e = ml_collections.ConfigDict()
     e.every = 20  # epochs between evaluations; 0 = at the end alone
-    e.batch = 64
+    e.batch = 64  # images embedded at a time, over all devices
     e.flip = True  # add the features of the mirrored image
     e.protocols = ()  # () = every protocol of the dataset
     e.baselines = False  # adds raw pixels and the untrained network to the results table
@@ -84,8 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.checkpoint = k = ml_collections.ConfigDict()
     k.every = 1  # epochs between checkpoints
-    k.asynchronous = True
-    k.grace_seconds = 30  # time allowed for the save after SIGTERM
+    k.asynchronous = True  # written while training goes on; False waits for the disk
 
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices along the batch; -1 = all

@@ -69,6 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     _quiet()
     try:
         if _COORDINATOR.value:
+            if _PROCESSES.value is None or _PROCESS.value is None:
+                raise InputError("--coordinator needs --processes (how many there are) and --process (which this is).")
             jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
     except Stopped as stop:

@@ -14,3 +14,25 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes and readers look at absl flags
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest synthetic dataset, built once."""
+    from deskpro_jax.data import builder
+
+    folder = tmp_path_factory.mktemp("tiny")
+    builder.build("synthetic_tiny", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a debug run that nothing interrupted; tests leave it as it is."""
+    import runs
+
+    folder = tmp_path_factory.mktemp("reference")
+    runs.run(runs.config(tiny_data), folder)
+    return folder

@@ -1,0 +1,147 @@
+"""Runs of the debug size that several test modules share: their configuration, the command line, what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import synthetic
+from deskpro_jax import experiment, loop, optim, train
+from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.evaluate import Result
+from deskpro_jax.models import deskpro
+
+ROOT = Path(__file__).parents[1]
+CLASSES = 8  # training identities of synthetic_tiny
+STEPS = {"teacher": 5, "student": 6}  # an epoch: the teacher sees only images with a face
+COMMON: dict[str, Any] = {
+    "teacher.epochs": 2,
+    "train.epochs": 2,
+    # So small that device counts can be compared: training at the usual rate multiplies rounding tenfold a step.
+    "train.base_lr": 1e-7,
+    "train.log_every": 1,
+    "augment.erase": 0.5,
+    "eval.every": 0,
+    "eval.baselines": False,
+}
+
+
+def config(data_dir: Path, variant: str = "debug", **fields: Any) -> ConfigDict:
+    """Returns the debug configuration; fields with `__` for the dot, as train__epochs=3."""
+    c = synthetic.get_config(variant)
+    given = {name.replace("__", "."): value for name, value in fields.items()}
+    c.update_from_flattened_dict({**COMMON, "data.data_dir": str(data_dir), **given})
+    return c
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Compiles twice as fast for slower steps, which is right for a dozen of them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
+def run(c: ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
+    """Runs an experiment in this process."""
+    with quick_compilation():
+        return experiment.run(c, folder, mode)
+
+
+def flags(workdir: Path, data_dir: Path, variant: str = "debug", **fields: Any) -> list[str]:
+    """Returns the command line that runs `config(data_dir, variant, **fields)` in `workdir`."""
+    given = {**COMMON, "data.data_dir": data_dir, **{name.replace("__", "."): v for name, v in fields.items()}}
+    settings = [f"--config.{name}={value}" for name, value in given.items()]
+    return [f"--config={ROOT / 'configs/synthetic.py'}:{variant}", f"--workdir={workdir}", *settings]
+
+
+def start(arguments: Sequence[str], *, devices: int | None = None) -> subprocess.Popen[str]:
+    """Starts Python in the project's folder with the compilation settings of `run`."""
+    env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+    if devices is not None:
+        env |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Waits; returns exit code (negative: a signal), standard output and standard error."""
+    try:
+        out, err = process.communicate(timeout=900)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def command(arguments: Sequence[str], *, devices: int | None = None) -> tuple[int, str, str]:
+    """Runs `python -m deskpro_jax.main` to its end."""
+    return finish(start(["-m", "deskpro_jax.main", *arguments], devices=devices))
+
+
+def interrupt(signal: str, phase: str, step: int, arguments: Sequence[str], *, devices: int | None = None) -> Any:
+    """Runs the command, which gets `signal` after `step` of `phase`; returns what `finish` does."""
+    script = str(Path(__file__).with_name("interrupted.py"))
+    return finish(start([script, signal, phase, str(step), *arguments], devices=devices))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, which have to be strict JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Returns the loss terms by step, each of which has to be there once."""
+    found: dict[int, dict[str, float]] = {}
+    for line in lines(folder):
+        if "total" in line:
+            assert line["step"] not in found, f"step {line['step']} twice in {folder}"
+            found[line["step"]] = {name: value for name, value in line.items() if name not in ("step", "time", "epoch")}
+    return found
+
+
+def saved_steps(folder: Path) -> tuple[int, ...]:
+    """Returns the steps of the checkpoints of a phase."""
+    with CheckpointStore(folder / "checkpoints", best_metric="mAP", read_only=True) as store:
+        return store.steps()
+
+
+def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = None) -> dict[str, np.ndarray]:
+    """Returns every leaf of a checkpoint, the latest by default, by its path."""
+    build = deskpro.teacher_model if phase == "teacher" else deskpro.student_model
+    variables = deskpro.init_variables(build(c.model, CLASSES), 0)
+    optimizer = optim.adam(optim.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
+    template = loop._as_tree(train.create_state(variables, optimizer))
+    with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:
+        restored = store.restore(jax.tree.map(jax.numpy.asarray, template), "latest" if step is None else step)
+    assert restored is not None
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored.state)
+    }
+
+
+def assert_same_state(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Fails unless all leaves are equal bit for bit."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value.dtype == found[name].dtype
+        assert value.tobytes() == found[name].tobytes(), name
