@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from deskpro_jax.errors import InputError
@@ -93,7 +94,10 @@ def cross_entropy(
     picked = jnp.take_along_axis(
         log_p, jnp.broadcast_to(labels[:, None], (*log_p.shape[:-1], 1)).astype(jnp.int32), axis=-1
     )[..., 0]
-    return masked_mean(-(1.0 - smoothing) * picked - smoothing * log_p.mean(-1), valid)
+    # The targets are float32 in whatever type the rest is, as in the reference: a step amplifies even their rounding.
+    others = np.float32(smoothing / logits.shape[-1])
+    excess = float(np.float32(1.0 - smoothing) + others) - float(others)
+    return masked_mean(-excess * picked - float(others) * log_p.sum(-1), valid)
 
 
 def pairwise_distance(features: Float[Array, "*parts batch dim"]) -> Float[Array, "*parts batch batch"]:
