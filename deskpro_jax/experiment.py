@@ -63,6 +63,8 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
         workdir.settle_config(folder, config, write=first)
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
+    else:
+        workdir.check_network(folder, config)
     _use_compilation_cache(config, folder)
     mesh = sharding.make_mesh(config)
     data = load_data(config, folder)

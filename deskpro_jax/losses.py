@@ -137,12 +137,17 @@ def batch_hard_triplet(
     positive = same & pairs & ~jnp.eye(labels.shape[0], dtype=bool)
     negative = ~same & pairs
     usable = positive.any(1) & negative.any(1)
-    # Out-of-range rows get zeros rather than infinities, whose gradients would be NaN.
-    farthest = jnp.max(jnp.where(positive, distance, 0.0), axis=-1)
-    nearest = jnp.min(jnp.where(negative, distance, jnp.finfo(distance.dtype).max), axis=-1)
-    gap = jnp.where(usable, farthest - jnp.where(usable, nearest, 0.0), 0.0)
+    # Chosen by position, so that no gradient depends on comparing values that may be computed twice.
+    farthest = _at(distance, jnp.argmax(jnp.where(positive, distance, -1.0), axis=-1))
+    nearest = _at(distance, jnp.argmin(jnp.where(negative, distance, jnp.inf), axis=-1))
+    gap = jnp.where(usable, farthest - nearest, 0.0)
     loss = jax.nn.softplus(gap) if soft else jax.nn.relu(gap + margin)
     return masked_mean(loss, usable)
+
+
+def _at(distance: Array, column: Array) -> Array:
+    """Returns distance[..., i, column[..., i]]."""
+    return jnp.take_along_axis(distance, column[..., None], axis=-1)[..., 0]
 
 
 def knowledge_propagation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ RESULTS_FILE = "results.json"
 # Fields that may differ when a run goes on: they do not change what is computed for a step.
 FREE = ("data.data_dir", "data.raw_dir", "data.workers", "eval.", "checkpoint.", "mesh.", "train.log_every",
         "compilation_cache")  # fmt: skip
+
+# Fields that decide what a trained network computes for an image; which of the streams are used is free.
+NETWORK = ("model.", "data.body_size", "data.face_size")
+STREAMS = ("model.body", "model.face")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -37,6 +41,30 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
+def _changed(workdir: Path, config: ml_collections.ConfigDict, chosen: Callable[[str], bool]) -> str:
+    """Returns the chosen fields that differ from those the workdir was begun with, a line each."""
+    path, fields = workdir / CONFIG_FILE, flatten(config)
+    try:
+        before = flatten(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
+    names = [n for n in sorted(set(before) | set(fields)) if before.get(n) != fields.get(n) and chosen(n)]
+    return "".join(f"\n  {n}: {before.get(n)!r} there, {fields.get(n)!r} now" for n in names)
+
+
+def check_network(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Checks that the fields that decide what a trained network computes are those it was trained with.
+
+    Raises:
+        InputError: some differ; the message lists them with both values.
+    """
+    if not (workdir / CONFIG_FILE).exists():  # converted weights
+        return
+    listed = _changed(workdir, config, lambda name: name.startswith(NETWORK) and name not in STREAMS)
+    if listed:
+        raise InputError(f"{workdir} was trained with another configuration:{listed}\nGive these fields as they were.")
+
+
 def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bool = True) -> None:
     """Writes the configuration into a new workdir, or checks that it is the one the workdir was begun with.
 
@@ -51,16 +79,10 @@ def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bo
     Raises:
         InputError: fields that decide the result differ; the message lists them with both values.
     """
-    path, fields = workdir / CONFIG_FILE, flatten(config)
+    path = workdir / CONFIG_FILE
     if path.exists() and any(workdir.glob("*/checkpoints/[0-9]*")):
-        try:
-            before = flatten(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
-            raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
-        names = sorted(set(before) | set(fields))
-        changed = [n for n in names if before.get(n) != fields.get(n) and not n.startswith(FREE)]
-        if changed:
-            listed = "".join(f"\n  {n}: {before.get(n)!r} there, {fields.get(n)!r} now" for n in changed)
+        listed = _changed(workdir, config, lambda name: not name.startswith(FREE))
+        if listed:
             raise InputError(
                 f"{workdir} was begun with another configuration:{listed}\n"
                 "Use another workdir, or the fields as they were."

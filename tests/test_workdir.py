@@ -113,3 +113,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         workdir.write_json(path, {"mAP": object()})
     assert json.loads(path.read_text()) == {"mAP": 0.5}
+
+
+def test_evaluation_refuses_another_network_than_was_trained(tmp_path: Path) -> None:
+    config = synthetic.get_config("debug")
+    workdir.settle_config(tmp_path, config)
+    config.eval.batch = 7
+    workdir.check_network(tmp_path, config)
+    config.data.body_size = (96, 48)
+    with pytest.raises(InputError, match=r"data.body_size: \[64, 32\] there, \[96, 48\] now"):
+        workdir.check_network(tmp_path, config)
+    workdir.check_network(tmp_path / "converted", config)
