@@ -28,9 +28,13 @@ def fill(name: str, shape: list[int], seed: int) -> np.ndarray:
     return rng.standard_normal(tuple(shape)) * np.sqrt(1.0 / int(np.prod(shape[1:])))
 
 
-def state_dict(manifest: dict[str, list[int]], seed: int, prefixes: tuple[str, ...] = ("",)) -> dict[str, np.ndarray]:
-    """Returns all tensors of a manifest whose names start with one of `prefixes`."""
-    return {name: fill(name, shape, seed) for name, shape in manifest.items() if name.startswith(prefixes)}
+def state_dict(manifest: dict[str, list[int]], seed: int, num_classes: int | None = None) -> dict[str, np.ndarray]:
+    """Returns all tensors of a manifest; classifiers have `num_classes` rows where that is given."""
+    tensors = {}
+    for name, shape in manifest.items():
+        sized = [num_classes, *shape[1:]] if num_classes and ".classifier." in f".{name}" else shape
+        tensors[name] = fill(name, sized, seed)
+    return tensors
 
 
 def images(seed: int, shape: list[int]) -> np.ndarray:

@@ -73,7 +73,7 @@ def test_osnet_features_equal_torchreids(path):
         backbone = name.removeprefix("osnet_")
         model = OSNet(backbone, meta["num_classes"])
         template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), x))
-        tensors = state_dict(manifest("osnet_manifest.json")[name], meta["weights_seed"])
+        tensors = state_dict(manifest("osnet_manifest.json")[name], meta["weights_seed"], meta["num_classes"])
         variables = table.load(osnet.osnet(instance_norm="ibn" in name), tensors, template)
         _, middle = jax.jit(model.apply)(cast(variables, jnp.float32), x)
         assert worst(middle["features"], data[name]) < 1e-4, name
@@ -88,7 +88,7 @@ def test_lightmbn_embeddings_equal_the_published_ones(path):
     model = LightMBN(meta["num_classes"])
     apply = functools.partial(model.apply, train=False)
     template = flax_meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False)))
-    tensors = state_dict(manifest("lmbn_manifest.json"), meta["weights_seed"])
+    tensors = state_dict(manifest("lmbn_manifest.json"), meta["weights_seed"], meta["num_classes"])
     variables = table.load(lmbn.light_mbn(lmbn.PUBLISHED, streams="abcd"), tensors, template)
     outputs, _ = jax.jit(apply)(cast(variables, jnp.float32), x)
     assert worst(outputs["embeddings"].transpose(1, 0, 2), data["embeddings"]) < 1e-4
@@ -96,7 +96,7 @@ def test_lightmbn_embeddings_equal_the_published_ones(path):
 
 def deskpro_variables(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, DeSKPro, Any]:
     """Returns the two-stream model, its variables, and the same for the teacher, filled by the rule."""
-    tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"])
+    tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"], meta["num_classes"])
     shape = {"num_classes": meta["num_classes"], "streams": meta["streams"], "dtype": jnp.dtype(dtype)}
     student = DeSKPro(**shape, attention="released")
     teacher = DeSKPro(**shape, body=False)
