@@ -297,10 +297,7 @@ def _publish(
     record = {
         "dataset": config.data.name,
         "seed": config.seed,
-        "checkpoint": {
-            "report": config.eval.report,
-            **{name: step for name, step in steps.items() if step is not None},
-        },
+        "checkpoint": {"report": config.eval.report, **steps},
         "results": [{"stream": r.stream, **r.result.summary()} for r in results],
         "baselines": [row._asdict() for row in rows[len(results) :]],
         "versions": {
