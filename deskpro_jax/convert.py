@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import logging as std_logging
 import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import STREAM_CHOICES
-from deskpro_jax.weights.export import LEFT_OUT, PLACES, RECORD, export_weights, versions
-from deskpro_jax.weights.families import FAMILIES, ROLES, recognise
-from deskpro_jax.weights.load import Loaded, load
-from deskpro_jax.weights.read import read_file
+from deskpro_jax.weights.export import LEFT_OUT, PLACES, PREPROCESSING, RECORD, export_weights, versions
+from deskpro_jax.weights.families import FAMILIES, ROLES
+from deskpro_jax.weights.load import Loaded
+from deskpro_jax.weights.networks import Opened, open_networks
 
 
 def import_weights(
@@ -67,21 +68,12 @@ def import_weights(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there and not empty: give a new folder.")
-    held = read_file(source)
-    known = held.metadata.get("os_streams")
-    try:
-        found = recognise(held.tensors)
-        if family is not None and found.family != family:
-            raise InputError(f"the file holds {found.family}, not {family}: correct --family or the file.")
-        if found.os_streams is None and os_streams is None and known in STREAM_CHOICES:
-            os_streams = known
-        loaded = _with_roles(
-            load(found, os_streams=os_streams, identities=identities, dont_load=dont_load), role, found.family
-        )
-        _check_attention(loaded, attention)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
-    record = _record(source, held.format, found.family, loaded)
+    found = open_networks(
+        source, family=family, role=role, os_streams=os_streams, identities=identities, dont_load=dont_load
+    )
+    loaded = found.loaded
+    _check_attention(source, loaded, attention)
+    record = _record(source, found)
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         for phase, state in _states(loaded).items():
@@ -102,25 +94,12 @@ def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
 
 
-def _with_roles(loaded: Loaded, role: str | None, family: str) -> Loaded:
-    """Gives the network of a file that does not name its role the one asked for."""
-    if "" not in loaded.variables:
-        if role is not None and role not in loaded.variables:
-            raise InputError(f"the file holds {', '.join(loaded.variables)}, no {role}: leave out --as.")
-        return loaded
-    if role is None and (family == "lmbn" or loaded.streams[0].attention != "none"):
-        role = "body"
-    if role is None:
-        raise InputError("the names do not say which network this is: give --as teacher, student or body.")
-    streams = tuple(replace(stream, role=role) for stream in loaded.streams)
-    return loaded._replace(variables={role: loaded.variables[""]}, streams=streams)
-
-
-def _check_attention(loaded: Loaded, wanted: str | None) -> None:
+def _check_attention(source: Path, loaded: Loaded, wanted: str | None) -> None:
     for stream in loaded.streams:
         if wanted is not None and stream.role == "body" and stream.attention != wanted:
             raise InputError(
-                f"the body network's CSA is of the form {stream.attention!r}, not {wanted!r}: correct --attention."
+                f"{source}: the body network's CSA is of the form {stream.attention!r}, not {wanted!r}: correct"
+                " --attention."
             )
 
 
@@ -134,7 +113,8 @@ def _states(loaded: Loaded) -> dict[str, dict[str, Any]]:
     return states
 
 
-def _record(source: Path, form: str, family: str, loaded: Loaded) -> dict[str, Any]:
+def _record(source: Path, found: Opened) -> dict[str, Any]:
+    family, loaded = found.family, found.loaded
     networks = {stream.role: asdict(stream) for stream in loaded.streams}
     body = next((s for s in loaded.streams if s.role == "body"), None)
     face = "student" if "student" in networks else "none"
@@ -150,12 +130,13 @@ def _record(source: Path, form: str, family: str, loaded: Loaded) -> dict[str, A
         "source": source.name,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "bytes": source.stat().st_size,
-        "format": form,
+        "format": found.format,
         "family": family,
         "streams": loaded.os_streams,
         "networks": networks,
         "notes": loaded.notes,
         "model": None if family == "osnet" else model,
+        PREPROCESSING: json.loads(found.metadata.get(PREPROCESSING, "null")),
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

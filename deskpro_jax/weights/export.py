@@ -27,6 +27,7 @@ from deskpro_jax.weights.load import stream_entries
 from deskpro_jax.weights.read import read_file
 
 RECORD = "conversion.json"
+PREPROCESSING = "preprocessing"  # key of what is known of how images go in, in a file's metadata and in RECORD
 LEFT_OUT = "left_out.safetensors"  # what no variable holds, so that the way back is exact
 # Where each network goes: the phase's folder, and the name of the stream within its model ("": it is the model).
 PLACES = {
@@ -179,11 +180,20 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         "os_streams": os_streams,
         "written_by": f"deskpro_jax {deskpro_jax.__version__}",
     }
+    if known := _preprocessing(config, origin):
+        metadata[PREPROCESSING] = json.dumps(known)
     card = model_card(
         target, streams, os_streams, steps, config=config, results=results, origin=origin, versions=versions()
     )
     write(target, tensors, metadata, card)
     return steps
+
+
+def _preprocessing(config: Mapping[str, Any] | None, origin: Mapping[str, Any] | None) -> Any:
+    """Returns the sizes that images are brought to and whether mirrored ones are added, None where nobody knows."""
+    if config is None:
+        return (origin or {}).get(PREPROCESSING)
+    return {name: config["data"][name] for name in ("body_size", "face_size")} | {"flip": config["eval"]["flip"]}
 
 
 def _read_json(path: Path) -> Any:
