@@ -1,0 +1,217 @@
+"""The embedder computes what evaluation computes, whatever form photos, faces and networks come in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import runs
+from small_models import images, write_files, write_workdir
+
+import deskpro_jax
+from deskpro_jax import embedder as embedder_module
+from deskpro_jax import evaluate, sharding
+from deskpro_jax.data import dataset
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.embedder import Embedder
+from deskpro_jax.errors import InputError
+from deskpro_jax.models import deskpro
+from deskpro_jax.weights.export import export_weights
+
+FACE = 7 * 32  # numbers of the face stream
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with runs.quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_workdir(tmp_path_factory.mktemp("workdir"), tiny_data, eval__flip=False)
+
+
+@pytest.fixture(scope="module")
+def split(tiny_data: Path) -> ReIDSplit:
+    """Twenty images, one batch and a bit, some without a face."""
+    train = dataset.load("synthetic_tiny", tiny_data, "train")
+    without = np.flatnonzero(~train.has_face)[:4]
+    return dataset.subset(train, np.r_[np.flatnonzero(train.has_face)[:16], without])
+
+
+@pytest.fixture(scope="module")
+def embedder(workdir: Path) -> Embedder:
+    return Embedder(workdir)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_data: Path, split: ReIDSplit) -> np.ndarray:
+    """What evaluation computes for the split."""
+    config = runs.config(tiny_data)
+    net = evaluate.Network(deskpro.student_model(config.model, runs.CLASSES), "face")
+    mesh = sharding.make_mesh(config)
+    variables = sharding.put_replicated(mesh, deskpro.init_variables(net.module, 0))
+    embed = embedder_module._compiled((net,), False, mesh)  # compiled once for all tests
+    return evaluate.embed_split(embed, [variables], split, config, mesh, net.fields)
+
+
+@pytest.fixture(scope="module")
+def found(embedder: Embedder, split: ReIDSplit) -> np.ndarray:
+    return embedder.embed(images(split), images(split, "face"))
+
+
+def test_embeddings_are_those_of_evaluation(found: np.ndarray, expected: np.ndarray, embedder: Embedder) -> None:
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+    assert (embedder.streams, embedder.parts, embedder.dimension) == (("face", "body"), 14, 2 * FACE)
+    assert (embedder.body_size, embedder.face_size, embedder.flip, embedder.batch) == ((64, 32), (32, 32), False, 16)
+    lengths = np.linalg.norm(found.reshape(len(found), 14, -1), axis=2)
+    np.testing.assert_allclose(lengths[:16], 1, atol=1e-5)
+    assert not lengths[16:, :7].any()  # no face, no face features
+
+
+def test_files_arrays_and_pillow_images_are_the_same(
+    embedder: Embedder, split: ReIDSplit, found: np.ndarray, tmp_path: Path
+) -> None:
+    write_files(split, tmp_path)
+    paths = [tmp_path / "photos" / f"{name}.jpg" for name in split.image_id]
+    faces = [tmp_path / "prepared" / "face" / f"{name}.png" for name in split.image_id]
+    given = [str(face) if face.exists() else None for face in faces]
+    np.testing.assert_array_equal(embedder.embed(paths, given), found)
+    arrays = [np.asarray(image.convert("RGB")) for image in images(split)]
+    mixed = [array if i % 2 else path for i, (array, path) in enumerate(zip(arrays, paths, strict=True))]
+    np.testing.assert_array_equal(embedder.embed(mixed, given), found)
+
+
+def test_padding_and_neighbours_in_a_batch_change_nothing(
+    embedder: Embedder, split: ReIDSplit, found: np.ndarray
+) -> None:
+    chosen = [3, 17]
+    bodies, faces = images(split), images(split, "face")
+    alone = embedder.embed([bodies[i] for i in chosen], [faces[i] for i in chosen])
+    np.testing.assert_array_equal(alone, found[chosen])
+    assert embedder.embed([]).shape == (0, embedder.dimension)
+
+
+def test_without_faces_the_body_stream_alone_is_computed(
+    embedder: Embedder, split: ReIDSplit, found: np.ndarray
+) -> None:
+    bodies = embedder.embed(images(split))
+    assert not bodies[:, :FACE].any()
+    np.testing.assert_allclose(bodies[:, FACE:], found[:, FACE:], atol=1e-6)
+
+
+def test_faces_that_are_not_given_are_looked_for(workdir: Path, split: ReIDSplit, found: np.ndarray) -> None:
+    faces = images(split, "face")
+    by_photo = {np.asarray(body).tobytes(): face for body, face in zip(images(split), faces, strict=True)}
+    asked: list[int] = []
+
+    def finder(photos):
+        asked.append(len(photos))
+        known = [by_photo[photo.tobytes()] for photo in photos]
+        return [None if face is None else np.asarray(face) for face in known]
+
+    looking = Embedder(workdir, find_faces=finder)
+    np.testing.assert_array_equal(looking.embed(images(split)), found)
+    assert asked == [16, 4]
+    half = [face if i < 8 else None for i, face in enumerate(faces)]
+    np.testing.assert_array_equal(looking.embed(images(split), half), found)
+    assert asked[2:] == [8, 4]
+
+
+def test_an_exported_file_gives_the_same_embeddings_and_checksum(
+    workdir: Path, embedder: Embedder, split: ReIDSplit, found: np.ndarray, tmp_path: Path
+) -> None:
+    export_weights(workdir, tmp_path / "model.safetensors")
+    other = Embedder(tmp_path / "model.safetensors", batch=16)
+    assert other.settings == embedder.settings
+    assert other.sizes_known
+    np.testing.assert_array_equal(other.embed(images(split), images(split, "face")), found)
+
+
+@pytest.mark.parametrize(("flip", "used"), [(None, False), (True, True), (False, False)])
+def test_mirrored_photos_are_added_as_trained_or_as_asked(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, flip: bool | None, used: bool
+) -> None:
+    asked = []
+
+    def compiled(networks, flip, mesh):
+        asked.append((networks[0].module.face, flip, mesh.size))
+        return lambda variables, batch: np.zeros((len(batch["body"]), FACE), np.float32)
+
+    monkeypatch.setattr(embedder_module, "_compiled", compiled)
+    embedder = Embedder(workdir, flip=flip)
+    embedder.embed([np.zeros((64, 32, 3), np.uint8)])
+    assert asked == [(False, used, 1)]
+    assert embedder.settings["flip"] is used
+
+
+def test_photos_that_cannot_be_used_are_named(embedder: Embedder, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    fine = np.zeros((64, 32, 3), np.uint8)
+    with pytest.raises(InputError, match=r"image 1 \(.*broken\.jpg\) cannot be used: not an image"):
+        embedder.embed([fine, tmp_path / "broken.jpg"])
+    with pytest.raises(InputError, match=r"image 0 cannot be used: its face .*absent\.png: No such file"):
+        embedder.embed([fine], [tmp_path / "absent.png"])
+    with pytest.raises(InputError, match="single photo; expected a list"):
+        embedder.embed(str(tmp_path / "broken.jpg"))
+    with pytest.raises(InputError, match="1 images and 2 faces"):
+        embedder.embed([fine], [None, None])
+    for array in (fine[..., 0], fine.astype(np.float32), fine[None]):
+        with pytest.raises(InputError, match=r"expected \[height, width, 3\] uint8"):
+            embedder.embed([array])
+    with pytest.raises(InputError, match="is a int"):
+        embedder.embed([3])
+
+
+def test_one_bad_photo_leaves_the_others_of_a_stream_as_they_are(
+    embedder: Embedder, split: ReIDSplit, found: np.ndarray, tmp_path: Path
+) -> None:
+    pairs = list(zip(images(split), images(split, "face"), strict=True))
+    pairs[5] = (tmp_path / "absent.jpg", None)
+    blocks = list(embedder.stream(iter(pairs), faces=True))
+    assert [len(block.embeddings) for block in blocks] == [16, 4]
+    assert list(blocks[0].failures) == [5]
+    assert not blocks[0].embeddings[5].any()
+    others = np.arange(20) != 5
+    np.testing.assert_array_equal(np.concatenate([b.embeddings for b in blocks])[others], found[others])
+    assert np.concatenate([b.has_face for b in blocks])[others].tolist() == split.has_face[others].tolist()
+
+
+def test_settings_without_use_are_refused(workdir: Path) -> None:
+    for arguments, message in (
+        ({"batch": 0}, "at least 1"),
+        ({"threads": 0}, "at least 1"),
+        ({"body_size": (0, 5)}, "body_size is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Embedder(workdir, **arguments)
+
+
+def test_the_package_offers_the_embedder_without_importing_jax() -> None:
+    assert deskpro_jax.Embedder is Embedder
+    code = "import sys, deskpro_jax; print('jax' in sys.modules, 'Embedder' in deskpro_jax.__all__)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=runs.ROOT).split() == ["False", "True"]
+
+
+@pytest.mark.slow
+def test_every_device_takes_its_share(workdir: Path, split: ReIDSplit, embedder: Embedder, tmp_path: Path) -> None:
+    assert jax.device_count() == 1
+    write_files(split, tmp_path)
+    script = (
+        "import sys, numpy as np; from pathlib import Path; import deskpro_jax, jax\n"
+        "e = deskpro_jax.Embedder(sys.argv[1], face='none', batch=6)\n"
+        "assert (len(jax.devices()), e.batch) == (4, 8)\n"
+        "np.save(sys.argv[3], e.embed(sorted(Path(sys.argv[2]).iterdir())))\n"
+    )
+    arguments = [str(workdir), str(tmp_path / "photos"), str(tmp_path / "found.npy")]
+    code, _, err = runs.finish(runs.start(["-c", script, *arguments], devices=4))
+    assert code == 0, err
+    here = embedder.embed(sorted((tmp_path / "photos").iterdir()))[:, FACE:]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), here, atol=1e-5)
