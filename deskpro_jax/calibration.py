@@ -61,7 +61,7 @@ class Thresholds:
             by: what they were compared by.
             near: their similarity.
         """
-        return near >= self.by_streams[by].similarity if by in self.by_streams else None
+        return bool(near >= self.by_streams[by].similarity) if by in self.by_streams else None
 
 
 def calibrate(labelled: EmbeddingSet, false_accepts: float = 0.01, *, seed: int = 0) -> Thresholds:

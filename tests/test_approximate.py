@@ -1,0 +1,93 @@
+"""Approximate search finds nearly what exact search finds, with and without faces, and knows its gallery."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery import PARTS, people, write
+
+from deskpro_jax.approximate import GalleryIndex, build_index, open_index
+from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.nearest import Neighbours, nearest
+
+GALLERY, QUERY = people(3000, 300, 0), people(60, 300, 1)
+K = 10
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingSet:
+    return EmbeddingSet(write(GALLERY, tmp_path_factory.mktemp("gallery") / "e.npy", part=1000))
+
+
+@pytest.fixture(scope="module")
+def exact(gallery: EmbeddingSet) -> Neighbours:
+    return nearest(QUERY.vectors, gallery.blocks(), K, parts=PARTS)
+
+
+@pytest.fixture(scope="module", params=["ivf", "hnsw"])
+def index(request: pytest.FixtureRequest, gallery: EmbeddingSet) -> GalleryIndex:
+    return build_index(gallery, request.param)
+
+
+def recall(found: Neighbours, exact: Neighbours, of: np.ndarray) -> float:
+    pairs = zip(found.rows[of], exact.rows[of], strict=True)
+    return float(np.mean([len(set(a) & set(b)) / K for a, b in pairs]))
+
+
+def test_recall_is_high_with_and_without_a_face(index: GalleryIndex, exact: Neighbours) -> None:
+    found = index.search(QUERY.vectors, K)
+    for of in (QUERY.has_face, ~QUERY.has_face):
+        assert of.sum() > 5
+        assert recall(found, exact, of) > 0.9
+    same = found.rows == exact.rows
+    np.testing.assert_allclose(found.similarity[same], exact.similarity[same], atol=2e-3)  # vectors in float16
+    np.testing.assert_array_equal(found.shared[same], exact.shared[same])
+
+
+def test_more_effort_finds_everything(index: GalleryIndex, exact: Neighbours) -> None:
+    everyone = np.ones(len(QUERY.identity), bool)
+    most, least = (recall(index.search(QUERY.vectors, K, effort), exact, everyone) for effort in (10_000, 1))
+    assert most > 0.99
+    assert least < most
+
+
+def test_an_index_on_disk_finds_the_same(index: GalleryIndex, gallery: EmbeddingSet, tmp_path: Path) -> None:
+    build_index(gallery, "ivf", tmp_path / "kept")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept"]
+    kept = open_index(gallery, tmp_path / "kept")
+    assert kept.method == "ivf"
+    again = build_index(gallery, "ivf").search(QUERY.vectors, K)
+    np.testing.assert_array_equal(kept.search(QUERY.vectors, K).rows, again.rows)
+
+
+def test_a_small_gallery_gives_all_it_has(tmp_path: Path) -> None:
+    few = EmbeddingSet(write(people(5, 5, 0), tmp_path / "few.npy"))
+    for method in ("ivf", "hnsw"):
+        found = build_index(few, method).search(QUERY.vectors[:3], K)
+        assert np.sort(found.rows[:, :5]).tolist() == [[0, 1, 2, 3, 4]] * 3
+        assert (found.rows[:, 5:] == -1).all()
+
+
+def test_the_index_of_another_gallery_is_refused(gallery: EmbeddingSet, tmp_path: Path) -> None:
+    few = EmbeddingSet(write(people(50, 5, 0), tmp_path / "few.npy"))
+    build_index(few, "hnsw", tmp_path / "index")
+    with pytest.raises(InputError, match="of another gallery"):
+        open_index(gallery, tmp_path / "index")
+    with pytest.raises(InputError, match="is there already"):
+        build_index(few, "hnsw", tmp_path / "index")
+    with pytest.raises(MissingInputError, match="no index at"):
+        open_index(few, tmp_path / "absent")
+    file = tmp_path / "index" / "0.faiss"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="is damaged"):
+        open_index(few, tmp_path / "index")
+
+
+def test_without_faiss_it_says_what_to_install(gallery: EmbeddingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(InputError, match=r"pip install 'deskpro_jax\[faiss\]'"):
+        build_index(gallery, "ivf")

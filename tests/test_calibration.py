@@ -1,0 +1,100 @@
+"""Thresholds let through as many pairs of different people as asked for, and hold what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gallery import PARTS, people, write
+
+from deskpro_jax import calibration
+from deskpro_jax.calibration import calibrate, read_thresholds, write_thresholds
+from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.retrieval import similarity
+
+
+@pytest.mark.parametrize("share", [0.01, 0.001, 0.2])
+def test_a_threshold_accepts_the_share_asked_for(tmp_path: Path, share: float) -> None:
+    drawn = people(700, 40, 0, noise=0.6)
+    found = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")), share)
+    assert list(found.by_streams) == ["face and body", "body"]
+    for by, chosen, columns in (
+        ("face and body", drawn.has_face, slice(None)),
+        ("body", np.ones(700, bool), slice(drawn.vectors.shape[1] // 2, None)),
+    ):
+        parts = PARTS if by != "body" else PARTS // 2
+        near = similarity(*2 * (drawn.vectors[chosen][:, columns],), parts=parts)
+        who = drawn.identity[chosen]
+        upper = np.triu(np.ones_like(near, bool), 1)
+        different, same = (near[upper & (who[:, None] == who) ^ (upper & flag)] for flag in (True, False))
+        limit = found.by_streams[by]
+        assert (limit.different, limit.same) == (len(different), len(same))
+        accepted = (different >= limit.similarity).mean()
+        assert accepted <= share
+        assert accepted == pytest.approx(limit.false_accepts, abs=2 / len(different))  # rounding of single products
+        assert np.sort(different)[::-1][int(share * len(different))] < limit.similarity + 1e-6  # no lower one would do
+        assert limit.true_accepts == pytest.approx((same >= limit.similarity).mean(), abs=2 / len(same))
+
+
+def test_ties_do_not_pass_together(tmp_path: Path) -> None:
+    drawn = people(60, 60, 0)
+    drawn.vectors[:] = drawn.vectors[0]
+    drawn.has_face[:] = True
+    found = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")), 0.1)
+    assert {limit.false_accepts for limit in found.by_streams.values()} == {0.0}
+
+
+def test_the_answer_depends_on_what_was_compared(tmp_path: Path) -> None:
+    found = calibrate(EmbeddingSet(write(people(200, 20, 0), tmp_path / "e.npy")))
+    for by, limit in found.by_streams.items():
+        assert found.same_person(by, limit.similarity) is True
+        assert found.same_person(by, np.nextafter(limit.similarity, -1)) is False
+    assert found.same_person("face", 1.0) is None
+
+
+def test_large_sets_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled = EmbeddingSet(write(people(300, 20, 0), tmp_path / "e.npy"))
+    monkeypatch.setattr(calibration, "MAX_IMAGES", 100)
+    found = calibrate(labelled)
+    assert found == calibrate(labelled)
+    limit = found.by_streams["body"]
+    assert limit.different + limit.same == 100 * 99 // 2
+
+
+def test_unknown_people_are_left_out(tmp_path: Path) -> None:
+    drawn = people(300, 20, 0)
+    known = drawn.identity != 3
+    drawn.identity[~known] = -1
+    limit = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy"))).by_streams["body"]
+    assert limit.different + limit.same == known.sum() * (known.sum() - 1) // 2
+
+
+def test_thresholds_come_back_from_their_file(tmp_path: Path) -> None:
+    found = calibrate(EmbeddingSet(write(people(200, 20, 0), tmp_path / "e.npy")))
+    write_thresholds(tmp_path / "t.json", found)
+    assert read_thresholds(tmp_path / "t.json") == found
+    alone = people(60, 60, 0)
+    alone.identity[:] = np.arange(60)
+    write_thresholds(tmp_path / "t.json", calibrate(EmbeddingSet(write(alone, tmp_path / "a.npy"))))
+    assert json.loads((tmp_path / "t.json").read_text())["by_streams"]["body"]["true_accepts"] is None
+    assert np.isnan(read_thresholds(tmp_path / "t.json").by_streams["body"].true_accepts)
+
+
+def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
+    drawn = people(10, 5, 0)
+    few = EmbeddingSet(write(drawn, tmp_path / "few.npy"))
+    with pytest.raises(InputError, match="fewer than 100 pairs of different people"):
+        calibrate(few)
+    with pytest.raises(InputError, match="false_accepts is 0"):
+        calibrate(few, 0)
+    drawn.identity[:] = -1
+    with pytest.raises(InputError, match="no identities"):
+        calibrate(EmbeddingSet(write(drawn, tmp_path / "none.npy")))
+    with pytest.raises(MissingInputError, match="--calibrate"):
+        read_thresholds(tmp_path / "absent.json")
+    (tmp_path / "t.json").write_text("{}")
+    with pytest.raises(InputError, match="holds no thresholds"):
+        read_thresholds(tmp_path / "t.json")
