@@ -36,3 +36,11 @@ def reference(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("reference")
     runs.run(runs.config(tiny_data), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of networks that nothing trained, mirrored images left out; tests leave it as it is."""
+    import small_models
+
+    return small_models.write_workdir(tmp_path_factory.mktemp("untrained") / "workdir", tiny_data, eval__flip=False)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import runs
 from PIL import Image
-from small_models import write_files, write_workdir
+from small_models import write_files
 
 from deskpro_jax import embed, embedder, search
 from deskpro_jax.data import dataset
@@ -232,29 +232,35 @@ def test_a_signal_ends_it_between_two_batches(
 
 
 @pytest.mark.slow
-def test_photos_are_embedded_and_found(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    workdir = write_workdir(tmp_path / "workdir", tiny_data, eval__flip=False)
+def test_photos_are_embedded_and_found(
+    untrained: Path,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     query = dataset.load("synthetic_tiny", tiny_data, "query")
     write_files(query, tmp_path)
     photos, prepared, out = tmp_path / "photos", tmp_path / "prepared", tmp_path / "e.parquet"
     rows = zip(query.image_id, query.identity, query.camera, strict=True)
     table = "path,identity,camera\n" + "".join(f"{name}.jpg,{who},{where}\n" for name, who, where in rows)
     (photos / "t.csv").write_text(table)
-    model = ["--checkpoint", str(workdir), "--faces", str(prepared)]
+    model = ["--checkpoint", str(untrained), "--faces", str(prepared)]
     (photos / "u.csv").write_text(f"path\n{query.image_id[5]}.jpg\nbroken.jpg\n")
     (photos / "broken.jpg").write_bytes(b"no photo")
     with runs.quick_compilation():
+        used: list[Embedder] = []
+        monkeypatch.setattr(embedder, "Embedder", lambda *a, **b: used.append(Embedder(*a, **b)) or used[-1])
         assert embed.main([*model, "--images", str(photos / "t.csv"), "--out", str(out), "--stored", "float16"]) == 0
-        direct = Embedder(workdir)
         faces = [prepared / "face" / f"{name}.png" for name in query.image_id]
         given = [face if face.exists() else None for face in faces]
-        expected = direct.embed([photos / f"{name}.jpg" for name in query.image_id], given)
+        expected = used[0].embed([photos / f"{name}.jpg" for name in query.image_id], given)
         capsys.readouterr()
         wanted = ["--query", str(photos / "u.csv"), "-k", "3", "--batch", "16", "--format", "json"]
         assert search.main([*model, "--gallery", str(out), *wanted]) == 1
     found = EmbeddingSet(out)
     np.testing.assert_array_equal(found.all(), expected.astype(np.float16).astype(np.float32))
-    assert found.settings["model_checksum"] == direct.checksum
+    assert found.settings["model_checksum"] == used[0].checksum
     assert found.columns()["identity"] == query.identity.tolist()
     assert found.columns()["has_face"] == query.has_face.tolist()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import runs
-from small_models import images, write_files, write_workdir
+from small_models import images, write_files
 
 import deskpro_jax
 from deskpro_jax import embedder as embedder_module
@@ -32,11 +32,6 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_workdir(tmp_path_factory.mktemp("workdir"), tiny_data, eval__flip=False)
-
-
-@pytest.fixture(scope="module")
 def split(tiny_data: Path) -> ReIDSplit:
     """Twenty images, one batch and a bit, some without a face."""
     train = dataset.load("synthetic_tiny", tiny_data, "train")
@@ -45,8 +40,8 @@ def split(tiny_data: Path) -> ReIDSplit:
 
 
 @pytest.fixture(scope="module")
-def embedder(workdir: Path) -> Embedder:
-    return Embedder(workdir)
+def embedder(untrained: Path) -> Embedder:
+    return Embedder(untrained)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +101,7 @@ def test_without_faces_the_body_stream_alone_is_computed(
     np.testing.assert_allclose(bodies[:, FACE:], found[:, FACE:], atol=1e-6)
 
 
-def test_faces_that_are_not_given_are_looked_for(workdir: Path, split: ReIDSplit, found: np.ndarray) -> None:
+def test_faces_that_are_not_given_are_looked_for(untrained: Path, split: ReIDSplit, found: np.ndarray) -> None:
     faces = images(split, "face")
     by_photo = {np.asarray(body).tobytes(): face for body, face in zip(images(split), faces, strict=True)}
     asked: list[int] = []
@@ -116,7 +111,7 @@ def test_faces_that_are_not_given_are_looked_for(workdir: Path, split: ReIDSplit
         known = [by_photo[photo.tobytes()] for photo in photos]
         return [None if face is None else np.asarray(face) for face in known]
 
-    looking = Embedder(workdir, find_faces=finder)
+    looking = Embedder(untrained, find_faces=finder)
     np.testing.assert_array_equal(looking.embed(images(split)), found)
     assert asked == [16, 4]
     half = [face if i < 8 else None for i, face in enumerate(faces)]
@@ -125,19 +120,16 @@ def test_faces_that_are_not_given_are_looked_for(workdir: Path, split: ReIDSplit
 
 
 def test_an_exported_file_gives_the_same_embeddings_and_checksum(
-    workdir: Path, embedder: Embedder, split: ReIDSplit, found: np.ndarray, tmp_path: Path
+    untrained: Path, embedder: Embedder, split: ReIDSplit, found: np.ndarray, tmp_path: Path
 ) -> None:
-    export_weights(workdir, tmp_path / "model.safetensors")
+    export_weights(untrained, tmp_path / "model.safetensors")
     other = Embedder(tmp_path / "model.safetensors", batch=16)
     assert other.settings == embedder.settings
     assert other.sizes_known
     np.testing.assert_array_equal(other.embed(images(split), images(split, "face")), found)
 
 
-@pytest.mark.parametrize(("flip", "used"), [(None, False), (True, True)])
-def test_mirrored_photos_are_added_as_trained_or_as_asked(
-    workdir: Path, monkeypatch: pytest.MonkeyPatch, flip: bool | None, used: bool
-) -> None:
+def test_mirrored_photos_are_added_when_asked_for(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def compiled(networks, flip, mesh):
@@ -145,10 +137,10 @@ def test_mirrored_photos_are_added_as_trained_or_as_asked(
         return lambda variables, batch: np.zeros((len(batch["body"]), FACE), np.float32)
 
     monkeypatch.setattr(embedder_module, "_compiled", compiled)
-    embedder = Embedder(workdir, flip=flip)
+    embedder = Embedder(untrained, flip=True)
     embedder.embed([np.zeros((64, 32, 3), np.uint8)])
-    assert asked == [(False, used, 1)]
-    assert embedder.settings["flip"] is used
+    assert asked == [(False, True, 1)]
+    assert embedder.settings["flip"] is True
 
 
 def test_photos_that_cannot_be_used_are_named(embedder: Embedder, tmp_path: Path) -> None:
@@ -183,14 +175,14 @@ def test_one_bad_photo_leaves_the_others_of_a_stream_as_they_are(
     assert np.concatenate([b.has_face for b in blocks])[others].tolist() == split.has_face[others].tolist()
 
 
-def test_settings_without_use_are_refused(workdir: Path) -> None:
+def test_settings_without_use_are_refused(untrained: Path) -> None:
     for arguments, message in (
         ({"batch": 0}, "at least 1"),
         ({"threads": 0}, "at least 1"),
         ({"body_size": (0, 5)}, "body_size is"),
     ):
         with pytest.raises(InputError, match=message):
-            Embedder(workdir, **arguments)
+            Embedder(untrained, **arguments)
 
 
 def test_the_package_offers_the_embedder_without_importing_jax() -> None:
