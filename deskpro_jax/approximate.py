@@ -146,7 +146,9 @@ def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) 
 
 def _members(gallery: EmbeddingSet) -> dict[tuple[str, ...], np.ndarray]:
     """Returns the rows of the gallery by the streams they have."""
-    have = np.concatenate([_streams_of(b, gallery.parts, len(gallery.streams)) for b in gallery.blocks()])
+    nothing = np.zeros((0, len(gallery.streams)), np.bool_)
+    blocks = (_streams_of(block, gallery.parts, len(gallery.streams)) for block in gallery.blocks())
+    have = np.concatenate([nothing, *blocks])
     members = {}
     for pattern in np.unique(have, axis=0)[::-1]:
         streams = tuple(name for name, there in zip(gallery.streams, pattern, strict=True) if there)

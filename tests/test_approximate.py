@@ -72,6 +72,13 @@ def test_a_small_gallery_gives_all_it_has(tmp_path: Path) -> None:
         assert (found.rows[:, 5:] == -1).all()
 
 
+def test_an_empty_gallery_has_no_index(tmp_path: Path) -> None:
+    drawn = people(3, 3, 0)
+    drawn.vectors[:] = 0
+    with pytest.raises(InputError, match="no embedding that could be searched"):
+        build_index(EmbeddingSet(write(drawn, tmp_path / "zeros.npy")), "ivf")
+
+
 def test_the_index_of_another_gallery_is_refused(gallery: EmbeddingSet, tmp_path: Path) -> None:
     few = EmbeddingSet(write(people(50, 5, 0), tmp_path / "few.npy"))
     build_index(few, "hnsw", tmp_path / "index")
