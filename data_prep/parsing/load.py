@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,10 +96,15 @@ def fill(tensors: Mapping[str, np.ndarray], classes: int) -> dict[str, Any]:
                 problems.append(f"{name}: holds values that are not finite")
         elif not (name.endswith(_COUNTER) and f"{name.removesuffix(_COUNTER)}.running_mean" in names):
             problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    template = jax.eval_shape(SCHP(classes).init, jax.random.key(0), image)
-    filled = table.load(entries, used, template, problems=problems)
+    filled = table.load(entries, used, template(classes), problems=problems)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), filled)
+
+
+@functools.cache
+def template(classes: int) -> Any:
+    """Returns shapes and types of the variables of `SCHP(classes)`."""
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return jax.eval_shape(SCHP(classes).init, jax.random.key(0), image)
 
 
 def _classes(tensors: Mapping[str, np.ndarray]) -> int:

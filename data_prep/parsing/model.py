@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from data_prep.parsing.backbone import Backbone
 from data_prep.parsing.interpolation import adaptive_mean, aligned_resize, resize
 from data_prep.parsing.layers import PRECISION, Conv1x1, Conv3x3, Norm, conv3x3, leaky_relu
+from deskpro_jax.errors import InputError
 from deskpro_jax.models.layers import Dtype, at_least_float32
 
 if TYPE_CHECKING:
@@ -162,5 +163,10 @@ def parse_logits(
 
     Returns:
         Logits at a quarter of the crops' height and width, rounded up, in float32 or more.
+
+    Raises:
+        InputError: the crops are no RGB images in uint8.
     """
+    if crops.ndim != 4 or crops.shape[-1] != 3 or crops.dtype != jnp.uint8:
+        raise InputError(f"crops are {crops.dtype} {crops.shape}; expected uint8 [batch, size, size, 3] in RGB.")
     return SCHP(len(parser.scheme.labels), dtype).apply(variables, normalise(crops))[0]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from data_prep.parsing.interpolation import aligned_resize
 from data_prep.parsing.square import steps, taps_in_square
+from deskpro_jax.errors import InputError
 
 MAX_VALUES = 1 << 24  # logits of the photo that are in memory at once (64 MiB)
 
@@ -31,6 +32,9 @@ def label_map(
 
     Returns:
         Labels 0..classes-1.
+
+    Raises:
+        InputError: the logits are not those of one crop, or the photo has no pixels.
     """
     labels = np.zeros((height, width), np.uint8)
     for start, block in _photo_logits(logits, height, width, size):
@@ -51,6 +55,11 @@ def photo_logits(
 
 def _photo_logits(logits: np.ndarray, height: int, width: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the photo's logits [classes, rows, width] in blocks of rows, each with its first row's number."""
+    if logits.ndim != 3 or not logits.size or min(height, width) < 1:
+        raise InputError(
+            f"logits of shape {logits.shape} for a photo of {height}x{width}; expected [rows, columns, classes] of one"
+            " crop and a photo that has pixels."
+        )
     rows, columns, classes = logits.shape
     longest = steps(height, width)
     down = _matrix(height, rows, longest, size, down=True)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from data_prep.parsing.square import Taps, steps, taps_in_photo
+from deskpro_jax.errors import InputError
 
 
 def crop(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -19,7 +20,12 @@ def crop(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndar
 
     Returns:
         The crop, with the photo's channels.
+
+    Raises:
+        InputError: it is no image in uint8 of three channels, or has no pixels.
     """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(f"the photo is {image.dtype} {image.shape}; expected uint8 [height, width, 3] in RGB.")
     height, width = image.shape[:2]
     longest = steps(height, width)
     down = taps_in_photo(height, longest, size, down=True)
