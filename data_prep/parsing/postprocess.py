@@ -64,7 +64,8 @@ def _photo_logits(logits: np.ndarray, height: int, width: int, size: int) -> Ite
     longest = steps(height, width)
     down = _matrix(height, rows, longest, size, down=True)
     across = _matrix(width, columns, longest, size, down=False)
-    wide = np.matmul(np.ascontiguousarray(logits.transpose(2, 0, 1), np.float32), across.T)
+    by_class = np.ascontiguousarray(np.asarray(logits).transpose(2, 0, 1), np.float32)
+    wide = np.matmul(by_class, across.T)
     count = max(MAX_VALUES // (classes * width), 1)
     for start in range(0, height, count):
         yield start, np.matmul(down[start : start + count], wide)
