@@ -61,7 +61,7 @@ def load_detector(path: str | Path) -> Detector:
     try:
         variables = to_variables(variant, unwrap(held))
     except InputError as error:
-        raise InputError(f"{path} holds {found}, but not as published. {error}") from error
+        raise InputError(f"{path} holds {found}, but not the published one, which is expected. {error}") from error
     return Detector(variant, variables, hashlib.sha256(path.read_bytes()).hexdigest())
 
 

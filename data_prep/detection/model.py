@@ -61,6 +61,11 @@ def inside_image(sizes: Int[Array, "batch 2"] | None, height: int, width: int) -
     return masks
 
 
+def _clear(x: Array, inside: Bool[Array, "batch rows columns 1"] | None) -> Array:
+    """Sets what lies beyond the image to zero."""
+    return x if inside is None else jnp.where(inside, x, 0)
+
+
 def _depthwise3x3(x: Array, kernel: Array, stride: int) -> Array:
     """Depthwise 3x3 convolution, zero padding 1: shifted multiply-adds, since XLA's grouped one is slow on CPU."""
     height, width = x.shape[-3], x.shape[-2]
@@ -110,7 +115,7 @@ class ConvUnit(nn.Module):
         y = BatchNorm(dtype=self.dtype, name="bn")(y, train=False)
         if self.slope < 1:
             y = nn.leaky_relu(y, self.slope) if self.slope else nn.relu(y)
-        return y if inside is None else jnp.where(inside, y, 0)
+        return _clear(y, inside)
 
 
 def _precision(dtype: Dtype) -> jax.lax.Precision | None:
@@ -167,9 +172,7 @@ class ResNet(nn.Module):
     def __call__(self, x: Float[Array, "batch height width 3"], inside: Inside) -> list[Array]:
         x = ConvUnit(RESNET_STEM, 7, 2, dtype=self.dtype, name="stem")(x, inside[2])
         # Beyond the image lie zeros where PyTorch pads with -inf: the same after a ReLU.
-        x = max_pool3x3(x)
-        if (mask := inside[4]) is not None:
-            x = jnp.where(mask, x, 0)
+        x = _clear(max_pool3x3(x), inside[4])
         at, maps = 4, []
         for i, blocks in enumerate(RESNET_BLOCKS, 1):
             for j in range(blocks):
@@ -203,8 +206,10 @@ class Pyramid(nn.Module):
         ]
         for i in (2, 1):
             finer = levels[i - 1]
-            summed = finer + _double(levels[i], finer.shape[1], finer.shape[2])
-            levels[i - 1] = unit(3, name=f"merge{i}")(summed, inside[STRIDES[i - 1]])
+            mask = inside[STRIDES[i - 1]]
+            # A coarse cell at the border can reach beyond the image.
+            summed = _clear(finer + _double(levels[i], finer.shape[1], finer.shape[2]), mask)
+            levels[i - 1] = unit(3, name=f"merge{i}")(summed, mask)
         return levels
 
 
@@ -253,8 +258,7 @@ class RetinaFace(nn.Module):
         channels = PYRAMID_CHANNELS[self.variant]
         slope = 0.1 if channels <= 64 else 0.0
         inside = inside_image(sizes, x.shape[1], x.shape[2])
-        if (mask := inside[1]) is not None:
-            x = jnp.where(mask, x, 0)
+        x = _clear(x, inside[1])
         body = (MobileNet if self.variant == "mobilenet0.25" else ResNet)(self.dtype, name="body")
         levels = Pyramid(channels, slope, self.dtype, name="fpn")(body(x, inside), inside)
         found: dict[str, list[Array]] = {head: [] for head in HEADS}

@@ -13,9 +13,11 @@ SCORE_THRESHOLD = 0.02  # boxes of lower or equal score are dropped before suppr
 NMS_THRESHOLD = 0.4
 TOP_K = 5000  # boxes that enter suppression
 KEEP_TOP_K = 750  # boxes that leave it
+# Where the face of the person that a crop shows can be, and how sure the detector must be of it. Centres of faces lie
+# at a tenth of the height where the whole person is seen, at a third in a portrait; the sides show other people.
 MIN_SCORE = 0.5
 HEAD_BOTTOM = 0.4
-HEAD_SIDE = 0.0
+HEAD_SIDE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +37,14 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def reduced(self, factor: float) -> Detections:
-        """Returns them in pixels of the photo that was enlarged `factor` times."""
-        return Detections(self.boxes / np.float32(factor), self.scores, self.landmarks / np.float32(factor))
+    def scaled(self, x: float, y: float) -> Detections:
+        """Returns them with coordinates multiplied, to be in pixels of the photo instead of the canvas.
+
+        Args:
+            x, y: photo pixels a canvas pixel: the photo's width and height over those it was enlarged to.
+        """
+        scale = np.asarray([x, y], np.float32)
+        return Detections(self.boxes * np.tile(scale, 2), self.scores, self.landmarks * scale)
 
 
 def suppress(
@@ -109,8 +116,8 @@ def best_face(
 ) -> int | None:
     """Chooses the face of the person that a crop shows: the best box whose centre lies where a head can be.
 
-    A detector finds faces on printed shirts, hands and bags too, and on small crops they may score more than the
-    person's own; all of them lie lower than a head.
+    A detector sees faces in folds of clothes, hands and prints too, and on small crops they may score more than the
+    person's own, but they lie lower than a head does.
 
     Args:
         found: the crop's faces.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -10,27 +12,35 @@ from PIL import Image
 from data_prep.detection.model import STRIDES
 from deskpro_jax.errors import InputError
 
-MEAN_BGR = (104.0, 117.0, 123.0)
 MEAN_RGB = (123, 117, 104)
-FACTORS = (1, 2, 3, 4)
-FULL_HEIGHT = 512  # pixels that a person should have for its face to be found: some 60 of them are the face
-ASPECT = 2  # of a person, height to width: a photo that is wider shows only a part of one
+MAX_FACTOR = 4
+ENOUGH_HEIGHT = 512  # pixels of a standing person at which its face, an eighth to a tenth of them, is surely found
+MAX_HEIGHT = 1024  # pixels; faces of taller persons outgrow the largest anchors, and the canvas the memory
+ASPECT = 2  # of a standing person, height to width: a photo that is wider shows only a part of one, so larger
 
 
-def choose_factor(height: int, width: int) -> int:
-    """Returns by how much a person crop is enlarged before detection, 1 to 4.
+def choose_factor(height: int, width: int) -> float:
+    """Returns by how much a photo of a person is enlarged before detection.
 
-    The smallest of `FACTORS` after which a person that fills the crop is `FULL_HEIGHT` pixels tall: 4 for 128x64, 2 for
-    256x128, 1 for 512x256. Where the crop is wider than a person, its width counts: a portrait's face is large already.
+    The smallest whole number up to 4 after which a person that fills the photo is `ENOUGH_HEIGHT` pixels tall: 4 for
+    128x64, 2 for 256x128, 1 for 512x256. Where the photo is wider than a standing person its width counts, since the
+    face of a portrait is large already. Large photos are reduced, to 1/2, 1/3, ... down to `MAX_HEIGHT`.
 
     Args:
         height, width: of the photo in pixels.
     """
     person = max(height, ASPECT * width)
-    return next((factor for factor in FACTORS if factor * person >= FULL_HEIGHT), FACTORS[-1])
+    if person > MAX_HEIGHT:
+        return 1 / math.ceil(person / MAX_HEIGHT)
+    return min(MAX_FACTOR, math.ceil(ENOUGH_HEIGHT / person))
 
 
-def canvas_size(height: int, width: int, factor: int, multiple: int = STRIDES[-1]) -> tuple[int, int]:
+def enlarged_size(height: int, width: int, factor: float) -> tuple[int, int]:
+    """Returns height and width in pixels of a photo enlarged by `factor`, rounded to whole pixels."""
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def canvas_size(height: int, width: int, factor: float, multiple: int = STRIDES[-1]) -> tuple[int, int]:
     """Returns height and width of the smallest canvas for an enlarged photo, both multiples of `multiple`.
 
     Args:
@@ -38,21 +48,23 @@ def canvas_size(height: int, width: int, factor: int, multiple: int = STRIDES[-1
         factor: by how much it is enlarged.
         multiple: pixels; larger ones make fewer shapes to compile for.
     """
-    return -(-height * factor // multiple) * multiple, -(-width * factor // multiple) * multiple
+    rows, columns = enlarged_size(height, width, factor)
+    return -(-rows // multiple) * multiple, -(-columns // multiple) * multiple
 
 
 def enlarge(
     image: UInt8[np.ndarray, "height width 3"],
-    factor: int | None = None,
+    factor: float | None = None,
     canvas: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
     """Enlarges a photo (bilinear) and puts it into the top left corner of a canvas.
 
-    A point (x, y) of the photo is at (factor * x, factor * y) of the canvas, in pixels from the left and top edges.
+    Coordinates on both start at the photo's left and top edges, so those on the canvas are the photo's times
+    `enlarged_size` over the photo's size.
 
     Args:
         image: RGB.
-        factor: by how much, a whole number; `choose_factor` of its size by default.
+        factor: by how much; `choose_factor` of its size by default.
         canvas: height and width in pixels; `canvas_size` by default. What the photo leaves of it has the colour that
             the network sees as zero.
 
@@ -66,22 +78,23 @@ def enlarge(
         raise InputError(f"a photo is {image.dtype} {image.shape}; expected RGB uint8 [height, width, 3].")
     height, width = image.shape[:2]
     factor = choose_factor(height, width) if factor is None else factor
-    if factor < 1:
-        raise InputError(f"the factor to enlarge photos by is {factor}; expected 1 or more.")
-    rows, columns = canvas or canvas_size(height, width, factor)
-    if height * factor > rows or width * factor > columns:
+    if not factor > 0:
+        raise InputError(f"the factor to enlarge photos by is {factor}; expected more than 0 (2 to 4 for crops).")
+    rows, columns = enlarged_size(height, width, factor)
+    size = canvas or canvas_size(height, width, factor)
+    if rows > size[0] or columns > size[1]:
         raise InputError(
-            f"a photo of {height}x{width} pixels enlarged {factor} times does not fit a canvas of {rows}x{columns}."
+            f"a photo of {height}x{width} pixels, enlarged by {factor:g}, does not fit a canvas of {size[0]}x{size[1]}:"
+            " take a larger canvas or a smaller factor."
         )
-    result = np.empty((rows, columns, 3), np.uint8)
+    result = np.empty((*size, 3), np.uint8)
     result[:] = MEAN_RGB
-    if factor > 1:
-        enlarged = Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BILINEAR)
-        image = np.asarray(enlarged)
-    result[: height * factor, : width * factor] = image
+    if (rows, columns) != (height, width):
+        image = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BILINEAR))
+    result[:rows, :columns] = image
     return result
 
 
 def normalise(images: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
     """Returns RGB images as the network's input: BGR less the mean colour, not scaled."""
-    return images[..., ::-1].astype(jnp.float32) - jnp.asarray(MEAN_BGR, jnp.float32)
+    return images[..., ::-1].astype(jnp.float32) - jnp.asarray(MEAN_RGB[::-1], jnp.float32)
