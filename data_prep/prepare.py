@@ -36,6 +36,10 @@ FACE_SIZES = (256, 512)
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
 _NETWORKS = dict(zip(STAGES, ("parser", "detector", "restorer"), strict=True))
 _FOLDERS = {"parse": parse.FOLDERS, "detect": detect.FOLDERS, "restore": restore.FOLDERS}
+_WITHOUT = {
+    "parse": "there are no masks yet (--parser makes them); without any, training says that L_att is off.",
+    "restore": f"there are no faces yet: --restorer makes them, and --restorer {restore.LANCZOS} needs no weights.",
+}
 _LISTED = 100  # unreadable photos that are printed; the table has them all
 
 
@@ -195,6 +199,13 @@ def plan_stages(listed: str | None, given: Mapping[str, Any]) -> tuple[str, ...]
     return tuple(stage for stage in STAGES if stage in names)
 
 
+def _enlarge(text: str) -> float | None:
+    try:
+        return None if text == detect.AUTO else float(text)
+    except ValueError:
+        raise InputError(f"--enlarge is {text!r}; expected {detect.AUTO} or a number.") from None
+
+
 def _parse(arguments: Sequence[str] | None) -> Plan:
     parser = argparse.ArgumentParser(prog="python -m data_prep.prepare", description=main.__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of photos, each of one person")
@@ -212,7 +223,9 @@ def _parse(arguments: Sequence[str] | None) -> Plan:
         "--workers", type=int, default=Plan.workers, help="threads that decode and write (default: %(default)s)"
     )
     parser.add_argument(
-        "--enlarge", default=detect.AUTO, help=f"of photos before detection: 1 to 4, or {detect.AUTO} by size (default)"
+        "--enlarge",
+        default=detect.AUTO,
+        help=f"factor before detection, as 2 to 4 for crops; {detect.AUTO}: by size (default)",
     )
     default = detect.Choice()
     for flag, value, text in (
@@ -230,11 +243,7 @@ def _parse(arguments: Sequence[str] | None) -> Plan:
     for flag, value in (("batch", o.batch), ("workers", o.workers)):
         if value is not None and value < 1:
             raise InputError(f"--{flag} is {value}; expected 1 or more.")
-    if o.enlarge != detect.AUTO and not o.enlarge.isdecimal():
-        raise InputError(f"--enlarge is {o.enlarge!r}; expected {detect.AUTO} or a number from 1 to 4.")
-    choice = detect.Choice(
-        None if o.enlarge == detect.AUTO else int(o.enlarge), o.box_score, o.nms, o.score, o.head_bottom, o.head_side
-    )
+    choice = detect.Choice(_enlarge(o.enlarge), o.box_score, o.nms, o.score, o.head_bottom, o.head_side)
     stages = plan_stages(o.stages, vars(o))
     return Plan(
         o.images.expanduser(),
@@ -259,12 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         plan = _parse(arguments)
-        for network, missing in (
-            ("parser", "masks are left out; without any, training says that L_att is off"),
-            ("restorer", f"faces are not cut out; --restorer {restore.LANCZOS} needs no weights"),
-        ):
-            if getattr(plan, network) is None:
-                note(f"no --{network}: {missing}.")
         bad = prepare(plan, note)
     except Stopped as stop:
         print(stop, file=sys.stderr)
@@ -276,6 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     print(f"{plan.out}: {', '.join(plan.stages)} done")
+    begun = read_settings(plan.out)["stages"]
+    for stage, missing in _WITHOUT.items():
+        if stage not in begun:
+            note(missing)
     if bad:
         print(f"error: {len(bad)} photos could not be used:", file=sys.stderr)
         for name, reason in bad[:_LISTED]:

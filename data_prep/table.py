@@ -57,7 +57,7 @@ def schema() -> pyarrow.Schema:
             ("parser", pa.string()),  # checksum; null where the stage has not done the photo
             ("detector", pa.string()),
             ("restorer", pa.string()),  # checksum or "lanczos"
-            ("detector_scale", pa.int32()),  # the photo was enlarged so many times before detection
+            ("detector_scale", pa.float32()),  # by how much the photo was enlarged before detection
         ]
     )
 

@@ -224,7 +224,7 @@ def test_photos_may_be_added_but_not_exchanged(tmp_path: Path, capsys: pytest.Ca
     ("changed", "words"),
     [
         (["--score=0.25"], ["detect.score: 0.5 there, 0.25 now", "restore.faces.score"]),
-        (["--enlarge=3"], ["detect.enlarge: 'auto' there, 3 now"]),
+        (["--enlarge=3"], ["detect.enlarge: 'auto' there, 3.0 now"]),
         (["--restorer=lanczos"], ["restore.restored: 'GPEN-BFR-64' there, 'lanczos' now"]),
         (["--parser={detector}"], ["parse.checkpoint: "]),
     ],
@@ -263,11 +263,12 @@ def test_a_stage_without_results_takes_new_settings_and_drops_old_files(tmp_path
     assert json.loads((out / "prepare.json").read_text())["stages"]["detect"]["score"] == 0.95
 
 
-def test_lanczos_needs_no_restorer_and_is_recorded(tmp_path: Path) -> None:
+def test_lanczos_needs_no_restorer_and_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, out = few(tmp_path / "photos"), tmp_path / "out"
     detector = standins.weights(tmp_path / "detector", "detector")
     arguments = [f"--images={images}", f"--out={out}", f"--detector={detector}", "--restorer=lanczos"]
     assert standins.run(arguments) == 0
+    assert "note: there are no masks yet (--parser makes them); without any, training" in capsys.readouterr().err
     settings = json.loads((out / "prepare.json").read_text())
     assert (settings["restored"], settings["restorer"], settings["label_scheme"]) == ("lanczos", None, None)
     assert settings["masks"] == "none"
@@ -286,7 +287,9 @@ def test_parts_alone_need_no_detector(tmp_path: Path, capsys: pytest.CaptureFixt
     assert standins.run([f"--images={images}", f"--out={out}", f"--parser={parser}"]) == 0
     assert {row["detector"] for row in table(out).values()} == {None}
     assert {row["has_parts"] for row in table(out).values()} == {True}
-    assert "note: no --restorer: faces are not cut out; --restorer lanczos needs no weights" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "note: there are no faces yet" in err
+    assert "no masks" not in err
 
 
 def test_flags_decide_which_face_is_taken(tmp_path: Path) -> None:
@@ -305,7 +308,7 @@ def test_flags_decide_which_face_is_taken(tmp_path: Path) -> None:
         ([], "nothing to do: give --parser, --detector or --restorer"),
         (["--stages=parse"], "stage parse needs --parser"),
         (["--stages=parse,restor"], "--stages has 'restor'; expected some of parse,detect,restore"),
-        (["--detector=FILE", "--enlarge=9"], "--enlarge is 9; expected auto or one of 1, 2, 3, 4"),
+        (["--detector=FILE", "--enlarge=9"], "--enlarge is 9.0; expected auto, or more than 0 and at most 8"),
         (["--detector=FILE", "--enlarge=no"], "--enlarge is 'no'"),
         (["--detector=FILE", "--score=2"], "--score is 2.0; expected a number from 0 to 1"),
         (["--detector=FILE", "--batch=0"], "--batch is 0"),

@@ -24,7 +24,7 @@ from data_prep.detection.postprocess import (
     best_face,
     detections,
 )
-from data_prep.detection.preprocess import FACTORS, canvas_size, choose_factor, enlarge
+from data_prep.detection.preprocess import canvas_size, choose_factor, enlarge, enlarged_size
 from data_prep.devices import spread
 from data_prep.photos import read_photo
 from data_prep.records import Records, Row
@@ -34,8 +34,10 @@ from deskpro_jax.errors import InputError
 NAME = "detect"
 FOLDERS: tuple[str, ...] = ()
 AUTO = "auto"
-_CANVAS_STEP, _LARGE_STEP = 128, 512  # pixels: canvases come in these steps, so that few shapes are compiled for
-_LARGE = 1024  # pixels
+MAX_ENLARGE = 8
+_STEP, _LARGE_STEP = 128, 512  # pixels: canvases come in these steps, so that few shapes are compiled for
+_LARGE = 1024  # pixels of a canvas's longer side beyond which they come in the larger steps ...
+_MAX_SIDE = 4096  # ... and beyond which a photo is enlarged less than asked for
 _FULL_BATCH = 512 * 512  # pixels of a canvas up to which a batch has all its rows
 
 
@@ -44,7 +46,7 @@ class Choice:
     """How faces are looked for and chosen.
 
     Attributes:
-        enlarge: whole number by which photos are enlarged; None picks one for each photo's size.
+        enlarge: by how much photos are enlarged; None picks it for each photo's size.
         box_score: boxes of at most this score are not kept.
         nms: overlap (intersection over union) above which only the better of two boxes is kept.
         score: the person's face has at least this score.
@@ -52,7 +54,7 @@ class Choice:
         head_side: share of the width that is left out on either side for the same purpose.
     """
 
-    enlarge: int | None = None
+    enlarge: float | None = None
     box_score: float = SCORE_THRESHOLD
     nms: float = NMS_THRESHOLD
     score: float = MIN_SCORE
@@ -60,8 +62,8 @@ class Choice:
     head_side: float = HEAD_SIDE
 
     def __post_init__(self) -> None:
-        if self.enlarge is not None and self.enlarge not in FACTORS:
-            raise InputError(f"--enlarge is {self.enlarge}; expected {AUTO} or one of {', '.join(map(str, FACTORS))}.")
+        if self.enlarge is not None and not 0.0 < self.enlarge <= MAX_ENLARGE:
+            raise InputError(f"--enlarge is {self.enlarge}; expected {AUTO}, or more than 0 and at most {MAX_ENLARGE}.")
         for flag, value in (("box-score", self.box_score), ("nms", self.nms), ("score", self.score)):
             if not 0.0 <= value <= 1.0:
                 raise InputError(f"--{flag} is {value}; expected a number from 0 to 1.")
@@ -96,11 +98,11 @@ class DetectStage:
     def load(self, name: str, earlier: Row) -> Item:
         photo = read_photo(self._images / name)
         height, width = photo.shape[:2]
-        factor = self._choice.enlarge or choose_factor(height, width)
-        step = _CANVAS_STEP if max(height, width) * factor <= _LARGE else _LARGE_STEP
+        factor = min(self._choice.enlarge or choose_factor(height, width), _MAX_SIDE / max(height, width))
+        size = enlarged_size(height, width, factor)
+        step = _STEP if max(size) <= _LARGE else _LARGE_STEP
         canvas = enlarge(photo, factor, canvas_size(height, width, factor, step))
-        row = {"size": [width, height], "scale": factor}
-        return Item(name, canvas, (height * factor, width * factor), row)
+        return Item(name, canvas, size, {"size": [width, height], "scale": factor})
 
     def rows(self, shape: tuple[int, ...]) -> int:
         rows = self._rows * _FULL_BATCH // max(_FULL_BATCH, shape[0] * shape[1])
@@ -118,8 +120,9 @@ class DetectStage:
         raw = jax.tree.map(lambda leaf: leaf[None], answer)
         choice = self._choice
         (found,) = detections(raw, score_threshold=choice.box_score, nms_threshold=choice.nms)
-        found = found.reduced(item.row["scale"])
         width, height = item.row["size"]
+        rows, columns = item.note
+        found = found.scaled(width / columns, height / rows)
         best = best_face(
             found,
             height,

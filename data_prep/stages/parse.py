@@ -58,7 +58,8 @@ class ParseStage:
         return {**item.row, "parts": True} if self._path(item.name).exists() else None
 
     def finish(self, item: Item, answer: Any) -> Row:
-        labels = label_map(answer, *item.note, self._parser.size)
+        height, width = item.note
+        labels = label_map(answer, height, width, self._parser.size)
         write_whole(self._path(item.name), encode_png(labels), self._records.partial)
         return {**item.row, "parts": True}
 
