@@ -11,8 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deskpro_jax.errors import InputError, MissingInputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2**24  # 4096 x 4096: a photo of one person is far below it, and a few of its canvases would fill a memory
+_EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # modes of Pillow
 MIN_SIDE = 2  # pixels: less has no extent that a network could be shown
 
 
@@ -90,12 +91,16 @@ def read_photo(path: Path) -> np.ndarray:
         [height, width, 3] uint8.
 
     Raises:
-        UnreadableError: it is missing, damaged, no image, too large or too small.
+        UnreadableError: it is missing, damaged, no image, too large or too small, has several frames or not 8 bits.
     """
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            if image.mode not in _EIGHT_BIT:
+                raise UnreadableError(f"mode {image.mode}, not 8 bits a channel")
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # the frames of an MPO are previews
+                raise UnreadableError("several frames")
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnreadableError:
         raise

@@ -25,7 +25,7 @@ from data_prep.photos import UnreadableError, find_photos, read_photo
 from data_prep.pipeline import Stopped, run_stage
 from data_prep.records import CHUNK, Records
 from data_prep.restoration.load import load_restorer
-from data_prep.settings import STAGES, check_out, read_settings, settle_settings
+from data_prep.settings import STAGES, check_out, read_settings, settle_finished, settle_settings
 from data_prep.stages import detect, parse, restore
 from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
@@ -108,7 +108,9 @@ def prepare(plan: Plan, say: Callable[[str], None] = logging.info) -> list[tuple
             run_stage(
                 makers[stage](records, mesh, rows), records, guard, workers=plan.workers, before=_NEEDS.get(stage)
             )
-        return write_table(records)
+        bad = write_table(records)
+        settle_finished(records)
+        return bad
 
 
 def _check_need(records: Records, stage: str, stages: Sequence[str]) -> None:

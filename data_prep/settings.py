@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import deskpro_jax
 from data_prep.records import Records, write_whole
+from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
 from deskpro_jax.workdir import flatten
 
@@ -89,12 +90,29 @@ def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], i
     content = {
         **_summary(stages),
         "images": images,
+        "finished": finished_stages(records, stages),
         "stages": {stage: stages[stage] for stage in STAGES if stage in stages},
         "versions": stored.get("versions") or versions(),
     }
+    _write(records, content)
+    return replaced
+
+
+def finished_stages(records: Records, stages: Iterable[str]) -> list[str]:
+    """Returns which of the stages that have begun have done all photos."""
+    return [stage for stage in STAGES if stage in stages and len(records.done(stage)) == len(records.chunks)]
+
+
+def settle_finished(records: Records) -> None:
+    """Writes into the settings file which stages have done all photos, once a run has ended."""
+    content = read_settings(records.out)
+    content["finished"] = finished_stages(records, content["stages"])
+    _write(records, content)
+
+
+def _write(records: Records, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_whole(records.out / SETTINGS_FILE, text.encode(), records.partial)
-    return replaced
 
 
 def versions() -> dict[str, str]:
@@ -114,7 +132,7 @@ def _summary(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     if restore:
         faces += f"; aligned at {restore['size']} pixels; restored by {restore['restored']}"
     return {
-        "label_scheme": parse["label_scheme"] if parse else None,
+        "label_scheme": parse["label_scheme"] if parse else CLOTH_MASK.name,  # as of datasets that have no masks
         "masks": masks,
         "faces": faces,
         "restored": restore["restored"] if restore else None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import io
+import itertools
 import json
 import os
 import signal
@@ -25,10 +27,13 @@ from data_prep import prepare
 from data_prep.photos import UnreadableError, find_photos, read_photo
 from data_prep.records import Records
 from data_prep.restoration.align import align, lanczos
+from deskpro_jax.data import synthetic
+from deskpro_jax.data.schema import LIP
 from deskpro_jax.errors import InputError
 
 COUNT = 200  # photos: four chunks
 SCRIPT = Path(standins.__file__)
+OFFICIAL = SCRIPT.parents[2] / "shared" / "weights" / "retinaface_mobilenet0.25_Final.pth"
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,32 @@ def test_every_photo_gets_its_files_and_its_row(photos: Path, whole: Path) -> No
     assert 0 < faces < COUNT
 
 
+@pytest.mark.skipif(not OFFICIAL.exists(), reason="the published weights are not here")
+def test_published_weights_find_the_faces_of_drawn_people(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    drawn = list(itertools.islice(synthetic.generate("tiny", 0), 10))
+    for _, example in drawn:
+        (tmp_path / "photos" / f"{example.image_id}.jpg").write_bytes(example.body)
+    arguments = [f"--images={tmp_path / 'photos'}", f"--out={tmp_path / 'out'}", f"--detector={OFFICIAL}"]
+    assert prepare.main([*arguments, "--restorer=lanczos"]) == 0
+    rows = table(tmp_path / "out")
+    found = 0
+    for _, example in drawn:
+        row = rows[f"{example.image_id}.jpg"]
+        if not row["has_face"]:
+            continue
+        found += 1
+        assert example.parts is not None
+        with Image.open(io.BytesIO(example.parts)) as image:
+            y, x = np.nonzero(np.asarray(image) == LIP.labels.index("face"))
+        left, top, right, bottom = row["box"]
+        assert left < x.mean() < right
+        assert top < y.mean() < bottom
+        with Image.open(tmp_path / "out" / "face" / f"{example.image_id}.png") as face:
+            assert face.size == (256, 256)
+    assert found >= 6
+
+
 def test_the_low_resolution_face_is_what_the_restorer_saw(photos: Path, whole: Path) -> None:
     row = next(row for row in table(whole).values() if row["has_face"])
     face, restored = (Image.open(whole / tree / f"{row['image_id']}.png") for tree in ("face", "restored_face"))
@@ -135,6 +166,7 @@ def test_sigterm_stops_cleanly_and_the_same_command_goes_on(photos: Path, whole:
     assert "Traceback" not in err
     out = tmp_path / "out"
     assert not (out / ".partial").exists()
+    assert json.loads((out / "prepare.json").read_text())["finished"] == []
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert 100 <= len(before) < COUNT
     code, err = start("0", arguments, devices=3)  # three devices, batches of six: numbers that do not depend on it
@@ -270,8 +302,9 @@ def test_lanczos_needs_no_restorer_and_is_recorded(tmp_path: Path, capsys: pytes
     assert standins.run(arguments) == 0
     assert "note: there are no masks yet (--parser makes them); without any, training" in capsys.readouterr().err
     settings = json.loads((out / "prepare.json").read_text())
-    assert (settings["restored"], settings["restorer"], settings["label_scheme"]) == ("lanczos", None, None)
+    assert (settings["restored"], settings["restorer"], settings["label_scheme"]) == (*("lanczos", None, "cloth_mask"),)
     assert settings["masks"] == "none"
+    assert settings["finished"] == ["detect", "restore"]
     assert not (out / "parts").exists()
     row = next(row for row in table(out).values() if row["has_face"])
     assert (row["restorer"], row["parser"], row["has_parts"]) == ("lanczos", None, False)
@@ -427,6 +460,12 @@ def test_photos_are_read_upright_and_in_rgb(tmp_path: Path) -> None:
         path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
         Image.new(mode, (4, 5)).save(path)
         assert read_photo(path).shape == (5, 4, 3)
+    frames = [standins.draw_photo(index, (9, 9)) for index in range(2)]
+    frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "deep.png")
+    for name, words in (("frames.gif", "several frames"), ("deep.png", "mode I;16, not 8 bits a channel")):
+        with pytest.raises(UnreadableError, match=words):
+            read_photo(tmp_path / name)
     Image.new("RGB", (1, 9)).save(tmp_path / "thin.png")
     with pytest.raises(UnreadableError, match="1 x 9 pixels, too small"):
         read_photo(tmp_path / "thin.png")
