@@ -193,8 +193,18 @@ def _student(
         teacher_model(config.model, data.classes) if distil else None,
         teacher_variables if distil else None,
     )
+    _say_without_masks(config, module, data.train)
     scorer = _scorer(config, mesh, data, [Network(module, "face")])
     return run_phase(phase, config, mesh, folder / "student", guard, scorer)
+
+
+def _say_without_masks(config: ml_collections.ConfigDict, module: DeSKPro, split: ReIDSplit) -> None:
+    if module.body and config.model.attention != "none" and config.loss.attention_weight and not split.has_mask.any():
+        logging.warning(
+            "L_att is off: no image of %s/%s has a mask, so nothing teaches attention where clothing is",
+            split.name,
+            split.split,
+        )
 
 
 def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, int]:
