@@ -2,7 +2,8 @@
 
 `write(name, root)` makes the tree of one dataset from tiny drawn people; `TREES[name]` says what it holds. Oddities on
 purpose: image numbers 1 and 10 of one person (celeb), test identities that share their numbers with train identities
-(all but ltcc), file names that repeat in every folder (prcc), clothes numbered anew for every person (ltcc, vc_clothes).
+(all but ltcc), file names that repeat in every folder (prcc), clothes numbered anew for every person (ltcc and
+vc_clothes).
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def write(name: str, root: Path, val: bool = False) -> dict[str, Photo]:
 
 
 def write_manifest(file: Path, tree: dict[str, Photo], **columns: dict[str, str]) -> None:
-    """Writes the CSV of a `folder` dataset; `columns` are more of them, each a value by path ("" where there is none)."""
+    """Writes the CSV of a `folder` dataset; `columns` adds more of them, each a value by path."""
     with file.open("w", newline="") as lines:
         rows = csv.writer(lines)
         rows.writerow(("path", "split", "identity", "camera", "clothes", *columns))

@@ -32,10 +32,10 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "zero_size": Kind(True, "has no bytes or no pixels", "get the file again"),
+    "zero_size": Kind(True, "is not a readable image, it has no bytes or no pixels", "get the file again"),
     "unreadable": Kind(True, "is not a readable image", "replace or remove it"),
-    "truncated": Kind(True, "ends before its last pixel", "get the file again"),
-    "damaged": Kind(True, "holds data its encoder can't have written", "get the file again"),
+    "truncated": Kind(True, "is not a readable image, it ends before its last pixel", "get the file again"),
+    "damaged": Kind(True, "is not a readable image, its data can't be what was written", "get the file again"),
     "huge": Kind(True, f"has more than {MAX_PIXELS:,} pixels", "make it smaller"),
     "animated": Kind(True, "holds several frames", "save the frame that is meant"),
     "not_8_bit": Kind(True, "has no channels of 8 bits", "convert it to 8 bits a channel"),
