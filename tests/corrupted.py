@@ -1,7 +1,7 @@
 """Image files that went wrong in every way that a file alone can tell: bit flips, cuts, other types, odd images.
 
-A PNG has few flipped bits, each of which a checksum covers; a JPEG has many, since it has no checksum: a single one there
-may leave another valid photo.
+A PNG has few flipped bits, each of which a checksum covers; a JPEG has many, since it has no checksum: a single one
+there may leave another valid photo.
 """
 
 from __future__ import annotations
@@ -79,9 +79,6 @@ def corrupted(count: int = 1000, seed: int = 0) -> list[bytes]:
     """
     rng = np.random.default_rng(seed)
     ways = [way for way, weight in _WAYS for _ in range(weight)]
-    result = []
-    for number in range(count):
-        image = draw(Photo("train", str(number % 20), number % 20, 1, -1))
-        content = {suffix: encode(image, suffix) for suffix in (".jpg", ".png", ".bmp")}
-        result.append(ways[number % len(ways)](content, rng))
-    return result
+    photos = [draw(Photo("train", str(number), number, 1, -1)) for number in range(17)]
+    contents = [{suffix: encode(photo, suffix) for suffix in (".jpg", ".png", ".bmp")} for photo in photos]
+    return [ways[number % len(ways)](contents[number % len(contents)], rng) for number in range(count)]

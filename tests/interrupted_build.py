@@ -1,7 +1,7 @@
 """The build command with four images a shard, killed at one place: `python interrupted_build.py WHERE NUMBER ARGS...`.
 
-WHERE is "image" (before the NUMBER-th image is read) or "collecting" (when the shards are in the folder that is about to
-become the dataset and the NUMBER-th split is looked at).
+WHERE is "image" (before the NUMBER-th image is read) or "collecting" (when the shards are in the folder that is about
+to become the dataset and the NUMBER-th split is looked at).
 """
 
 from __future__ import annotations

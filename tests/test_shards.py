@@ -70,6 +70,7 @@ def test_bytes_are_the_same_every_time(
     processes: int, listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "IMAGES", 4)
+    monkeypatch.setattr(workers, "IMAGES", 4)
     for shard in plan(listing, tmp_path / "a"):
         shards.write_shard(shard)
     workers.run_local(plan(listing, tmp_path / "b"), processes, shown=False)
