@@ -41,10 +41,10 @@ def how_to_get(dataset: str, missing: Path | None) -> str:
     """Returns the text of the error for prepared folders that are not there, or for no folder at all."""
     if missing is None and dataset in LAYOUTS:
         return (
-            f"dataset {dataset}: data.raw_dir is empty. Get the photos ({LAYOUTS[dataset].origin}) and set data.raw_dir "
-            f"(--raw) to the folder with {expected_folders(dataset)} in it, and data.parts_dir (--parts) to masks and "
-            f"faces made from them; or data.raw_dir to prepared folders ({'/, '.join(TREES)}/), which have all "
-            "(https://github.com/KimbingNg/DeskPro)"
+            f"dataset {dataset}: data.raw_dir is empty. Get the photos ({LAYOUTS[dataset].origin}) and set "
+            f"data.raw_dir (--raw) to the folder with {expected_folders(dataset)} in it, and data.parts_dir (--parts) "
+            f"to masks and faces made from them; or data.raw_dir to prepared folders ({'/, '.join(TREES)}/), which "
+            "have all (https://github.com/KimbingNg/DeskPro)"
         )
     found = "data.raw_dir is empty" if missing is None else f"folder {missing} is missing"
     return (
