@@ -61,10 +61,14 @@ def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chose
     able, left_out = protocols.applicable(wanted, *(evaluate.labels_of(split) for split in splits))
     if left_out and (not able or config.eval.protocols):
         listed = "".join(f"\n  {reason}" for reason in left_out.values())
-        what = "eval.protocols asks for" if able else "none can be scored of"
+        data = f"the labels of dataset {config.data.name}"
+        if able:
+            what = f"eval.protocols asks for what {data} do not allow"
+        else:
+            what = f"{data} allow none of the protocols"
         raise InputError(
-            f"{what} protocols that the labels of dataset {config.data.name} do not allow:{listed}\n"
-            "Correct the labels of its query and gallery images, or name other protocols in eval.protocols."
+            f"{what}:{listed}\nCorrect the labels of its query and gallery images, or name other protocols in "
+            "eval.protocols."
         )
     for reason in left_out.values():
         logging.warning("left out: %s", reason)
