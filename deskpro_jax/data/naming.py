@@ -26,6 +26,8 @@ NAMES = {
     "celeb": Names(*_WITH_C, origin=_CELEB),
     "celeb_light": Names(*_WITHOUT_C, origin=_CELEB),
     "prcc": Names(*_WITH_C, origin="https://www.isee-ai.cn/~yangqize/clothing.html"),
+    "ltcc": Names(*_WITH_C, origin="https://naiq.github.io/LTCC_Perosn_ReID.html"),
+    "vc_clothes": Names(*_WITH_C, origin="https://wanfb.github.io/dataset.html"),
 }
 
 
