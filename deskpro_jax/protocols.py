@@ -15,6 +15,7 @@ from deskpro_jax.retrieval import Scores, score, score_from_distances
 
 __all__ = [
     "PROTOCOLS",
+    "RERANKED",
     "Filter",
     "Protocol",
     "ProtocolResult",

@@ -23,7 +23,7 @@ from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.models.deskpro import init_variables
-from deskpro_jax.protocols import Protocol
+from deskpro_jax.protocols import RERANKED, Protocol, ProtocolResult
 from deskpro_jax.rerank import Reranking
 from deskpro_jax.tables import ResultRow, results_markdown, results_table
 
@@ -62,10 +62,7 @@ def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chose
     if left_out and (not able or config.eval.protocols):
         listed = "".join(f"\n  {reason}" for reason in left_out.values())
         data = f"the labels of dataset {config.data.name}"
-        if able:
-            what = f"eval.protocols asks for what {data} do not allow"
-        else:
-            what = f"{data} allow none of the protocols"
+        what = f"eval.protocols asks for what {data} do not allow" if able else f"{data} allow no protocol"
         raise InputError(
             f"{what}:{listed}\nCorrect the labels of its query and gallery images, or name other protocols in "
             "eval.protocols."
@@ -201,7 +198,7 @@ def publish(
     title = f"{config.data.name}, checkpoint: {config.eval.report}"
     if place.path.name != workdir.RESULTS_FILE:
         title += f", networks trained on {place.trained_on or 'another dataset'}"
-    notes = {r.result.protocol.name: r.result.protocol.description for r in results}
+    notes = {r.result.protocol.name: _explained(r.result) for r in results}
     notes |= {name: f"left out, {reason}" for name, reason in left_out.items()}
     console = rich.console.Console()
     table = results_table(rows, title)
@@ -231,3 +228,10 @@ def publish(
     workdir.write_json(place.path, record)
     listed = "".join(f"- {name}: {text}\n" for name, text in notes.items())
     workdir.write_text(place.path.with_suffix(".md"), f"{title}\n\n{results_markdown(rows)}\n{listed}")
+
+
+def _explained(result: ProtocolResult) -> str:
+    """Returns what a protocol means; of a re-ranked one, what differs."""
+    if result.reranking is None:
+        return result.protocol.description
+    return f"{result.protocol.name.removesuffix(RERANKED)}, {result.reranking.describe()}"
