@@ -15,10 +15,15 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    d.name = "synthetic_small"  # builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc
+    # Builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, folder.
+    d.name = "synthetic_small"
     # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
     d.data_dir = ""
-    d.raw_dir = ""  # folder with imgs/ lr_face/ hr_face/ mask/ to build from when the dataset is not there yet
+    # What to build from when the dataset is not there yet: the folder as its authors distribute it, or prepared folders
+    # (imgs/ lr_face/ hr_face/ mask/); for "folder" the CSV or its folder.
+    d.raw_dir = ""
+    d.parts_dir = ""  # masks and faces to join: what the data preparation wrote, or lr_face/ hr_face/ mask/
+    d.allow_different_size = False  # True builds splits that differ in size from those published
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
     d.body_size = (384, 128)  # height, width in pixels

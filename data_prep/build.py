@@ -37,11 +37,9 @@ def dataset_name(given: str) -> str:
     name = given.lower().replace("-", "_")
     name = _ALSO.get(name, name)
     if name not in NAMES:
-        near = difflib.get_close_matches(name, (*NAMES, *_ALSO), n=3)
-        meant = (
-            f"did you mean {' or '.join(dict.fromkeys(_ALSO.get(n, n) for n in near))}?" if near else "choose one of"
-        )
-        raise InputError(f"--dataset {given}: no dataset is called so; {meant} Known: {', '.join(NAMES)}")
+        near = dict.fromkeys(_ALSO.get(found, found) for found in difflib.get_close_matches(name, (*NAMES, *_ALSO)))
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise InputError(f"--dataset {given}: no dataset is called so{meant} Known: {', '.join(NAMES)}")
     return name
 
 

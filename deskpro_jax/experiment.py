@@ -148,7 +148,16 @@ def _build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
     def build() -> str:
         if not builder.is_built(d.name, where):
             logging.info("building %s in %s", d.name, where)
-        return str(builder.build(d.name, where, d.raw_dir or None, d.build_seed, workers=os.cpu_count() or 0))
+        folder = builder.build(
+            d.name,
+            where,
+            d.raw_dir or None,
+            d.build_seed,
+            workers=os.cpu_count() or 0,
+            parts_dir=d.parts_dir or None,
+            allow_different_size=d.allow_different_size,
+        )
+        return str(folder)
 
     from_first(build)  # one process builds, the others wait for it
     return where

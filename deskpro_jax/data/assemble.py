@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from deskpro_jax.data.inspection import ImageReport, as_stored, inspect_image
 from deskpro_jax.data.schema import SCHEMES, Example
 from deskpro_jax.data.sources import Finding, Recipe, Source
+from deskpro_jax.data.sums import SUMS
 
 MASK_THRESHOLD = 128  # mask pixels from here up are not clothing
 _TURNS = {  # EXIF orientations that swap height and width
@@ -48,10 +50,11 @@ def assemble(source: Source, recipe: Recipe) -> Assembled:
       recipe: What kind of files the parts are.
     """
     findings: list[Finding] = []
-    body, report = _photo(source.body, findings)
-    face, _ = _photo(source.face, findings)
-    restored, _ = _photo(source.restored_face, findings)
-    parts = _parts(source.parts, recipe, report, findings)
+    sums = source.sha256 or ("",) * len(source.files)
+    inspected = [_inspect(file, expected, findings) for file, expected in zip(source.files, sums, strict=True)]
+    body, face, restored = (as_stored(*found) if (found := inspected[i]) else None for i in (0, 2, 3))
+    report = inspected[0][1] if inspected[0] else None
+    parts = _parts(source.parts, inspected[1], recipe, report, findings)
     if body is None or report is None:
         return Assembled(None, tuple(findings), ())
     labels = (source.identity, source.camera, source.clothes)
@@ -59,7 +62,7 @@ def assemble(source: Source, recipe: Recipe) -> Assembled:
     return Assembled(example, tuple(findings), report.remarks)
 
 
-def _inspect(file: str | None, findings: list[Finding]) -> tuple[bytes, ImageReport] | None:
+def _inspect(file: str | None, sha256: str, findings: list[Finding]) -> tuple[bytes, ImageReport] | None:
     """Returns content and report of a usable image file."""
     if file is None:
         return None
@@ -68,6 +71,9 @@ def _inspect(file: str | None, findings: list[Finding]) -> tuple[bytes, ImageRep
     except OSError as error:
         findings.append(Finding(file, f" can't be read ({error.strerror}): replace or remove it"))
         return None
+    if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+        findings.append(Finding(file, f" has another checksum than {SUMS} lists: get the file again"))
+        return None
     report = inspect_image(content)
     if not report.usable:
         findings.append(Finding(file, f" {report.describe()}"))
@@ -75,14 +81,14 @@ def _inspect(file: str | None, findings: list[Finding]) -> tuple[bytes, ImageRep
     return content, report
 
 
-def _photo(file: str | None, findings: list[Finding]) -> tuple[bytes | None, ImageReport | None]:
-    found = _inspect(file, findings)
-    return (as_stored(*found), found[1]) if found else (None, None)
-
-
-def _parts(file: str | None, recipe: Recipe, photo: ImageReport | None, findings: list[Finding]) -> bytes | None:
+def _parts(
+    file: str | None,
+    found: tuple[bytes, ImageReport] | None,
+    recipe: Recipe,
+    photo: ImageReport | None,
+    findings: list[Finding],
+) -> bytes | None:
     """Returns the label map of an example as a PNG of mode L."""
-    found = _inspect(file, findings)
     if file is None or found is None:
         return None
     content, report = found

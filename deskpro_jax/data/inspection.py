@@ -239,18 +239,48 @@ def _broken_jpeg(content: bytes) -> tuple[str, str] | None:
         marker = content[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
-        elif marker == 0xDA:  # from here on 0xFF is followed by 0, a restart mark or a marker
-            return None if content.find(b"\xff\xd9", position) >= 0 else ("truncated", "no end mark")
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a segment
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a segment
             position += 2
-        else:
-            if marker in _FRAMES and bytes(2) in (
-                content[position + 5 : position + 7],
-                content[position + 7 : position + 9],
-            ):
-                return "zero_size", "width or height is 0"
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+            continue
+        end = position + 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+        if end > len(content):
+            return "truncated", f"segment {marker:02X} is longer than the file"
+        segment = content[position + 4 : end]
+        if marker == 0xDA:  # from here on 0xFF is followed by 0, a restart mark or a marker
+            return None if content.find(b"\xff\xd9", end) >= 0 else ("truncated", "no end mark")
+        if marker in _FRAMES and bytes(2) in (segment[1:3], segment[3:5]):
+            return "zero_size", "width or height is 0"
+        if marker == 0xDB and not _sound_quantisation(segment):
+            return "damaged", "wrong quantisation table"
+        if marker == 0xC4 and not _sound_huffman(segment):
+            return "damaged", "wrong Huffman table"
+        position = end
     return "truncated", "no pixels"
+
+
+def _sound_quantisation(segment: bytes) -> bool:
+    """Tells whether a segment holds whole quantisation tables without a divisor of 0 (ITU-T T.81, B.2.4.1)."""
+    while segment:
+        precision, size = segment[0] >> 4, 1 + 64 * (1 + (segment[0] >> 4))
+        divisors = np.frombuffer(segment[1:size], ">u2" if precision else np.uint8) if len(segment) >= size else None
+        if precision > 1 or segment[0] & 15 > 3 or divisors is None or not divisors.all():
+            return False
+        segment = segment[size:]
+    return True
+
+
+def _sound_huffman(segment: bytes) -> bool:
+    """Tells whether a segment holds whole Huffman tables that name each symbol once (ITU-T T.81, B.2.4.2)."""
+    while segment:
+        counts = segment[1:17]
+        symbols = segment[17 : 17 + sum(counts)]
+        if segment[0] >> 4 > 1 or segment[0] & 15 > 3 or len(counts) < 16 or len(symbols) < sum(counts):
+            return False
+        if len(set(symbols)) < len(symbols):
+            return False
+        segment = segment[17 + len(symbols) :]
+    return True
 
 
 def _jpeg_complaint(content: bytes, mode: str) -> str:

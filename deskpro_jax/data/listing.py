@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deskpro_jax.data import authors, manifest, naming, parts, prepared
 from deskpro_jax.data.sources import Listing
+from deskpro_jax.data.sums import read_sums, with_sums
 from deskpro_jax.errors import InputError, MissingInputError
 
 FOLDER = "folder"
@@ -13,6 +14,8 @@ FOLDER = "folder"
 
 def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None, with_val: bool = False) -> Listing:
     """Lists the images of a dataset with their labels and files; opens none of them.
+
+    Where `raw_dir` or `parts_dir` holds a list of checksums (`sums.SUMS`), the sources carry them.
 
     Args:
       name: One of `dataset.NAMES`.
@@ -27,6 +30,16 @@ def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None,
       MissingInputError: If files or folders are missing; says what to get and where to put it.
       InputError: If they do not fit together.
     """
+    found = _list(name, raw_dir, parts_dir, with_val)
+    sums: dict[str, str] = {}
+    for given in (raw_dir, parts_dir):
+        sums |= read_sums(given.parent if given is not None and given.is_file() else given)
+    found.sources, absent = with_sums(found.sources, sums)
+    found.findings += absent
+    return found
+
+
+def _list(name: str, raw_dir: Path | None, parts_dir: Path | None, with_val: bool) -> Listing:
     if raw_dir is None:
         raise MissingInputError(naming.how_to_get(name, None))
     if name == FOLDER:

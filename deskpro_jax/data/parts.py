@@ -198,7 +198,8 @@ def _notes(parts_dir: Path, unused: dict[str, list[Path]]) -> list[str]:
     ]
 
 
-def _source(photo: Photo, **parts: str) -> Source:
-    return Source(
-        photo.split, photo.image_id, photo.identity, photo.camera, photo.clothes, body=str(photo.file), **parts
-    )
+def _source(
+    photo: Photo, parts: str | None = None, face: str | None = None, restored_face: str | None = None
+) -> Source:
+    labels = (photo.identity, photo.camera, photo.clothes)
+    return Source(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)

@@ -58,8 +58,9 @@ def list_prepared(root: Path, dataset: str) -> Listing:
         for image_id, photo in photos.items():
             numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, dataset), UNKNOWN_CLOTHES)
             found = {_FIELDS[tree]: str(files[image_id]) for tree, files in trees.items() if image_id in files}
+            parts, face, restored = (found.get(field) for field in ("parts", "face", "restored_face"))
             identity, camera, clothes = numbers
-            sources.append(Source(split, image_id, identity, camera, clothes, body=str(photo), **found))
+            sources.append(Source(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
     described = origin(root)
     recipe = Recipe(described["label_scheme"], masks=not has_parts)
     return Listing(sources, recipe, described, findings)

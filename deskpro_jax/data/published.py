@@ -99,9 +99,9 @@ def _identities(dataset: str, size: Size, counts: Counter[int], sources: Sequenc
     if not counts:
         return lines
     if size.identities is not None and len(counts) < size.identities:
-        absent = sorted(set(range(min(counts), max(counts) + 1)) - counts.keys())
-        if absent:
-            lines.append(f"identities without images: {_listed(absent)} (between {min(counts)} and {max(counts)})")
+        lowest, highest = min(counts), max(counts)
+        if absent := sorted(set(range(lowest, highest + 1)) - counts.keys()):
+            lines.append(f"identities without images: {_listed(_ranges(absent))} (between {lowest} and {highest})")
     if dataset in _NUMBERED:
         lines.extend(_numbering(size.split, sources))
     if size.split != "train":
@@ -123,7 +123,7 @@ def _numbering(split: str, sources: Sequence[Source]) -> list[str]:
     gaps, twice = [], []
     for identity, found in sorted(numbers.items()):
         if absent := sorted(set(range(1, max(found) + 1)) - set(found)):
-            gaps.append(f"{identity} (without {_listed(absent)} of 1 to {max(found)})")
+            gaps.append(f"{identity} (without {_listed(_ranges(absent))} of 1 to {max(found)})")
         if repeated := sorted(number for number, times in Counter(found).items() if times > 1):
             twice.append(f"{identity} ({_listed(repeated)})")
     lines = []
@@ -132,6 +132,17 @@ def _numbering(split: str, sources: Sequence[Source]) -> list[str]:
     if twice:
         lines.append(f"identities with an image number twice in {' and '.join(group)}: {_listed(twice)}")
     return lines
+
+
+def _ranges(numbers: Sequence[int]) -> list[str]:
+    """Returns ascending numbers as ranges, as 3-9, 12."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -209,7 +209,8 @@ def _write_records(path: Path, examples: Iterable[Example], sizes: list[int]) ->
 
     def records() -> Iterator[tuple[str, bytes]]:
         for example in examples:
-            record = serializer.serialize_example(connector.encode_example(encoded(example)))
+            stored = serializer.get_tf_example(connector.encode_example(encoded(example)))
+            record = stored.SerializeToString(deterministic=True)  # else the fields come in any order
             sizes.append(len(record))
             yield example.image_id, record
 
@@ -223,7 +224,7 @@ def _fingerprint(shard: Shard) -> str:
     digest.update(repr((_REVISION, versions, shard.split, shard.recipe)).encode())
     for source in shard.sources:
         states = []
-        for file in (source.body, source.parts, source.face, source.restored_face):
+        for file in source.files:
             try:
                 state = os.stat(file) if file is not None else None
             except OSError:

@@ -39,6 +39,7 @@ class Source:
       parts: Part labels or mask, as the recipe says.
       face: The face as photographed.
       restored_face: The face restored.
+      sha256: What `files` must have, "" where it is not known; () where nothing is known.
     """
 
     split: str
@@ -50,6 +51,12 @@ class Source:
     parts: str | None = None
     face: str | None = None
     restored_face: str | None = None
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """The files, in the order of the attributes."""
+        return (self.body, self.parts, self.face, self.restored_face)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import rich.console
 import rich.progress
 
-from deskpro_jax.data.shards import Shard, write_shard
+from deskpro_jax.data.shards import IMAGES, Shard, write_shard
 from deskpro_jax.errors import RunError
 
 _EVERY = 10.0  # seconds between lines where there is no terminal
@@ -33,8 +33,9 @@ def run_local(shards: Sequence[Shard], workers: int = 0, shown: bool = True) -> 
     Raises:
       RunError: If a process died.
     """
-    with _progress(sum(len(shard.sources) for shard in shards), shown) as advance:
-        if workers < 2 or len(shards) < 2:
+    total = sum(len(shard.sources) for shard in shards)
+    with _progress(total, shown) as advance:
+        if workers < 2 or total < 2 * IMAGES:  # starting a process takes longer
             for shard in shards:
                 write_shard(shard)
                 advance(len(shard.sources))
