@@ -83,7 +83,12 @@ def get_config() -> ml_collections.ConfigDict:
     e.every = 20  # epochs between evaluations; 0 = at the end alone
     e.batch = 64  # images embedded at a time, over all devices
     e.flip = True  # add the features of the mirrored image
-    e.protocols = ()  # () = every protocol of the dataset
+    e.protocols = ()  # names of the protocols to report, docs/evaluation.md; () = every one of the dataset
+    e.rerank = False  # adds results re-ranked by k-reciprocal neighbours, under names of their own; at the end alone
+    e.rerank_k1 = 20  # neighbours that must be mutual
+    e.rerank_k2 = 6  # neighbours whose encodings are averaged
+    e.rerank_lambda = 0.3  # share of the original distance
+    e.rerank_memory = 2048  # MiB that re-ranking may take beside the embeddings
     e.baselines = False  # adds raw pixels and the untrained network to the results table
     e.report = "last"  # checkpoint the results come from: "last", or "validation" (best mAP on held-out identities)
 
