@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,21 @@ from absl import logging
 from jax.sharding import Mesh
 
 import deskpro_jax
-from deskpro_jax import evaluate, protocols, sharding, workdir
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax import evaluate, protocols, sharding, start, teacher, workdir
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.loop import Phase, run_phase
-from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.models.deskpro import init_variables, student_model, teacher_model
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
+from deskpro_jax.selection import Steps, check_report, read_variables
 from deskpro_jax.tables import ResultRow, results_markdown, results_table
+from deskpro_jax.teacher import needs_teacher
 
-REPORTS = ("last", "validation")
+__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run"]
+
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
 
 
@@ -68,16 +70,20 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     _use_compilation_cache(config, folder)
     mesh = sharding.make_mesh(config)
     data = load_data(config, folder)
-    teacher, student = needs_teacher(config), student_model(config.model, data.classes)
+    student = student_model(config.model, data.classes)
+    # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
+    first_student = start.begin("student", student, config, folder / "student") if mode == "train" else None
     with SignalGuard() as guard:
-        steps: dict[str, int] = {}
+        steps: dict[str, Steps] = {}
         teacher_variables = None
-        if teacher:
+        if needs_teacher(config):
             teacher_variables, steps["teacher"] = _teacher(config, folder, mode, mesh, data, guard)
         networks = _networks(config, data.classes)
         variables = []
         if student.body or student.face:
-            values, steps["student"] = _student(config, folder, mode, mesh, data, guard, teacher_variables)
+            values, steps["student"] = _student(
+                config, folder, mode, mesh, data, guard, teacher_variables, first_student
+            )
             variables.append(values)
         if config.model.face == "teacher":
             variables.append(teacher_variables)
@@ -91,8 +97,8 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
-    if config.eval.report not in REPORTS:
-        raise InputError(f"eval.report is {config.eval.report!r}; expected one of {', '.join(REPORTS)}.")
+    check_report(config.eval.report)
+    teacher.check(config)
     if config.eval.report == "validation" and config.data.validation_identities < 1:
         raise InputError(
             "eval.report is 'validation', but data.validation_identities is "
@@ -128,11 +134,6 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
 
 
-def needs_teacher(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a run involves the teacher: for L_fkp, or as the face stream itself."""
-    return config.model.face == "teacher" or (config.model.face == "student" and config.loss.alpha > 0)
-
-
 def _networks(config: ml_collections.ConfigDict, classes: int) -> list[Network]:
     """Returns the networks that give the embedding."""
     student = student_model(config.model, classes)
@@ -144,28 +145,19 @@ def _networks(config: ml_collections.ConfigDict, classes: int) -> list[Network]:
 
 def _teacher(
     config: ml_collections.ConfigDict, folder: Path, mode: str, mesh: Mesh, data: Data, guard: SignalGuard
-) -> tuple[Any, int]:
+) -> tuple[Any, Steps]:
     module = teacher_model(config.model, data.classes)
-    if config.teacher.checkpoint or mode == "evaluate":
-        return read_variables(_teacher_folder(config, folder), module, mesh, config.eval.report)
+    if config.teacher.checkpoint:
+        return teacher.read_given(config, module, mesh)
+    if mode == "evaluate":
+        return read_variables(folder / "teacher" / "checkpoints", module, mesh, config.eval.report)
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train)
+    first = start.begin("teacher", module, config, folder / "teacher")
+    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=first)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
-
-
-def _teacher_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    if not config.teacher.checkpoint:
-        return folder / "teacher" / "checkpoints"
-    given = Path(config.teacher.checkpoint).expanduser()
-    for candidate in (given / "teacher" / "checkpoints", given / "checkpoints", given):
-        if candidate.is_dir() and candidate.name == "checkpoints":
-            return candidate
-    raise MissingInputError(
-        f"teacher.checkpoint is {given}; expected a workdir with teacher/checkpoints, or the teacher/ folder of one."
-    )
 
 
 def _student(
@@ -176,7 +168,8 @@ def _student(
     data: Data,
     guard: SignalGuard,
     teacher_variables: Any,
-) -> tuple[Any, int]:
+    first: Callable[[Any], Any] | None,
+) -> tuple[Any, Steps]:
     module = student_model(config.model, data.classes)
     if mode == "evaluate":
         return read_variables(folder / "student" / "checkpoints", module, mesh, config.eval.report)
@@ -192,36 +185,10 @@ def _student(
         data.train,
         teacher_model(config.model, data.classes) if distil else None,
         teacher_variables if distil else None,
+        first,
     )
     scorer = _scorer(config, mesh, data, [Network(module, "face")])
     return run_phase(phase, config, mesh, folder / "student", guard, scorer)
-
-
-def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, int]:
-    """Reads parameters and statistics of a trained phase.
-
-    Args:
-        folder: its `checkpoints` folder.
-        module: the model that was trained.
-        mesh: devices to put them on.
-        report: "last", or "validation" for the best checkpoint.
-
-    Returns:
-        Variables and their step.
-
-    Raises:
-        MissingInputError: there is no checkpoint.
-    """
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
-        init_variables(module, 0),
-    )
-    with CheckpointStore(folder, best_metric="mAP", read_only=True) as store:
-        best = report == "validation" and store.best_step() is not None
-        restored = store.restore_subtree(template, "best" if best else "latest")
-    if restored is None:
-        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
-    return restored.state, restored.step
 
 
 def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: Sequence[Network]) -> Any:
@@ -236,9 +203,9 @@ def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks:
     def score(variables: Any) -> dict[str, float]:
         results = _results(config, mesh, splits, networks, [variables], wanted, embed)
         scores = {f"{r.result.protocol.name}/{r.stream}/{k}": v for r in results for k, v in r.result.figures.items()}
-        streams = evaluate.streams(networks)
-        main = evaluate.BOTH if len(streams) > 1 else streams[0]
-        return scores | {"mAP": next(r.result.figures["mAP"] for r in results if r.stream == main)}
+        first = {r.stream: r.result.figures["mAP"] for r in reversed(results)}  # under the first protocol
+        main = evaluate.BOTH if evaluate.BOTH in first else next(iter(first))
+        return scores | {f"{name}_mAP": value for name, value in first.items()} | {"mAP": first[main]}
 
     return score
 
@@ -255,7 +222,10 @@ def _results(
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
     found = [evaluate.embed_split(embed, variables, split, config, mesh, fields) for split in splits]
-    results = evaluate.score_embeddings(found[0], found[1], splits, evaluate.streams(networks), wanted, config.seed)
+    present = evaluate.streams(networks)
+    results = evaluate.score_embeddings(
+        found[0], found[1], splits, present, wanted, config.seed, config.eval.missing_face
+    )
     if not results:
         raise InputError(f"none of the protocols {', '.join(p.name for p in wanted)} can be scored on these labels.")
     return results
@@ -288,7 +258,7 @@ def _publish(
     folder: Path,
     results: Sequence[Result],
     rows: Sequence[ResultRow],
-    steps: dict[str, int],
+    steps: dict[str, Steps],
 ) -> None:
     title = f"{config.data.name}, checkpoint: {config.eval.report}"
     console = rich.console.Console()
