@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from deskpro_jax import embedding, protocols, sharding
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.errors import InputError
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
@@ -25,6 +26,7 @@ from deskpro_jax.retrieval import Scores, score_from_distances
 from deskpro_jax.tables import ResultRow
 
 BOTH = "both"
+MISSING_FACE = ("body", "zeros")
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
@@ -151,6 +153,7 @@ def score_embeddings(
     wanted: Sequence[protocols.Protocol],
     seed: int,
     reranking: Reranking | None = None,
+    missing_face: str = "body",
 ) -> list[Result]:
     """Scores each stream and, where there are two, both together under each protocol.
 
@@ -162,10 +165,16 @@ def score_embeddings(
         wanted: protocols; those that these labels do not allow are left out and logged.
         seed: of single-shot draws.
         reranking: adds the same results re-ranked; None leaves them out.
+        missing_face: "body" compares with an image without a face by the body's parts alone, "zeros" by all parts.
 
     Returns:
         Results by protocol, within it by stream, the re-ranked ones after the others.
+
+    Raises:
+        InputError: `missing_face` is neither.
     """
+    if missing_face not in MISSING_FACE:
+        raise InputError(f"eval.missing_face is {missing_face!r}; expected one of {', '.join(MISSING_FACE)}.")
     width = query.shape[1] // len(present)
     columns = {name: slice(i * width, (i + 1) * width) for i, name in enumerate(present)}
     if len(present) > 1:
@@ -180,6 +189,7 @@ def score_embeddings(
         for method in (None, reranking) if reranking else (None,):
             for name, part in columns.items():
                 parts = len(PARTS) * (len(present) if name == BOTH else 1)
+                parts = 1 if missing_face == "zeros" else parts  # as one part, an embedding counts its zeros too
                 if method:
                     logging.info("re-ranking: protocol %s, stream %s", protocol.name, name)
                 result = protocols.evaluate_protocol(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,20 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from deskpro_jax import scoring, sharding, templates, transfer, workdir
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax import scoring, sharding, start, teacher, transfer, workdir
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.loop import Phase, run_phase
-from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
 from deskpro_jax.protocols import Protocol
+from deskpro_jax.selection import Steps, check_report, read_variables, trained_classes
+from deskpro_jax.teacher import needs_teacher
 
-REPORTS = ("last", "validation")
+__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run"]
 
 
 @dataclass(frozen=True)
@@ -82,18 +84,20 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
 
 def _train(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data
-) -> tuple[list[Network], list[Any], dict[str, int]]:
+) -> tuple[list[Network], list[Any], dict[str, Steps]]:
     """Trains the phases that are not done yet; returns the networks of the embedding, their variables and steps."""
     student = student_model(config.model, data.classes)
     networks: list[Network] = []
     variables: list[Any] = []
-    steps: dict[str, int] = {}
+    steps: dict[str, Steps] = {}
     teacher_variables = None
+    # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
+    begin = start.begin("student", student, config, folder / "student")
     with SignalGuard() as guard:
         if needs_teacher(config):
             teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
         if student.body or student.face:
-            values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables)
+            values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables, begin)
             networks.append(Network(student, "face"))
             variables.append(values)
     if config.model.face == "teacher":
@@ -104,25 +108,27 @@ def _train(
 
 def _trained(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh
-) -> tuple[list[Network], list[Any], dict[str, int]]:
+) -> tuple[list[Network], list[Any], dict[str, Steps]]:
     """Reads the networks of the embedding, whatever number of identities they were trained on."""
-    places = []
+    networks, variables = [], []
+    steps: dict[str, Steps] = {}
     if config.model.body or config.model.face == "student":
-        places.append(("student", student_model(config.model, 1), "face", folder / "student" / "checkpoints"))
+        place = folder / "student" / "checkpoints"
+        module = student_model(config.model, trained_classes(place) or 1)
+        values, steps["student"] = read_variables(place, module, mesh, config.eval.report)
+        networks.append(Network(module, "face"))
+        variables.append(values)
     if config.model.face == "teacher":
-        places.append(("teacher", teacher_model(config.model, 1), "restored_face", _teacher_folder(config, folder)))
-    networks, variables, steps = [], [], {}
-    for phase, module, face_field, place in places:
-        module = module.clone(num_classes=trained_classes(place) or 1)
-        values, steps[phase] = read_variables(place, module, mesh, config.eval.report)
-        networks.append(Network(module, face_field))
+        module, values, steps["teacher"] = teacher.read(config, folder, mesh)
+        networks.append(Network(module, "restored_face"))
         variables.append(values)
     return networks, variables, steps
 
 
 def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
-    if config.eval.report not in REPORTS:
-        raise InputError(f"eval.report is {config.eval.report!r}; expected one of {', '.join(REPORTS)}.")
+    check_report(config.eval.report)
+    if mode == "train":
+        teacher.check(config)
     if mode == "train" and config.eval.report == "validation" and config.data.validation_identities < 1:
         raise InputError(
             "eval.report is 'validation', but data.validation_identities is "
@@ -180,35 +186,19 @@ def _load_test(config: ml_collections.ConfigDict, folder: Path) -> scoring.Split
     return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")
 
 
-def needs_teacher(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a run involves the teacher: for L_fkp, or as the face stream itself."""
-    return config.model.face == "teacher" or (config.model.face == "student" and config.loss.alpha > 0)
-
-
 def _teacher(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
-) -> tuple[Any, int]:
+) -> tuple[Any, Steps]:
     module = teacher_model(config.model, data.classes)
     if config.teacher.checkpoint:
-        return read_variables(_teacher_folder(config, folder), module, mesh, config.eval.report)
+        return teacher.read_given(config, module, mesh)
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train)
+    begin = start.begin("teacher", module, config, folder / "teacher")
+    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=begin)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
-
-
-def _teacher_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    if not config.teacher.checkpoint:
-        return folder / "teacher" / "checkpoints"
-    given = Path(config.teacher.checkpoint).expanduser()
-    for candidate in (given / "teacher" / "checkpoints", given / "checkpoints", given):
-        if candidate.is_dir() and candidate.name == "checkpoints":
-            return candidate
-    raise MissingInputError(
-        f"teacher.checkpoint is {given}; expected a workdir with teacher/checkpoints, or the teacher/ folder of one."
-    )
 
 
 def _student(
@@ -218,7 +208,8 @@ def _student(
     data: Data,
     guard: SignalGuard,
     teacher_variables: Any,
-) -> tuple[Any, int]:
+    begin: Callable[[Any], Any] | None,
+) -> tuple[Any, Steps]:
     module = student_model(config.model, data.classes)
     distil = module.face and config.loss.alpha > 0
     fields = ["body", "cloth_mask"] if module.body else []
@@ -232,6 +223,7 @@ def _student(
         data.train,
         teacher_model(config.model, data.classes) if distil else None,
         teacher_variables if distil else None,
+        begin,
     )
     _say_without_masks(config, module, data.train)
     scorer = _scorer(config, mesh, data, [Network(module, "face")])
@@ -245,47 +237,6 @@ def _say_without_masks(config: ml_collections.ConfigDict, module: DeSKPro, split
             split.name,
             split.split,
         )
-
-
-def trained_classes(folder: Path) -> int | None:
-    """Returns how many identities the networks in a `checkpoints` folder were trained on, None where none tells."""
-    if not folder.is_dir():
-        return None
-    with CheckpointStore(folder, best_metric="mAP", read_only=True) as store:
-        steps = store.steps()
-    for step in reversed(steps):
-        tree = templates.saved_shapes(folder / str(step))
-        for stream in (tree or {}).get("params", {}).values():
-            if "classifier" in stream:
-                return int(stream["classifier"]["kernel"].shape[-1])
-    return None
-
-
-def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, int]:
-    """Reads parameters and statistics of a trained phase.
-
-    Args:
-        folder: its `checkpoints` folder.
-        module: the model that was trained.
-        mesh: devices to put them on.
-        report: "last", or "validation" for the best checkpoint.
-
-    Returns:
-        Variables and their step.
-
-    Raises:
-        MissingInputError: there is no checkpoint.
-    """
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
-        init_variables(module, 0),
-    )
-    with CheckpointStore(folder, best_metric="mAP", read_only=True) as store:
-        best = report == "validation" and store.best_step() is not None
-        restored = store.restore_subtree(template, "best" if best else "latest")
-    if restored is None:
-        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
-    return restored.state, restored.step
 
 
 def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: list[Network]) -> Any:

@@ -25,6 +25,7 @@ from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.models.deskpro import init_variables
 from deskpro_jax.protocols import RERANKED, Protocol, ProtocolResult
 from deskpro_jax.rerank import Reranking
+from deskpro_jax.selection import Steps
 from deskpro_jax.tables import ResultRow, results_markdown, results_table
 
 Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
@@ -104,17 +105,17 @@ def make_scorer(
         wanted: protocols; the first decides which checkpoint is the best.
 
     Returns:
-        Function from variables to scores by `protocol/stream/figure`; `mAP` is the first protocol's, of both streams
-        together where there are two.
+        Function from variables to scores by `protocol/stream/figure`; `face_mAP`, `body_mAP` and `both_mAP` are the
+        first protocol's, and so is `mAP`, of both streams together where there are two.
     """
     embed = evaluate.make_embed(networks, config.eval.flip, mesh)
 
     def scorer(variables: Any) -> dict[str, float]:
         results = score_networks(config, mesh, splits, networks, [variables], wanted, embed=embed)
-        streams = evaluate.streams(networks)
-        main = evaluate.BOTH if len(streams) > 1 else streams[0]
         scores = {name: value for result in results for name, value in result.scalars().items()}
-        return scores | {"mAP": next(r.result.figures["mAP"] for r in results if r.stream == main)}
+        first = {r.stream: r.result.figures["mAP"] for r in reversed(results)}  # under the first protocol
+        main = evaluate.BOTH if evaluate.BOTH in first else next(iter(first))
+        return scores | {f"{name}_mAP": value for name, value in first.items()} | {"mAP": first[main]}
 
     return scorer
 
@@ -156,7 +157,14 @@ def score_networks(
     fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
     found = [evaluate.embed_split(embed, variables, split, config, mesh, fields) for split in splits]
     return evaluate.score_embeddings(
-        found[0], found[1], splits, evaluate.streams(networks), wanted, config.seed, reranking
+        found[0],
+        found[1],
+        splits,
+        evaluate.streams(networks),
+        wanted,
+        config.seed,
+        reranking,
+        config.eval.missing_face,
     )
 
 
@@ -180,7 +188,7 @@ def publish(
     query: ReIDSplit,
     results: Sequence[Result],
     others: Sequence[ResultRow],
-    steps: Mapping[str, int],
+    steps: Mapping[str, Steps],
     left_out: Mapping[str, str],
 ) -> None:
     """Prints the results and writes them into the workdir, as JSON and as Markdown.

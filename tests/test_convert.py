@@ -18,16 +18,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from golden_rule import images, state_dict
+from small_networks import drawn, small, spec
 from torch_files import Raw, save, torch_legacy, torch_zip
 
 from configs import base
-from deskpro_jax import convert, experiment, sharding
+from deskpro_jax import experiment, sharding
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.convert import main
 from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
-from deskpro_jax.weights import export, load
+from deskpro_jax.weights import deskpro, export, imports, load, networks, table
 from deskpro_jax.weights.families import Stream
 from deskpro_jax.weights.read import read_file, read_tensors
 
@@ -62,34 +63,18 @@ def manifest(name: str) -> dict[str, Any]:
     return json.loads((path if path.exists() else GOLDEN / path.name).read_text())
 
 
-def filled(shapes: dict[str, list[int]], seed: int) -> OrderedDict[str, np.ndarray]:
-    tensors = state_dict(shapes, seed)
+def filled(shapes: dict[str, list[int]], seed: int, classes: int | None = None) -> OrderedDict[str, np.ndarray]:
+    tensors = state_dict(shapes, seed, classes)
     return OrderedDict((n, v.astype(np.float32) if v.dtype.kind == "f" else v) for n, v in tensors.items())
 
 
 def checkpoint(folder: Path) -> Any:
     """Returns the variables of the checkpoint in a phase's folder."""
-    return export.read_phase(folder / "checkpoints", "last")[0]
+    return networks.read_phase(folder / "checkpoints", "last")[0]
 
 
 def worst(actual: Any, expected: np.ndarray) -> float:
     return float(np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max())
-
-
-def spec(role: str, attention: str = "none", family: str = "deskpro") -> Stream:
-    prefix = {"body": "nocloth_net.", "student": "lr_face_net.", "teacher": "face_net."}[role]
-    return Stream(role, prefix if family == "deskpro" else "", "x0_25", attention, 8, 3)
-
-
-@functools.cache
-def small(os_streams: str, attention: str = "released") -> dict[str, np.ndarray]:
-    """Returns a whole DeSKPro of the narrowest backbone, as a released file has it."""
-    tensors: dict[str, np.ndarray] = {}
-    for role in ("teacher", "student", "body"):
-        stream = spec(role, attention if role == "body" else "none")
-        variables = load.initial_variables(stream, os_streams, 0)
-        tensors |= export.to_tensors("deskpro", stream, os_streams, variables, 5, {})
-    return tensors
 
 
 def assert_refused(arguments: list[str], target: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -128,7 +113,9 @@ def test_osnet_goes_through_a_file_of_every_wrapping_and_still_matches(wrapping,
 @pytest.mark.slow
 def test_lightmbn_goes_through_a_file_and_still_matches(tmp_path):
     data, meta = golden("lmbn_eval")
-    path = save(tmp_path / "lmbn.pth", torch_legacy(filled(manifest("lmbn"), meta["weights_seed"])))
+    path = save(
+        tmp_path / "lmbn.pth", torch_legacy(filled(manifest("lmbn"), meta["weights_seed"], meta["num_classes"]))
+    )
     assert main([str(path), "--to", str(tmp_path / "out")]) == 0
     variables = {name: tree["body_stream"] for name, tree in checkpoint(tmp_path / "out" / "student").items()}
     x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
@@ -141,7 +128,7 @@ def test_lightmbn_goes_through_a_file_and_still_matches(tmp_path):
 @pytest.mark.parametrize("os_streams", ["aacd", "abcd"])
 def test_deskpro_goes_through_a_file_and_still_matches(os_streams, tmp_path):
     data, meta = golden(f"deskpro_eval_{os_streams}")
-    source = filled(manifest("deskpro"), meta["weights_seed"])
+    source = filled(manifest("deskpro"), meta["weights_seed"], meta["num_classes"])
     path = save(tmp_path / "deskpro.pth", torch_zip({"state_dict": source}))
     assert main([str(path), "--to", str(tmp_path / "out"), "--streams", meta["streams"]]) == 0
     variables = checkpoint(tmp_path / "out" / "student")
@@ -152,6 +139,30 @@ def test_deskpro_goes_through_a_file_and_still_matches(os_streams, tmp_path):
     parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
     assert worst(parts.transpose(1, 0, 2), data["embeddings"]) < 1e-4
     assert worst(middle["body"]["attention"][:, None], data["attention"]) < 1e-4
+    teacher = table.load(
+        deskpro.stream("teacher", streams=meta["streams"]), source, checkpoint(tmp_path / "out" / "teacher")
+    )
+    assert_equal(checkpoint(tmp_path / "out" / "teacher"), teacher)
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def networks_of(folder: Path) -> dict[str, Any]:
+    return networks.read_networks(folder).variables
+
+
+@pytest.mark.parametrize("wrapping", ["legacy data parallel", "lightning", "safetensors"])
+def test_all_networks_of_deskpro_go_through_a_file_unchanged(wrapping, tmp_path):
+    os_streams = "aacd"
+    path = save(tmp_path / "deskpro.pth", WRAPPINGS[wrapping](OrderedDict(small(os_streams))))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    found = networks_of(tmp_path / "out")
+    assert list(found) == ["teacher", "student", "body"]
+    for role, variables in found.items():
+        attention = "released" if role == "body" else "none"
+        assert_equal(variables, drawn(spec(role, attention), os_streams))
 
 
 def model_config(record: dict[str, Any]) -> Any:
@@ -248,8 +259,28 @@ def test_a_new_number_of_identities_is_said(tmp_path, capsys):
     path = save(tmp_path / "deskpro.pth", torch_zip(small("aacd")))
     assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "4"]) == 0
     assert "body: classifiers of 3 identities dropped, 7 of 4 drawn anew" in capsys.readouterr().out
-    kernel = checkpoint(tmp_path / "out" / "student")["params"]["body_stream"]["classifier"]["kernel"]
-    assert kernel.shape == (7, 8, 4)
+    for role, variables in networks_of(tmp_path / "out").items():
+        expected = drawn(spec(role, "released" if role == "body" else "none"), "aacd")
+        assert variables["params"]["classifier"]["kernel"].shape == (7, 8, 4)
+        assert_equal(variables["batch_stats"], expected["batch_stats"])  # nothing else changed
+        for name in expected["params"].keys() - {"classifier"}:
+            assert_equal(variables["params"][name], expected["params"][name])
+
+
+def test_lightmbn_and_osnet_take_a_new_number_of_identities(tmp_path, capsys):
+    stream = spec("body", family="lmbn")
+    lone = export.to_tensors("lmbn", stream, "abcd", drawn(stream, "abcd"), 9, {})
+    path = save(tmp_path / "lmbn.pth", torch_legacy(lone))
+    assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "5"]) == 0
+    assert "classifiers of 3 identities dropped, 7 of 5 drawn anew" in capsys.readouterr().out
+    params = networks_of(tmp_path / "out")["body"]["params"]
+    assert params["classifier"]["kernel"].shape == (7, 8, 5)
+    np.testing.assert_array_equal(
+        params["trunk"]["stem"]["kernel"], drawn(stream, "abcd")["params"]["trunk"]["stem"]["kernel"]
+    )
+    osnet = save(tmp_path / "osnet.pth", torch_zip(filled(manifest("osnet")["osnet_x0_25"], 1)))
+    assert main([str(osnet), "--to", str(tmp_path / "osnet"), "--identities", "5"]) == 0
+    assert "the classifier is dropped" in capsys.readouterr().out
 
 
 def test_a_lone_network_needs_its_role(tmp_path, capsys):
@@ -301,7 +332,7 @@ def test_a_failure_while_writing_leaves_nothing_and_an_occupied_folder_stays(tmp
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert.workdir, "write_json", fail)
+    monkeypatch.setattr(imports.workdir, "write_json", fail)
     assert main([str(path), "--to", str(tmp_path / "out")]) == 1
     assert "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "osnet.pth"]
