@@ -39,5 +39,5 @@ def test_a_run_without_any_mask_says_that_l_att_is_off(
     data = experiment.Data(dataclasses.replace(split, has_mask=has_mask), split, split, None, runs.CLASSES)
     monkeypatch.setattr(experiment, "run_phase", lambda *_: ({}, 0))
     config = runs.config(tiny_data, f"debug,{variant}", **{name.replace(".", "__"): v for name, v in fields.items()})
-    experiment._student(config, tmp_path, "train", experiment.sharding.make_mesh(config), data, None, None)
+    experiment._student(config, tmp_path, experiment.sharding.make_mesh(config), data, None, None, None)
     assert ("L_att is off: no image of synthetic_tiny/train has a mask" in caplog.text) == said
