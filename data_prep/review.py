@@ -17,7 +17,7 @@ from data_prep.reviewing.choose import choose
 from data_prep.reviewing.colours import kinds
 from data_prep.reviewing.page import render
 from data_prep.settings import SETTINGS_FILE, read_settings
-from data_prep.table import read_table
+from data_prep.table import overview, read_table, rows
 from deskpro_jax.data.schema import SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError, exit_code
 
@@ -46,15 +46,17 @@ def review(folder: Path, page: Path, samples: int = SAMPLES, images: Path | None
     settings = read_settings(folder)
     if not settings:
         raise MissingInputError(f"no {SETTINGS_FILE} in {folder}: give the folder that data_prep.prepare wrote.")
-    rows = read_table(folder)
+    table = read_table(folder)
+    found = overview(table)
     photos = images if images is not None else folder / settings["images"]
     if not photos.is_dir():
         raise MissingInputError(f"no folder of photos at {photos}: say with --images where they are now.")
     scheme = SCHEMES.get(settings["label_scheme"])
     parts = kinds(scheme) if scheme is not None else ()
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        cards = list(pool.map(lambda i: card(rows[i], folder, photos, parts), choose(rows, samples)))
-    text = render(settings, rows, cards, f"Review of {folder.resolve().name}")
+        chosen = rows(table, choose(found, samples))
+        cards = list(pool.map(lambda row: card(row, folder, photos, parts), chosen))
+    text = render(settings, found, cards, f"Review of {folder.resolve().name}")
     page.parent.mkdir(parents=True, exist_ok=True)
     temporary = page.with_name(f".{page.name}.{os.getpid()}")
     try:

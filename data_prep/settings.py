@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import deskpro_jax
-from data_prep.records import Records, write_whole
+from data_prep.records import RECORDS, Records, write_whole
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
 from deskpro_jax.workdir import flatten
@@ -52,8 +52,12 @@ def check_out(out: Path, images: Path) -> None:
         raise InputError(
             f"{out} and {images} lie in each other: the output must not mix with the photos. Change --out."
         )
-    if out.is_dir() and not read_settings(out) and any(not path.name.startswith(".") for path in out.iterdir()):
+    if out.is_dir() and not read_settings(out) and any(_is_foreign(path) for path in out.iterdir()):
         raise InputError(f"{out} holds something, but no {SETTINGS_FILE}: give a new or empty folder as --out.")
+
+
+def _is_foreign(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name != RECORDS  # which is made first, so a killed run may leave it
 
 
 def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], images: str) -> list[str]:

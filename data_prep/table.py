@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
 
 from data_prep.photos import image_id
 from data_prep.records import Records, Row
@@ -78,11 +82,13 @@ def write_table(records: Records) -> list[tuple[str, str]]:
     columns, bad = schema(), []
     temporary = records.partial / TABLE_FILE
     with pa.parquet.ParquetWriter(temporary, columns, compression="zstd") as writer:
-        rows = _rows(records)
-        while group := list(itertools.islice(rows, _ROWS)):
+        source = _rows(records)
+        while group := list(itertools.islice(source, _ROWS)):
             bad += [(row["image"], row["status"]) for row in group if row["status"] != OK]
             values = {name: [row[name] for row in group] for name in columns.names}
             writer.write_table(pa.Table.from_pydict(values, columns))
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     temporary.replace(records.out / TABLE_FILE)
     return bad
 
@@ -123,8 +129,28 @@ def _row(name: str, found: dict[str, Row | None], marks: dict[str, str]) -> Row:
     }
 
 
-def read_table(folder: Path) -> list[Row]:
-    """Returns the rows of the table of an output folder.
+class Overview(NamedTuple):
+    """What the whole table says in numbers, an entry for each photo.
+
+    Attributes:
+        failed: the photo could not be used.
+        parsed, detected, restored: the stage gave a result for it; of detection, that no face is there, too.
+        has_face: a face was found.
+        score: of the face, NaN where there is none.
+        face_height: in pixels of the photo, NaN where there is no face.
+    """
+
+    failed: Bool[np.ndarray, " photos"]
+    parsed: Bool[np.ndarray, " photos"]
+    detected: Bool[np.ndarray, " photos"]
+    restored: Bool[np.ndarray, " photos"]
+    has_face: Bool[np.ndarray, " photos"]
+    score: Float[np.ndarray, " photos"]
+    face_height: Float[np.ndarray, " photos"]
+
+
+def read_table(folder: Path) -> pyarrow.Table:
+    """Reads the table of an output folder; `overview` and `rows` look into it.
 
     Raises:
         MissingInputError: the folder has none.
@@ -137,6 +163,31 @@ def read_table(folder: Path) -> list[Row]:
             f"no {TABLE_FILE} in {folder}: give the folder that data_prep.prepare wrote, once it has finished."
         )
     try:
-        return list(pa.parquet.read_table(path, schema=schema()).to_pylist())
+        return pa.parquet.read_table(path, schema=schema())
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}): run data_prep.prepare again to write it anew.") from error
+
+
+def overview(table: pyarrow.Table) -> Overview:
+    """Returns the numbers of all photos."""
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray(table[name].to_numpy())
+
+    def present(name: str) -> np.ndarray:
+        return np.asarray(table[name].is_valid().to_numpy())
+
+    return Overview(
+        failed=column("status") != OK,
+        parsed=present("parser"),
+        detected=present("detector"),
+        restored=present("restorer"),
+        has_face=column("has_face").astype(bool),
+        score=column("score"),
+        face_height=column("face_height"),
+    )
+
+
+def rows(table: pyarrow.Table, positions: Sequence[int]) -> list[Row]:
+    """Returns some rows in full."""
+    return list(table.take(list(positions)).to_pylist())

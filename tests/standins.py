@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from data_prep import prepare, records, settings
+from data_prep import prepare
 from data_prep.detection.detect import Raw
 from data_prep.detection.load import Detector
 from data_prep.parsing.load import Parser
@@ -130,25 +130,24 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def _dying(number: signal.Signals, at: int) -> Any:
-    left = iter(range(at - 1, -1, -1))
+@contextlib.contextmanager
+def dying(number: signal.Signals, at: int) -> Iterator[None]:
+    """Has the process get a signal while it writes its `at`-th file: half of it is there, under whatever name."""
+    left, real = iter(range(at - 1, -1, -1)), os.fsync
 
-    def write_whole(path: Path, content: bytes, partial: Path) -> None:
+    def fsync(descriptor: int) -> None:
         if next(left, -1) == 0:
-            (partial / "unfinished").write_bytes(content[: len(content) // 2])
+            if number == signal.SIGKILL:
+                os.truncate(f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size // 2)
             os.kill(os.getpid(), number)
-        whole(path, content, partial)
+        real(descriptor)
 
-    whole = records.write_whole
-    return write_whole
+    with mock.patch.object(os, "fsync", fsync):
+        yield
 
 
 if __name__ == "__main__":
     name, _, count = sys.argv[1].rpartition(":")
-    with contextlib.ExitStack() as stack:
-        if int(count):
-            dying = _dying(signal.SIGTERM if name == "term" else signal.SIGKILL, int(count))
-            for module in (records, settings, parse, restore):
-                stack.enter_context(mock.patch.object(module, "write_whole", dying))
+    with dying(signal.SIGTERM if name == "term" else signal.SIGKILL, int(count)):
         code = run(sys.argv[2:])
     sys.exit(code)

@@ -147,7 +147,7 @@ def test_the_settings_tell_what_made_the_files(whole: Path) -> None:
 
 def test_killed_runs_end_with_the_same_bytes(photos: Path, whole: Path, tmp_path: Path) -> None:
     arguments = standins.flags(tmp_path, photos, tmp_path / "out")
-    for at in ("1", "120", "90", "150", "60"):
+    for at in ("1", "120", "90", "150"):
         code, err = start(at, arguments)
         assert code == -signal.SIGKILL, err
         assert list((tmp_path / "out" / ".partial").iterdir())

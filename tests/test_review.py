@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import standins
 from PIL import Image
 
 from data_prep import review
 from data_prep.reviewing import cards, choose, colours
-from data_prep.table import read_table
+from data_prep.table import Overview, read_table
 from deskpro_jax.data.schema import ATR, LIP, PASCAL
 from deskpro_jax.errors import MissingInputError
 
@@ -59,12 +60,16 @@ def page(out: Path) -> Page:
     return Page((out.parent / "page.html").read_text())
 
 
+def every_row(out: Path) -> list[dict[str, Any]]:
+    return read_table(out).to_pylist()
+
+
 def image(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition("base64,")[2])))
 
 
 def test_every_photo_has_a_card_that_the_filter_can_tell_apart(out: Path, page: Page) -> None:
-    rows = read_table(out)
+    rows = every_row(out)
     assert len(page.all("article")) == len(rows) == COUNT + 1
     for row, article in zip(rows, page.all("article"), strict=True):
         assert article["data-score"] == ("" if row["score"] is None else str(row["score"]))
@@ -76,7 +81,7 @@ def test_every_photo_has_a_card_that_the_filter_can_tell_apart(out: Path, page: 
 
 
 def test_a_card_has_the_photo_its_mask_its_box_and_both_faces(out: Path, page: Page) -> None:
-    rows = [row for row in read_table(out) if row["status"] == "ok"]
+    rows = [row for row in every_row(out) if row["status"] == "ok"]
     faces = sum(row["has_face"] for row in rows)
     images = page.all("img")
     for alt, count, kind in (
@@ -113,13 +118,13 @@ def test_the_size_is_bounded(out: Path, tmp_path: Path) -> None:
 
 
 def test_masks_keep_their_labels_and_say_their_shares(out: Path) -> None:
-    row = next(row for row in read_table(out) if row["has_parts"])
+    row = next(row for row in every_row(out) if row["has_parts"])
     kinds = colours.kinds(LIP)
     found = cards.card(row, out, out.parent / "photos", kinds)
     with Image.open(out / "parts" / f"{row['image_id']}.png") as labels, image(found["mask"]) as drawn:
         assert drawn.size == labels.size
         expected = [kinds[label].colour for label in labels.tobytes()]
-        shown = ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in drawn.convert("RGB").get_flattened_data()]
+        shown = ["#{:02x}{:02x}{:02x}".format(*pixel) for pixel in np.asarray(drawn.convert("RGB")).reshape(-1, 3)]
         assert shown == expected
         assert drawn.info["transparency"] == 0
     shares = {kind.colour: share for kind, share in found["shares"]}
@@ -137,28 +142,24 @@ def test_clothing_is_one_kind_and_nothing_else_is(scheme: Any) -> None:
 
 
 def test_samples_show_the_doubtful_ones_and_are_the_same_every_time() -> None:
-    rows = [
-        {
-            "status": "empty file" if i % 100 == 7 else "ok",
-            "detector": "d" if i % 100 != 7 else None,
-            "has_face": i % 4 > 0,
-            "score": i / 1000 if i % 4 and i % 100 != 7 else None,
-        }
-        for i in range(1000)
-    ]
-    chosen = choose.choose(rows, 60)
-    assert chosen == choose.choose(rows, 60) == sorted(set(chosen))
+    position = np.arange(1000)
+    failed, has_face = position % 100 == 7, position % 4 > 0
+    score = np.where(has_face & ~failed, position / 1000, np.nan)
+    photos = Overview(failed, ~failed, ~failed, ~failed, has_face, score, score)
+    chosen = choose.choose(photos, 60)
+    assert chosen == choose.choose(photos, 60) == sorted(set(chosen))
     assert len(chosen) == 60
-    assert sum(rows[i]["status"] != "ok" for i in chosen) >= 10
+    assert failed[chosen].sum() >= 10
     assert {1, 2, 3} <= set(chosen)  # the lowest scores
-    assert sum(rows[i]["status"] == "ok" and not rows[i]["has_face"] for i in chosen) >= 10
+    assert (~failed & ~has_face)[chosen].sum() >= 10
     assert max(b - a for a, b in itertools.pairwise(chosen)) < 100
-    assert choose.choose(rows[:5], 60) == [0, 1, 2, 3, 4]
-    assert len(choose.choose(rows, 1)) == 1
+    few = Overview(*(column[:5] for column in photos))
+    assert choose.choose(few, 60) == [0, 1, 2, 3, 4]
+    assert len(choose.choose(photos, 1)) == 1
 
 
 def test_missing_and_damaged_files_are_notes_on_the_card(out: Path) -> None:
-    row = next(row for row in read_table(out) if row["has_face"])
+    row = next(row for row in every_row(out) if row["has_face"])
     file = out / "restored_face" / f"{row['image_id']}.png"
     content = file.read_bytes()
     try:

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import numpy as np
 
-from data_prep.records import Row
-from data_prep.table import OK
+from data_prep.table import Overview
 
 _SHARE = 6  # a sixth of the samples each: photos that could not be used, without a face, with the lowest scores
 
 
-def choose(rows: Sequence[Row], count: int) -> list[int]:
+def choose(photos: Overview, count: int) -> list[int]:
     """Chooses photos to look at; the same table gives the same ones.
 
     Args:
-        rows: of the table.
+        photos: what the table says of them.
         count: how many, at most.
 
     Returns:
         Positions in ascending order.
     """
     quota = -(-count // _SHARE)
-    failed = [i for i, row in enumerate(rows) if row["status"] != OK]
-    faceless = [i for i, row in enumerate(rows) if row["detector"] and not row["has_face"]]
-    scored = [i for i, row in enumerate(rows) if row["score"] is not None]
-    lowest = sorted(scored, key=lambda i: (rows[i]["score"], i))[:quota]
-    chosen: set[int] = set()
-    for group in (failed, faceless, lowest):
-        chosen |= set(_spread(group, min(quota, count - len(chosen))))
-    rest = [i for i in range(len(rows)) if i not in chosen]
-    return sorted(chosen | set(_spread(rest, count - len(chosen))))
+    ranked = np.argsort(photos.score, kind="stable")  # photos without a score come last
+    groups = (
+        np.flatnonzero(photos.failed),
+        np.flatnonzero(photos.detected & ~photos.has_face),
+        ranked[: min(quota, int(np.isfinite(photos.score).sum()))],
+    )
+    chosen = np.zeros(len(photos.failed), bool)
+    for group in groups:
+        chosen[_spread(group, min(quota, count - int(chosen.sum())))] = True
+    chosen[_spread(np.flatnonzero(~chosen), count - int(chosen.sum()))] = True
+    return [int(position) for position in np.flatnonzero(chosen)]
 
 
-def _spread(positions: Sequence[int], count: int) -> Iterable[int]:
+def _spread(positions: np.ndarray, count: int) -> np.ndarray:
     """Returns `count` of the positions at even distances, all of them where there are no more."""
     if count >= len(positions):
         return positions
-    return (positions[(2 * i + 1) * len(positions) // (2 * count)] for i in range(count))
+    return positions[(2 * np.arange(count) + 1) * len(positions) // (2 * max(count, 1))]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from data_prep.records import Row
 from data_prep.reviewing.cards import STATUSES
 from data_prep.reviewing.colours import KINDS
 from data_prep.settings import STAGES
-from data_prep.table import OK
+from data_prep.table import Overview
 from deskpro_jax.errors import InputError
 
 _BINS = 20  # of the scores' histogram
 
 
-def render(settings: Mapping[str, Any], rows: Sequence[Row], cards: Iterable[Mapping[str, Any]], title: str) -> str:
+def render(settings: Mapping[str, Any], photos: Overview, cards: Iterable[Mapping[str, Any]], title: str) -> str:
     """Returns the page.
 
     Args:
         settings: content of `prepare.json`.
-        rows: of the whole table.
+        photos: what the whole table says.
         cards: what to show of each sample, see `cards.card`.
         title: what the page is called.
 
@@ -45,8 +44,8 @@ def render(settings: Mapping[str, Any], rows: Sequence[Row], cards: Iterable[Map
     return environment.get_template("review.html").render(
         title=title,
         settings=settings,
-        summary=summary(rows),
-        histogram=histogram(rows),
+        summary=summary(photos),
+        histogram=histogram(photos),
         cards=list(cards),
         kinds=KINDS[1:],
         stages=STAGES,
@@ -54,21 +53,21 @@ def render(settings: Mapping[str, Any], rows: Sequence[Row], cards: Iterable[Map
     )
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
+def summary(photos: Overview) -> dict[str, Any]:
     """Returns counts over the whole table, and the median height of the faces in pixels."""
-    heights = [row["face_height"] for row in rows if row["face_height"] is not None]
+    heights = photos.face_height[np.isfinite(photos.face_height)]
     return {
-        "photos": len(rows),
-        "failed": sum(row["status"] != OK for row in rows),
-        "parsed": sum(row["parser"] is not None for row in rows),
-        "detected": sum(row["detector"] is not None for row in rows),
-        "faces": sum(row["has_face"] for row in rows),
-        "restored": sum(row["restorer"] is not None for row in rows),
-        "face_height": float(np.median(heights)) if heights else None,
+        "photos": len(photos.failed),
+        "failed": int(photos.failed.sum()),
+        "parsed": int(photos.parsed.sum()),
+        "detected": int(photos.detected.sum()),
+        "faces": int(photos.has_face.sum()),
+        "restored": int(photos.restored.sum()),
+        "face_height": float(np.median(heights)) if len(heights) else None,
     }
 
 
-def histogram(rows: Sequence[Row]) -> list[int]:
+def histogram(photos: Overview) -> list[int]:
     """Returns how many faces have a score in each twentieth of 0 to 1."""
-    scores = [row["score"] for row in rows if row["score"] is not None]
+    scores = photos.score[np.isfinite(photos.score)]
     return [int(count) for count in np.histogram(scores, _BINS, (0.0, 1.0))[0]]

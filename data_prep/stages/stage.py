@@ -13,7 +13,7 @@ from PIL import Image
 from data_prep.photos import image_id
 from data_prep.records import Row
 
-_PNG_LEVEL = 3  # of zlib: faces compress no better with the default 6, which takes twice as long
+_PNG_LEVEL = 4  # of zlib: a few percent more bytes than with the default 6, in less than half the time
 
 
 class Item(NamedTuple):
