@@ -91,6 +91,8 @@ def _build(options: argparse.Namespace) -> None:
         raise InputError("--beam-option is for --runner beam")
     run: Runner | None = None
     if options.runner == "beam":
+        if not options.raw:
+            raise InputError("--runner beam builds from files: give --raw, or leave it out to draw a synthetic dataset")
         from data_prep import beam  # apache_beam is an extra
 
         run = beam.runner(options.beam_option, options.workers)

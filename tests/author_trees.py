@@ -194,6 +194,7 @@ def write_parts(tree: dict[str, Photo], out: Path, without: Iterable[str] = (), 
     settings = {"label_scheme": "lip", "masks": "drawn by hand", "faces": "cut by hand", "restored": "enlarged by hand"}
     out.mkdir(parents=True, exist_ok=True)
     (out / "prepare.json").write_text(json.dumps(settings))
+    (out / "images.parquet").write_bytes(b"")  # stands for the table, which comes last
     for path, photo in tree.items():
         if path in set(without):
             continue

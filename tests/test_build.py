@@ -136,6 +136,7 @@ def test_datasets_go_by_their_usual_names(given: str, name: str) -> None:
         (["--dataset", "prcc", "--raw", "nowhere"], "folder nowhere/rgb/train is missing"),
         (["--dataset", "folder", "--raw", "nowhere"], "nowhere has no CSV file"),
         (["--dataset", "prcc", "--workers", "-1"], "--workers is -1"),
+        (["--dataset", "synthetic_tiny", "--runner", "beam"], "--runner beam builds from files"),
         (["--dataset", "prcc", "--beam-option", "x=y"], "--beam-option is for --runner beam"),
     ],
 )

@@ -149,6 +149,13 @@ def test_settings_must_be_there_and_known(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"holds other: set data\.parts_dir"):
         list_dataset("celeb", raw, parts)
     write_parts(tree, parts)
+    (parts / "images.parquet").unlink()
+    assert "the data preparation has not finished" in list_dataset("celeb", raw, parts).notes[0]
+    (parts / "prepare.json").write_text(json.dumps({"label_scheme": None}))
+    with pytest.raises(InputError, match="has no label_scheme, but there are label maps"):
+        list_dataset("celeb", raw, parts)
+    shutil.rmtree(parts / "parts")
+    assert list_dataset("celeb", raw, parts).origin["label_scheme"] == "cloth_mask"
     (parts / "prepare.json").write_text(json.dumps({"label_scheme": "lop"}))
     with pytest.raises(InputError, match=r"label_scheme is 'lop', expected one of lip"):
         list_dataset("celeb", raw, parts)

@@ -121,7 +121,7 @@ def test_a_bad_file_is_in_the_report_and_in_no_record(listing: Listing, tmp_path
     assert [finding.file for finding in reports["query"].findings] == sorted(
         (s.body for s in bad), key=lambda body: hashlib.md5(f"query{Path(body).stem}".encode()).digest()
     )
-    assert (reports["query"].images, reports["query"].bad_images) == (0, 2)
+    assert (reports["query"].images, reports["query"].size) == (0, 0)
     assert not next(shard for shard in planned if shard.split == "query").records.exists()
     assert reports["train"].images == 7
     assert shards.reports(planned) == [reports[shard.split] for shard in planned]

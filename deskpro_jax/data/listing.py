@@ -40,6 +40,11 @@ def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None,
 
 
 def _list(name: str, raw_dir: Path | None, parts_dir: Path | None, with_val: bool) -> Listing:
+    if raw_dir is None and name == FOLDER:
+        text = (
+            f"set it (--raw) to a CSV with the columns {', '.join(manifest.REQUIRED)}, or to the folder that holds it"
+        )
+        raise MissingInputError(f"dataset {name}: data.raw_dir is empty; {text}")
     if raw_dir is None:
         raise MissingInputError(naming.how_to_get(name, None))
     if name == FOLDER:

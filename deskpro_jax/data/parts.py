@@ -15,6 +15,7 @@ from deskpro_jax.data.sources import SUFFIXES, Finding, Listing, Recipe, Source,
 from deskpro_jax.errors import InputError, MissingInputError
 
 SETTINGS = "prepare.json"
+_TABLE = "images.parquet"  # written last; nothing is read from it
 _KINDS = ("parts", "face", "restored_face")  # folders of the preparation command; fields of Source
 _PREPARED = {"mask": "parts", "lr_face": "face", "hr_face": "restored_face"}
 _SHOWN = 5  # names in a note
@@ -70,7 +71,7 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
 
     Raises:
       MissingInputError: If it says nothing, as when it has not finished.
-      InputError: If it can't be read or names a label scheme that is not known.
+      InputError: If it can't be read or names a label scheme that is not known; none stands for no masks.
     """
     file = parts_dir / SETTINGS
     if not file.exists():
@@ -79,7 +80,7 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
         settings = dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise InputError(f"{file} is not a JSON object ({error}): run the data preparation command again") from error
-    if settings.get("label_scheme") not in SCHEMES:
+    if settings.get("label_scheme") not in (None, *SCHEMES):
         raise InputError(
             f"{file}: label_scheme is {settings.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
         )
@@ -101,14 +102,15 @@ def _join_preparation(photos: list[Photo], parts_dir: Path) -> Listing:
     paths = {photo.path for photo in photos}
     unused = {kind: [file for path, file in found.items() if path not in paths] for kind, found in files.items()}
     _check_use(parts_dir, files, unused, f"paths like {photos[0].path}")
-    origin = {
-        "label_scheme": settings["label_scheme"],
-        "masks": settings.get("masks", "made by the data preparation command"),
-        "faces": settings.get("faces", "made by the data preparation command"),
-        "preparation": settings,
-    }
-    recipe = Recipe(settings["label_scheme"], masks=False, same_size=True)
-    return Listing(sources, recipe, origin, notes=_notes(parts_dir, unused))
+    scheme = settings.get("label_scheme")
+    if scheme is None and files["parts"]:
+        raise InputError(f"{parts_dir / SETTINGS} has no label_scheme, but there are label maps: run the parser again")
+    notes = _notes(parts_dir, unused)
+    if not (parts_dir / _TABLE).exists():
+        notes.insert(0, f"{parts_dir}: no {_TABLE}: the data preparation has not finished, more masks may be to come")
+    origin = no_parts() | {"preparation": settings}
+    origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
+    return Listing(sources, Recipe(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes)
 
 
 def _join_prepared_folders(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:

@@ -69,7 +69,6 @@ class Report(NamedTuple):
       size: Bytes of the records, without the overhead of the file.
       findings: Files that can't be used; they are in no record.
       remarks: How often each remark (`inspection.KINDS`) was made.
-      bad_images: How many photos can't be used.
     """
 
     fingerprint: str
@@ -77,7 +76,6 @@ class Report(NamedTuple):
     size: int
     findings: tuple[Finding, ...]
     remarks: dict[str, int]
-    bad_images: int
 
 
 def plan(sources: Sequence[Source], recipe: Recipe, folder: Path) -> list[Shard]:
@@ -137,8 +135,7 @@ def write_shard(shard: Shard) -> Report:
         _write_records(temporary, examples(), sizes)
     if not sizes:
         shard.records.unlink()
-    bad = len(shard.sources) - len(sizes)
-    report = Report(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())), bad)
+    report = Report(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
     with _whole(shard.report) as temporary:
         temporary.write_text(json.dumps(report._asdict()))
     return report
