@@ -77,7 +77,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     if first:
         place = scoring.Place(folder / workdir.RESULTS_FILE, config.data.name)
         if mode != "train":
-            place = scoring.Place(*workdir.results_path(folder, config.data.name, splits[0].metadata["checksums"]))
+            place = scoring.Place(*workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {})))
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
