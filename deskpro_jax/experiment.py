@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     data = load_data(config, folder)
     student = student_model(config.model, data.classes)
     # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
-    first_student = start.begin("student", student, config, folder / "student") if mode == "train" else None
+    first_student = start.begin("student", student, config, folder / "student", data.train) if mode == "train" else None
     with SignalGuard() as guard:
         steps: dict[str, Steps] = {}
         teacher_variables = None
@@ -131,6 +131,8 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     if d.validation_identities:
         train, *held = dataset.hold_out(train, d.validation_identities, config.seed)
         validation = (held[0], held[1])
+    # Identities without an image that is used are no classes, as in the released code.
+    train = dataset.usable(train, d.require_face, d.require_mask)
     return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
 
 
@@ -148,13 +150,13 @@ def _teacher(
 ) -> tuple[Any, Steps]:
     module = teacher_model(config.model, data.classes)
     if config.teacher.checkpoint:
-        return teacher.read_given(config, module, mesh)
+        return teacher.read_given(config, module, data.train, mesh)
     if mode == "evaluate":
         return read_variables(folder / "teacher" / "checkpoints", module, mesh, config.eval.report)
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    first = start.begin("teacher", module, config, folder / "teacher")
+    first = start.begin("teacher", module, config, folder / "teacher", data.train)
     phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=first)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
