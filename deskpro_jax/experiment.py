@@ -77,7 +77,9 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     if first:
         place = scoring.Place(folder / workdir.RESULTS_FILE, config.data.name)
         if mode != "train":
-            place = scoring.Place(*workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {})))
+            place = scoring.Place(
+                *workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {}))
+            )
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
@@ -92,7 +94,7 @@ def _train(
     steps: dict[str, Steps] = {}
     teacher_variables = None
     # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
-    begin = start.begin("student", student, config, folder / "student")
+    begin = start.begin("student", student, config, folder / "student", data.train)
     with SignalGuard() as guard:
         if needs_teacher(config):
             teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
@@ -177,6 +179,8 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     if d.validation_identities:
         train, *held = dataset.hold_out(train, d.validation_identities, config.seed)
         validation = (held[0], held[1])
+    # Identities without an image that is used are no classes, as in the released code.
+    train = dataset.usable(train, d.require_face, d.require_mask)
     return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
 
 
@@ -191,11 +195,11 @@ def _teacher(
 ) -> tuple[Any, Steps]:
     module = teacher_model(config.model, data.classes)
     if config.teacher.checkpoint:
-        return teacher.read_given(config, module, mesh)
+        return teacher.read_given(config, module, data.train, mesh)
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    begin = start.begin("teacher", module, config, folder / "teacher")
+    begin = start.begin("teacher", module, config, folder / "teacher", data.train)
     phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=begin)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)

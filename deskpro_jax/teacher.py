@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
 from deskpro_jax import sharding
+from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import DeSKPro, teacher_model
 from deskpro_jax.selection import Steps, read_variables, trained_classes
+from deskpro_jax.start import reorder_classes
 from deskpro_jax.weights.families import Stream
 from deskpro_jax.weights.load import load
-from deskpro_jax.weights.source import open_source
+from deskpro_jax.weights.networks import RECORD, read_json
+from deskpro_jax.weights.source import open_source, refusal
 
 _ADVICE = "name a teacher trained on this training split, or start one from these weights with init.teacher"
 
@@ -34,16 +38,17 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def read_given(config: ml_collections.ConfigDict, module: DeSKPro, mesh: Mesh) -> tuple[Any, Steps]:
+def read_given(config: ml_collections.ConfigDict, module: DeSKPro, split: ReIDSplit, mesh: Mesh) -> tuple[Any, Steps]:
     """Reads the teacher that `teacher.checkpoint` names.
 
     Args:
         config: the whole configuration.
         module: the teacher's model.
+        split: the training split, whose identities the teacher has to know.
         mesh: devices to put it on.
 
     Returns:
-        Its variables and their step, 0 for a weights file.
+        Its variables and their step or steps, 0 for a weights file.
 
     Raises:
         MissingInputError: there is no such file or workdir.
@@ -52,13 +57,22 @@ def read_given(config: ml_collections.ConfigDict, module: DeSKPro, mesh: Mesh) -
     if config.init.teacher:
         logging.warning("init.teacher is not used: teacher.checkpoint gives a trained teacher")
     given = Path(config.teacher.checkpoint).expanduser()
-    if not given.is_file():
-        return read_variables(_folder(given), module, mesh, config.eval.report)
-    try:
-        variables = _read_file(given, module)
-    except InputError as error:
-        raise InputError(f"teacher.checkpoint is {given}: {str(error).removeprefix(f'{given}: ')}") from error
-    return sharding.put_replicated(mesh, variables), 0
+    steps: Steps = 0
+    if given.is_file():
+        try:
+            variables, class_order = _read_file(given, module)
+        except InputError as error:
+            raise refusal("teacher.checkpoint", given, error) from error
+    else:
+        folder = _folder(given)
+        variables, steps = read_variables(folder, module, mesh, config.eval.report)
+        origin = read_json(folder.parent.parent / RECORD)
+        if origin is None:  # trained here, and on the devices already
+            return variables, steps
+        variables, class_order = jax.device_get(variables), origin.get("class_order", "text")
+    for note in reorder_classes(variables["params"]["face_stream"], class_order, split):
+        logging.info("teacher %s: %s", given, note)
+    return sharding.put_replicated(mesh, variables), steps
 
 
 def read(config: ml_collections.ConfigDict, folder: Path, mesh: Mesh) -> tuple[DeSKPro, Any, Steps]:
@@ -80,7 +94,11 @@ def read(config: ml_collections.ConfigDict, folder: Path, mesh: Mesh) -> tuple[D
     if given.is_file():
         stream = next((s for s in open_source(given).found.streams if s.role in ("teacher", "")), None)
         module = teacher_model(config.model, (stream.identities if stream else None) or 1)
-        return module, *read_given(config, module, mesh)
+        try:
+            variables, _ = _read_file(given, module)
+        except InputError as error:
+            raise refusal("teacher.checkpoint", given, error) from error
+        return module, sharding.put_replicated(mesh, variables), 0
     place = _folder(given) if config.teacher.checkpoint else folder / "teacher" / "checkpoints"
     module = teacher_model(config.model, trained_classes(place) or 1)
     return module, *read_variables(place, module, mesh, config.eval.report)
@@ -96,8 +114,10 @@ def _folder(given: Path) -> Path:
     )
 
 
-def _read_file(path: Path, module: DeSKPro) -> dict[str, Any]:
-    found = open_source(path).found
+def _read_file(path: Path, module: DeSKPro) -> tuple[dict[str, Any], str]:
+    """Returns the teacher in a weights file, and how its classifiers count identities."""
+    source = open_source(path)
+    found = source.found
     if found.family == "osnet":
         raise InputError(f"it holds an OSNet, which knows nobody of this dataset: {_ADVICE}.")
     stream = next((s for s in found.streams if s.role in ("teacher", "")), None)
@@ -108,7 +128,7 @@ def _read_file(path: Path, module: DeSKPro) -> dict[str, Any]:
     for note in loaded.notes:
         logging.info("teacher %s: %s", path.name, note)
     variables = loaded.variables[stream.role]
-    return {collection: {"face_stream": tree} for collection, tree in variables.items()}
+    return {collection: {"face_stream": tree} for collection, tree in variables.items()}, source.class_order
 
 
 def _check_fits(stream: Stream, module: DeSKPro) -> None:

@@ -84,6 +84,11 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     return card_path
 
 
+def file_class_order(metadata: Mapping[str, str]) -> str:
+    """Returns how a file's classifiers count identities; a file without this package's note is a released one."""
+    return metadata.get("class_order", "text")
+
+
 def export_weights(folder: Path, target: Path, *, family: str | None = None, report: str = "last") -> dict[str, Steps]:
     """Writes the networks of a workdir as one safetensors file in the reference's names, and a model card beside it.
 
@@ -117,6 +122,7 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         "format": "pt",
         "family": family,
         "os_streams": os_streams,
+        "class_order": held.class_order,
         "written_by": f"deskpro_jax {deskpro_jax.__version__}",
     }
     write(target, tensors, metadata, model_card(target, streams, os_streams, held, versions()))

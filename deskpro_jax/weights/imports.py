@@ -20,7 +20,7 @@ from deskpro_jax import workdir
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.osnet import STREAM_CHOICES
-from deskpro_jax.weights.export import versions
+from deskpro_jax.weights.export import file_class_order, versions
 from deskpro_jax.weights.families import recognise
 from deskpro_jax.weights.load import Loaded, load
 from deskpro_jax.weights.networks import LEFT_OUT, PLACES, RECORD
@@ -74,7 +74,7 @@ def import_weights(
         _check_attention(loaded, attention)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
-    record = _record(source, held.format, found.family, loaded)
+    record = _record(source, held.format, found.family, loaded, file_class_order(held.metadata))
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         for phase, state in _states(loaded).items():
@@ -127,7 +127,7 @@ def _states(loaded: Loaded) -> dict[str, dict[str, Any]]:
     return states
 
 
-def _record(source: Path, form: str, family: str, loaded: Loaded) -> dict[str, Any]:
+def _record(source: Path, form: str, family: str, loaded: Loaded, class_order: str) -> dict[str, Any]:
     networks = {stream.role: asdict(stream) for stream in loaded.streams}
     body = next((s for s in loaded.streams if s.role == "body"), None)
     face = "student" if "student" in networks else "none"
@@ -147,6 +147,7 @@ def _record(source: Path, form: str, family: str, loaded: Loaded) -> dict[str, A
         "family": family,
         "streams": loaded.os_streams,
         "networks": networks,
+        "class_order": class_order,
         "notes": loaded.notes,
         "model": None if family == "osnet" else model,
         "versions": versions(),

@@ -54,6 +54,11 @@ class Networks(NamedTuple):
         """Whose names the networks have by default: those of the file they came from, or DeSKPro's."""
         return str((self.origin or {}).get("family") or "deskpro")
 
+    @property
+    def class_order(self) -> str:
+        """How the classifiers count identities: as the file they came from, or by number."""
+        return "number" if self.origin is None else str(self.origin.get("class_order", "text"))
+
     def step(self, role: str) -> int:
         """The training step of one network."""
         steps = self.steps[PLACES[role][0]]
@@ -106,13 +111,13 @@ def read_networks(folder: Path, report: str = "last") -> Networks:
         for role, (place, module) in PLACES.items():
             if place == phase and (not module or module in state["params"]):
                 variables[role] = {name: tree[module] if module else tree for name, tree in state.items()}
-        start = _read_json(folder / phase / START)
+        start = read_json(folder / phase / START)
         if start is not None:
             starts[phase] = start
     if not variables:
         raise MissingInputError(f"no checkpoints in {folder}: expected a workdir with student/ or teacher/.")
-    config, results = _read_json(folder / workdir.CONFIG_FILE), _read_json(folder / workdir.RESULTS_FILE)
-    return Networks(variables, steps, config, results, _read_json(folder / RECORD), starts)
+    config, results = read_json(folder / workdir.CONFIG_FILE), read_json(folder / workdir.RESULTS_FILE)
+    return Networks(variables, steps, config, results, read_json(folder / RECORD), starts)
 
 
 def read_phase(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
@@ -144,7 +149,8 @@ def read_phase(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
     return jax.tree.map(jax.device_get, restored[0]), restored[1]
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file, None where there is none."""
     if not path.exists():
         return None
     try:
