@@ -23,7 +23,7 @@ import standins
 import torch_files
 from PIL import Image
 
-from data_prep import prepare
+from data_prep import plan, prepare
 from data_prep.photos import UnreadableError, find_photos, read_photo
 from data_prep.records import Records
 from data_prep.restoration.align import align, lanczos
@@ -486,6 +486,6 @@ def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_stages_run_in_their_order_whatever_the_list_says() -> None:
-    assert prepare.plan_stages("restore, parse", {}) == ("parse", "restore")
+    assert plan.plan_stages("restore, parse", {}) == ("parse", "restore")
     with pytest.raises(InputError, match="--stages is empty"):
-        prepare.plan_stages(",", {})
+        plan.plan_stages(",", {})
