@@ -22,7 +22,7 @@ from deskpro_jax.loop import Phase, run_phase
 from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
-from deskpro_jax.protocols import Protocol
+from deskpro_jax.protocols import PROTOCOLS, Protocol, find_protocols
 
 REPORTS = ("last", "validation")
 
@@ -75,7 +75,9 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     if first:
         place = scoring.Place(folder / workdir.RESULTS_FILE, config.data.name)
         if mode != "train":
-            place = scoring.Place(*workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {})))
+            place = scoring.Place(
+                *workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {}))
+            )
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
@@ -131,6 +133,8 @@ def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
     if not 0.0 <= config.loss.alpha <= 1.0:
         raise InputError(f"loss.alpha is {config.loss.alpha}; expected a weight between 0 and 1.")
     scoring.reranking_of(config)
+    if config.data.name in PROTOCOLS:  # the dataset's own name is checked where it is opened
+        find_protocols(config.data.name, config.eval.protocols)
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:
