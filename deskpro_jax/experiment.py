@@ -73,11 +73,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     )
     others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0]) if config.eval.baselines else []
     if first:
-        place = scoring.Place(folder / workdir.RESULTS_FILE, config.data.name)
-        if mode != "train":
-            place = scoring.Place(
-                *workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {}))
-            )
+        place = scoring.find_place(config, folder, splits[0], own=mode == "train")
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
