@@ -22,7 +22,7 @@ from deskpro_jax.loop import Phase, run_phase
 from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
-from deskpro_jax.protocols import Protocol
+from deskpro_jax.protocols import PROTOCOLS, Protocol, find_protocols
 from deskpro_jax.selection import Steps, check_report, read_variables, trained_classes
 from deskpro_jax.teacher import needs_teacher
 
@@ -75,11 +75,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     )
     others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0]) if config.eval.baselines else []
     if first:
-        place = scoring.Place(folder / workdir.RESULTS_FILE, config.data.name)
-        if mode != "train":
-            place = scoring.Place(
-                *workdir.results_path(folder, config.data.name, splits[0].metadata.get("checksums", {}))
-            )
+        place = scoring.find_place(config, folder, splits[0], own=mode == "train")
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
@@ -139,6 +135,8 @@ def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
     if not 0.0 <= config.loss.alpha <= 1.0:
         raise InputError(f"loss.alpha is {config.loss.alpha}; expected a weight between 0 and 1.")
     scoring.reranking_of(config)
+    if config.data.name in PROTOCOLS:  # the dataset's own name is checked where it is opened
+        find_protocols(config.data.name, config.eval.protocols)
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:

@@ -47,6 +47,20 @@ class Place(NamedTuple):
     trained_on: str | None
 
 
+def find_place(config: ml_collections.ConfigDict, folder: Path, query: ReIDSplit, *, own: bool) -> Place:
+    """Returns where results belong.
+
+    Args:
+        config: the configuration.
+        folder: the workdir.
+        query: the query split that was scored.
+        own: whether the networks were trained just now, on this dataset; else the workdir tells.
+    """
+    if own:
+        return Place(folder / workdir.RESULTS_FILE, config.data.name)
+    return Place(*workdir.results_path(folder, config.data.name, query.metadata.get("checksums", {})))
+
+
 def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chosen:
     """Chooses the protocols to report; only labels are looked at, so that a run can fail before it trains.
 
