@@ -115,7 +115,11 @@ def read_program(
     """
     if images not in IMAGES:
         raise InputError(f"images are {images!r}; expected one of {', '.join(IMAGES)}.")
+    if network is not None and network not in CHOICES:
+        raise InputError(f"the network is {network!r}; expected one of {', '.join(CHOICES)}.")
     held = read_networks(folder, report)
+    if "osnet" in held.variables:
+        raise InputError(f"{folder} holds an OSNet, which gives no embedding by itself: start a training from it.")
     roles = _roles(folder, held, network)
     streams, variables = [], {}
     for role in roles:
@@ -139,15 +143,14 @@ def read_program(
 
 
 def _roles(folder: Path, held: Networks, network: str | None) -> tuple[str, ...]:
-    if network is None:
+    roles: tuple[str, ...]
+    if network is not None:
+        roles = CHOICES[network]
+    else:
         model = (held.config or {}).get("model") or (held.origin or {}).get("model") or {}
         face = {"student": ["student"], "teacher": ["teacher"]}.get(model.get("face", ""), [])
         roles = (*face, *(["body"] if model.get("body") else []))
         roles = roles or tuple(role for role in ("student", "body") if role in held.variables) or ("teacher",)
-    elif network in CHOICES:
-        roles = CHOICES[network]
-    else:
-        raise InputError(f"the network is {network!r}; expected one of {', '.join(CHOICES)}.")
     missing = [role for role in roles if role not in held.variables]
     if missing:
         raise InputError(
