@@ -335,6 +335,17 @@ def test_flags_decide_which_face_is_taken(tmp_path: Path) -> None:
     assert {tuple(row["box"]) for row in table(out).values()} == {(8, 2, 24, 20), (10, 40, 20, 50)}
 
 
+def test_canvases_stay_within_bounds(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    standins.draw_photo(1, (600, 1200)).save(tmp_path / "photos" / "large.png")
+    detector = standins.weights(tmp_path / "detector", "detector")
+    arguments = [f"--images={tmp_path / 'photos'}", f"--out={tmp_path / 'out'}", f"--detector={detector}"]
+    with mock.patch.object(standins.detect, "enlarge", wraps=standins.detect.enlarge) as enlarge:
+        assert standins.run([*arguments, "--enlarge=4"]) == 0
+    assert enlarge.call_args.args[1:] == (2048 / 1200, (2048, 1024))
+    assert table(tmp_path / "out")["large.png"]["detector_scale"] == pytest.approx(2048 / 1200)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

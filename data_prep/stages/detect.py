@@ -37,7 +37,7 @@ AUTO = "auto"
 MAX_ENLARGE = 8
 _STEP, _LARGE_STEP = 128, 512  # pixels: canvases come in these steps, so that few shapes are compiled for
 _LARGE = 1024  # pixels of a canvas's longer side beyond which they come in the larger steps ...
-_MAX_SIDE = 4096  # ... and beyond which a photo is enlarged less than asked for
+_MAX_SIDE = 2048  # ... and beyond which a photo is enlarged less than asked for
 _FULL_BATCH = 512 * 512  # pixels of a canvas up to which a batch has all its rows
 
 
