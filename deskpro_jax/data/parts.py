@@ -52,10 +52,11 @@ def join(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
       MissingInputError: If the folder is missing or is neither of the two.
       InputError: If none of its files belongs to a photo, or two belong to the same.
     """
-    if (parts_dir / SETTINGS).exists() or any((parts_dir / kind).is_dir() for kind in ("parts", "restored_face")):
-        return _join_preparation(photos, parts_dir)
-    if any((parts_dir / tree).is_dir() for tree in _PREPARED):
+    prepared = any((parts_dir / tree).is_dir() for tree in _PREPARED) and not (parts_dir / SETTINGS).exists()
+    if prepared:
         return _join_prepared_folders(photos, parts_dir, dataset)
+    if any((parts_dir / name).exists() for name in (SETTINGS, *_KINDS)):
+        return _join_preparation(photos, parts_dir)
     found = "is no folder"
     if parts_dir.is_dir():
         found = f"holds {', '.join(sorted(file.name for file in parts_dir.iterdir())[:8]) or 'nothing'}"
