@@ -61,15 +61,11 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
         config = transfer.as_trained(config, folder)
     _use_compilation_cache(config, folder)
     mesh = sharding.make_mesh(config)
-    if mode == "train":
-        data = load_data(config, folder)
-        splits = data.query, data.gallery
-        chosen = scoring.choose_protocols(config, splits)
-        networks, variables, steps = _train(config, folder, mesh, data)
-    else:
-        splits = _load_test(config, folder)
-        chosen = scoring.choose_protocols(config, splits)
-        networks, variables, steps = _trained(config, folder, mesh)
+    data = load_data(config, folder) if mode == "train" else None
+    splits = (data.query, data.gallery) if data else _load_test(config, folder)
+    chosen = scoring.choose_protocols(config, splits)
+    scoring.tell_left_out(chosen)
+    networks, variables, steps = _train(config, folder, mesh, data) if data else _trained(config, folder, mesh)
     results = scoring.score_networks(
         config, mesh, splits, networks, variables, chosen.protocols, reranking=scoring.reranking_of(config)
     )

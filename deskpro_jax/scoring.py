@@ -82,9 +82,13 @@ def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chose
             f"{what}:{listed}\nCorrect the labels of its query and gallery images, or name other protocols in "
             "eval.protocols."
         )
-    for reason in left_out.values():
-        logging.warning("left out: %s", reason)
     return Chosen(able, left_out)
+
+
+def tell_left_out(chosen: Chosen) -> None:
+    """Logs which protocols the labels do not allow, and why."""
+    for reason in chosen.left_out.values():
+        logging.warning("left out: %s", reason)
 
 
 def reranking_of(config: ml_collections.ConfigDict) -> Reranking | None:
@@ -221,7 +225,7 @@ def publish(
     if place.path.name != workdir.RESULTS_FILE:
         title += f", networks trained on {place.trained_on or 'another dataset'}"
     notes = {r.result.protocol.name: _explained(r.result) for r in results}
-    notes |= {name: f"left out, {reason}" for name, reason in left_out.items()}
+    notes |= {name: f"left out, {reason.removeprefix(f'protocol {name!r}: ')}" for name, reason in left_out.items()}
     console = rich.console.Console()
     table = results_table(rows, title)
     # A log file has no width, and a cut table is of no use on a terminal either.

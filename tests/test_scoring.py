@@ -169,7 +169,7 @@ def test_published_results_name_their_protocol_and_what_was_left_out(tmp_path: P
         assert "folder, checkpoint: last, networks trained on celeb" in output
         assert all(any(line.strip("│| ").startswith(name) for line in output.splitlines()) for name in names)
         assert "k1=3, k2=1, lambda=0.3" in output
-        assert "sc: left out, protocol 'sc': no query has a correct gallery image left" in output
+        assert "sc: left out, no query has a correct gallery image left" in output
 
 
 def test_the_table_shows_the_deviation_of_single_shot_alone(tmp_path: Path, capsys) -> None:

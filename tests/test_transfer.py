@@ -43,6 +43,7 @@ def record(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_another_dataset(
     reference: Path, other: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_run_is_evaluated_on_another_dataset(
     runs.assert_same_state(read, {name: saved[name] for name in read})
 
 
+@pytest.mark.slow
 def test_converted_weights_are_evaluated_whatever_their_classifier(
     reference: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

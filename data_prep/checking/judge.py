@@ -70,7 +70,7 @@ class Matches(NamedTuple):
 
     def __str__(self) -> str:
         if self.problem:
-            return f"{self.protocol}: {self.problem}"
+            return f"{self.protocol}: {self.problem.removeprefix(f'protocol {self.protocol!r}: ')}"
         why = "".join(f"; {count:,} x {reason}" for reason, count in self.reasons.items())
         return f"{self.protocol}: {self.counted:,} of {self.queries:,} queries have a correct gallery image{why}"
 
