@@ -21,7 +21,9 @@ def count_flops(jaxpr: Any) -> int:
         if name == "conv_general_dilated":
             kernel = equation.invars[1].aval.shape
             outputs = kernel[parameters["dimension_numbers"].rhs_spec[0]]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
+            products = math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
+            # A transposed convolution puts zeros between its inputs; products with them are not counted.
+            total += 2 * products // math.prod(parameters["lhs_dilation"] or (1,))
         elif name == "dot_general":
             (contracted, _), _ = parameters["dimension_numbers"]
             left = equation.invars[0].aval.shape
