@@ -44,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     a.erase_area = (0.02, 0.4)  # erased share of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
     a.erase_fill = (0.4914, 0.4822, 0.4465)  # RGB in [0, 1]
+    a.erase_normalised = False  # True fills images that are normalised already with these numbers (released code)
     # 0 draws flip, crop and erasing for each image by itself. n > 0: an epoch has n draws, and all images of its batch
     # i take draw i modulo n (released code: 4, one for each of its loading processes).
     a.shared_draws = 0

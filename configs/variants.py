@@ -47,6 +47,7 @@ DEBUG = {
 OFFICIAL = {
     "data.require_face": True,
     "data.require_mask": True,
+    "augment.erase_normalised": True,
     "augment.shared_draws": 4,
     "model.attention": "released",
     "model.streams": "aacd",

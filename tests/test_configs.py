@@ -24,8 +24,8 @@ def load(name: str, variant: str | None = None) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def test_the_variants_are_debug_and_the_rows_of_table_3() -> None:
-    assert list(variants.VARIANTS) == ["debug", *ROWS]
+def test_the_variants_are_debug_official_and_the_rows_of_table_3() -> None:
+    assert list(variants.VARIANTS) == ["debug", "official", *ROWS]
 
 
 @pytest.mark.parametrize("variant", [None, "", *variants.VARIANTS, "face_fkp,debug"])
@@ -35,6 +35,7 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
     assert config.is_locked
     assert config.data.name in NAMES
     assert set(workdir.flatten(config)) == set(workdir.flatten(base.get_config()))
+    config.teacher.checkpoint = "teacher.pth"  # official asks for one
     experiment._check(config)
     deskpro.student_model(config.model, 10)  # refuses values that no model can be built from
 
@@ -108,7 +109,7 @@ def test_a_file_states_its_command_its_score_and_its_length(name: str) -> None:
 def test_a_misspelt_variant_fails_with_near_matches(name: str) -> None:
     with pytest.raises(ValueError, match=r"'deskpro_tsar'.*did you mean deskpro_star or deskpro"):
         load(name, "deskpro_tsar")
-    with pytest.raises(ValueError, match="there are debug, baseline, csa"):
+    with pytest.raises(ValueError, match="there are debug, official, baseline, csa"):
         load(name, "zzz")
 
 

@@ -184,30 +184,27 @@ def test_folding_changes_convolutions_and_shifts_alone() -> None:
     np.testing.assert_allclose(folded["bn"]["bias"], unit["bn"]["bias"] - stats["mean"] * factor, atol=1e-6)
 
 
-def test_a_stablehlo_file_computes_what_the_network_does(workdir: Path, tmp_path: Path, capsys: Any) -> None:
-    target = tmp_path / "body.stablehlo"
-    assert main([str(workdir), "--to", str(target), "--network", "body", "--images", "float", "--no-flip"]) == 0
-    assert "inputs: body float32[batch, 64, 32, 3]" in capsys.readouterr().out
-    loaded = export.deserialize(bytearray(target.read_bytes()))
-    assert loaded.platforms == ("cpu", "cuda", "tpu")
-    held = read(workdir, {"network": "body", "images": "float", "flip": False})
-    with runs.quick_compilation():
-        found = jax.jit(loaded.call)(arguments(held)["body"][:1])
-    np.testing.assert_allclose(found, expected(("body",), False)[:1], atol=1e-5)
-    about = json.loads((tmp_path / "body.stablehlo.json").read_text())
-    assert about["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
-    assert (about["file"], about["format"], about["bytes"]) == ("body.stablehlo", "stablehlo", target.stat().st_size)
-    assert about["inputs"][0]["shape"] == ["batch", 64, 32, 3]
-    assert about["outputs"][0]["shape"] == ["batch", 7 * DIMENSION]
-    assert about["platforms"] == ["cpu", "cuda", "tpu"]
-    assert about["mean"] == [0.485, 0.456, 0.406]
-    assert (about["networks"][0]["role"], about["networks"][0]["step"]) == ("body", 7)
-    assert (about["dataset"], about["versions"]["jax"]) == ("celeb", jax.__version__)
-
-
-def test_the_example_of_the_docs_embeds_a_batch_with_jax_alone(workdir: Path, tmp_path: Path) -> None:
+def test_a_stablehlo_file_embeds_with_jax_alone(workdir: Path, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "face.stablehlo"
     assert main([str(workdir), "--to", str(target), "--network", "face"]) == 0
+    assert "inputs: face uint8[batch, 32, 32, 3], has_face bool[batch]" in capsys.readouterr().out
+    loaded = export.deserialize(bytearray(target.read_bytes()))
+    assert loaded.platforms == ("cpu", "cuda", "tpu")
+    assert [str(aval) for aval in loaded.in_avals] == ["uint8[batch,32,32,3]", "bool[batch]"]
+    about = json.loads((tmp_path / "face.stablehlo.json").read_text())
+    assert about["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    assert (about["file"], about["format"], about["bytes"]) == ("face.stablehlo", "stablehlo", target.stat().st_size)
+    assert [(e["name"], e["shape"]) for e in about["inputs"]] == [
+        ("face", ["batch", 32, 32, 3]),
+        ("has_face", ["batch"]),
+    ]
+    assert about["outputs"][0]["shape"] == ["batch", 7 * DIMENSION]
+    assert (about["platforms"], about["flip"]) == (["cpu", "cuda", "tpu"], True)
+    assert (about["mean"], about["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert (about["networks"][0]["role"], about["networks"][0]["step"]) == ("student", 7)
+    assert (about["dataset"], about["versions"]["jax"]) == ("celeb", jax.__version__)
+
+    # The example of the docs, in a process that knows nothing of this package.
     for name, value in arguments(read(workdir, {"network": "face"})).items():
         np.save(tmp_path / f"{name}.npy", value)
     script = str(runs.ROOT / "docs" / "serve_stablehlo.py")

@@ -52,7 +52,8 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
     shared = config.shared_draws > 0
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.zeros(size, int) if shared else jnp.arange(size))
     flips = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 0)) < config.flip)(keys)
-    fill = (np.asarray(config.erase_fill, np.float32) - MEAN) / STD
+    fill = np.asarray(config.erase_fill, np.float32)
+    fill = fill if config.erase_normalised else (fill - MEAN) / STD
     result = dict(batch)
     for name in names:
         images = _mirror(batch[name], flips)
