@@ -62,6 +62,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     _check(config)
     first = jax.process_index() == 0
     if mode == "train":
+        teacher.check(config)
         workdir.settle_config(folder, config, write=first)
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
@@ -76,7 +77,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     with SignalGuard() as guard:
         steps: dict[str, Steps] = {}
         teacher_variables = None
-        if needs_teacher(config):
+        if config.model.face == "teacher" or (mode == "train" and needs_teacher(config)):
             teacher_variables, steps["teacher"] = _teacher(config, folder, mode, mesh, data, guard)
         networks = _networks(config, data.classes)
         variables = []
@@ -98,7 +99,6 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
 
 def _check(config: ml_collections.ConfigDict) -> None:
     check_report(config.eval.report)
-    teacher.check(config)
     if config.eval.report == "validation" and config.data.validation_identities < 1:
         raise InputError(
             "eval.report is 'validation', but data.validation_identities is "
