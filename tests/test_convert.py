@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import safetensors.numpy
 from golden_rule import images, state_dict
 from small_networks import drawn, small, spec
@@ -206,6 +207,19 @@ def test_a_converted_folder_is_read_as_a_workdir_and_goes_back_exactly(tmp_path,
         np.testing.assert_array_equal(written.tensors[name], value, err_msg=name)
 
 
+def test_a_released_network_without_its_teacher_is_evaluated(tiny_data, tmp_path):
+    stream = spec("student", identities=runs.CLASSES, dimension=32)
+    lone = export.to_tensors("deskpro", stream, "aacd", drawn(stream, "aacd"), 1, {})
+    path = save(tmp_path / "face.pth", torch_zip({"state_dict": lone}))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    model = {f"model__{name}": value for name, value in record["model"].items()}
+    results = runs.run(runs.config(tiny_data, **model), tmp_path / "out", "evaluate")
+    assert {result.stream for result in results} == {"face"}
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["checkpoint"] == {"report": "last", "student": 0}
+
+
 def test_lightmbn_and_osnet_go_back_exactly(tmp_path):
     stream = spec("body", family="lmbn")
     lone = export.to_tensors("lmbn", stream, "abcd", load.initial_variables(stream, "abcd", 1), 9, {})
@@ -220,20 +234,20 @@ def test_lightmbn_and_osnet_go_back_exactly(tmp_path):
 
 
 def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path, capsys):
-    runs = tmp_path / "runs"
+    run = tmp_path / "run"
     state: dict[str, Any] = {"params": {}, "batch_stats": {}, "opt_state": {"mu": jnp.ones(2)}}
     for role, module in (("student", "face_stream"), ("body", "body_stream")):
         variables = load.initial_variables(spec(role, "paper" if role == "body" else "none"), "aacd", 0)
         for collection, tree in variables.items():
             state[collection][module] = jax.tree.map(jnp.asarray, tree)
-    with CheckpointStore(runs / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
+    with CheckpointStore(run / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
         store.save(40, state, data={}, wait=True)
     config = base.get_config()
-    (runs / "config.json").write_text(config.to_json_best_effort())
+    (run / "config.json").write_text(config.to_json_best_effort())
     result = {"stream": "both", "protocol": "cc", "mAP": 0.5312, "R-1": 0.75, "R-5": 0.9, "R-10": 1.0, "counted": 12}
-    (runs / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
+    (run / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
     target = tmp_path / "model.safetensors"
-    assert main([str(runs), "--to", str(target)]) == 0
+    assert main([str(run), "--to", str(target)]) == 0
     assert "student of step 40" in capsys.readouterr().out
     found = read_file(target)
     assert found.metadata["os_streams"] == "aacd"
@@ -247,7 +261,7 @@ def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path,
     card = target.with_suffix(".md").read_text()
     for text in ("`synthetic_small`", "| cc | both | 53.1 | 75.0 | 90.0 | 100.0 | 12 |", "`aacd`", "jax 0.", "base_lr"):
         assert text in card, text
-    assert_refused([str(runs)], target, capsys, "already")
+    assert_refused([str(run)], target, capsys, "already")
 
 
 def test_the_names_written_are_the_published_ones():

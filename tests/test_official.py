@@ -56,13 +56,14 @@ def test_a_preset_differs_from_the_papers_configuration_by_the_released_choices_
 def test_a_preset_needs_the_released_teacher_and_composes(name: str) -> None:
     config = load(name)
     with pytest.raises(InputError, match=r"teacher\.checkpoint is empty and teacher\.train is False"):
-        experiment._check(config)
+        experiment.run(config, Path("never made"))
+    assert not Path("never made").exists()
     config.teacher.checkpoint = "celeb_teacher.pth"
-    experiment._check(config)
+    teacher.check(config)
     short = load(name, "official,debug")
     assert (short.model.streams, short.model.backbone, short.train.epochs) == ("aacd", "x0_25", 2)
     lone = load(name, "official,csa_att")
-    experiment._check(lone)  # a body stream has no teacher
+    teacher.check(lone)  # a body stream has no teacher
     assert lone.model.attention == "released"
 
 
