@@ -15,10 +15,15 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    d.name = "synthetic_small"  # builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc
+    # Builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, folder.
+    d.name = "synthetic_small"
     # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
     d.data_dir = ""
-    d.raw_dir = ""  # folder with imgs/ lr_face/ hr_face/ mask/ to build from when the dataset is not there yet
+    # What to build from when the dataset is not there yet: the folder as its authors distribute it, or prepared folders
+    # (imgs/ lr_face/ hr_face/ mask/); for "folder" the CSV or its folder.
+    d.raw_dir = ""
+    d.parts_dir = ""  # masks and faces to join: what the data preparation wrote, or lr_face/ hr_face/ mask/
+    d.allow_different_size = False  # True builds splits that differ in size from those published
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
     d.body_size = (384, 128)  # height, width in pixels
@@ -39,6 +44,10 @@ def get_config() -> ml_collections.ConfigDict:
     a.erase_area = (0.02, 0.4)  # erased share of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
     a.erase_fill = (0.4914, 0.4822, 0.4465)  # RGB in [0, 1]
+    a.erase_normalised = False  # True fills images that are normalised already with these numbers (released code)
+    # 0 draws flip, crop and erasing for each image by itself. n > 0: an epoch has n draws, and all images of its batch
+    # i take draw i modulo n (released code: 4, one for each of its loading processes).
+    a.shared_draws = 0
 
     c.model = m = ml_collections.ConfigDict()
     m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0
@@ -49,6 +58,15 @@ def get_config() -> ml_collections.ConfigDict:
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # share of rows that the top-drop block zeroes in training
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
+
+    # Published weights to start from, in place of drawn values: a PyTorch or safetensors file of OSNet, LightMBN or
+    # DeSKPro, or a workdir (trained, or converted from such a file). They are read when a phase begins, not when it
+    # goes on. An OSNet fills the trunk and all three branches; what a file lacks stays as drawn, and is logged.
+    c.init = i = ml_collections.ConfigDict()
+    i.body = ""  # the body stream ("" = drawn values)
+    i.face = ""  # the face student
+    i.teacher = ""  # the teacher that is trained here; one trained elsewhere goes into teacher.checkpoint
+    i.dont_load = ()  # regular expressions for whole names in these files that keep their drawn values
 
     c.loss = l = ml_collections.ConfigDict()
     l.attention_weight = 7.0  # lambda of Eq. 7; 0 turns L_att off
@@ -62,12 +80,18 @@ def get_config() -> ml_collections.ConfigDict:
     l.label_smoothing = 0.0  # 0.1 in the released code
 
     c.teacher = t = ml_collections.ConfigDict()
-    t.checkpoint = ""  # a trained teacher (a workdir or its teacher/ folder); "" trains one first when it is needed
+    # A trained teacher: a workdir or its teacher/ folder, or a released weights file (.pth, .safetensors) of as many
+    # identities as the training split has; "" trains one first when it is needed.
+    t.checkpoint = ""
+    t.train = True  # False never trains one (released code): teacher.checkpoint has to name it
     t.statistics = "running"  # of the frozen teacher: "running", or "batch" (released code, top-drop on as well)
     t.epochs = 140  # of the teacher phase
 
     c.train = r = ml_collections.ConfigDict()
     r.epochs = 140  # of the student phase
+    # Epochs until the cosine's end; 0 = train.epochs. Epochs past it go on with the rate that the released code has
+    # there: one more value of the cosine, falling to the final rate in 500 epochs.
+    r.schedule_epochs = 0
     r.base_lr = 0.0006  # times sqrt(batch / 20)
     r.warmup_epochs = 10  # with a rate that rises evenly to the base rate; both phases
     r.final_fraction = 0.001  # cosine ends at this share of the base rate
@@ -78,9 +102,20 @@ def get_config() -> ml_collections.ConfigDict:
     e.every = 20  # epochs between evaluations; 0 = at the end alone
     e.batch = 64  # images embedded at a time, over all devices
     e.flip = True  # add the features of the mirrored image
-    e.protocols = ()  # () = every protocol of the dataset
+    # Similarity to an image without a face: "body" compares body streams alone (paper), "zeros" takes zeros for the
+    # face's features (released code), so that such a pair reaches half the similarity at most.
+    e.missing_face = "body"
+    e.protocols = ()  # names of the protocols to report, docs/evaluation.md; () = every one of the dataset
+    e.rerank = False  # adds results re-ranked by k-reciprocal neighbours, under names of their own; at the end alone
+    e.rerank_k1 = 20  # neighbours that must be mutual
+    e.rerank_k2 = 6  # neighbours whose encodings are averaged
+    e.rerank_lambda = 0.3  # share of the original distance
+    e.rerank_memory = 2048  # MiB that re-ranking may take beside the embeddings
     e.baselines = False  # adds raw pixels and the untrained network to the results table
-    e.report = "last"  # checkpoint the results come from: "last", or "validation" (best mAP on held-out identities)
+    # Checkpoint the results come from: "last", "validation" (best mAP on held-out identities), or "stitched" (each
+    # stream from the checkpoint with its own best mAP, as the released code does: on the test split unless
+    # data.validation_identities holds identities out).
+    e.report = "last"
 
     c.checkpoint = k = ml_collections.ConfigDict()
     k.every = 1  # epochs between checkpoints

@@ -2,10 +2,18 @@
 
     python -m deskpro_jax.main --config configs/prcc.py --workdir runs/prcc --config.data.raw_dir=DIR
 
-`DIR` holds the prepared folders `imgs/ lr_face/ hr_face/ mask/`; it is read once, to build the
-dataset. The paper reports mAP 66.3, R-1 74.0 across clothes and mAP 96.6, R-1 99.6 in the same
+`DIR` holds the prepared folders `imgs/ lr_face/ hr_face/ mask/`, or the photos as their authors
+distribute them with `--config.data.parts_dir` for masks and faces (`docs/datasets.md`); it is read
+once, to build the dataset. The paper reports mAP 66.3, R-1 74.0 across clothes and mAP 96.6, R-1 99.6 in the same
 clothes (Table 2). These are the paper's figures: this package has not been run on the dataset. It
 is 140 epochs of 596 steps for the teacher and as many for the student.
+
+`:official` is what the released code does, row by row of docs/paper_and_code.md. It trains no teacher but loads the
+released one, and starts from OSNet's ImageNet weights:
+
+    python -m deskpro_jax.main --config configs/prcc.py:official --workdir runs/prcc_official \\
+        --config.data.raw_dir=DIR --config.teacher.checkpoint=prcc_teacher.pth \\
+        --config.init.body=osnet_x1_0_imagenet.pth --config.init.face=osnet_x1_0_imagenet.pth
 """
 
 from __future__ import annotations

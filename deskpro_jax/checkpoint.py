@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -39,14 +39,19 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, directory: str | Path, *, best_metric: str | None, asynchronous: bool = True, read_only: bool = False
+        self,
+        directory: str | Path,
+        *,
+        best_metric: str | Sequence[str] | None,
+        asynchronous: bool = True,
+        read_only: bool = False,
     ):
         """Opens a folder of checkpoints and removes what a killed save left in it.
 
         Args:
           directory: the folder; made when it is not there.
-          best_metric: name in the `metrics` given to `save` whose largest value makes the best checkpoint; None
-            keeps the newest two alone.
+          best_metric: name in the `metrics` given to `save` whose largest value makes the best checkpoint; of several
+            names the best of each is kept, and the first is the one meant by default; None keeps the newest two alone.
           asynchronous: whether `save` returns once the arrays are copied, and writes in the background.
           read_only: True neither makes, removes, renames nor writes anything.
 
@@ -54,10 +59,11 @@ class CheckpointStore:
           MissingInputError: `read_only` and the folder is not there.
         """
         self._directory = Path(directory).absolute()
-        self._best_metric, self._read_only = best_metric, read_only
+        metrics = (best_metric,) if isinstance(best_metric, str) else tuple(best_metric or ())
+        self._best_metric, self._read_only = next(iter(metrics), None), read_only
         if read_only and not self._directory.is_dir():
             raise MissingInputError(f"no checkpoint folder at {self._directory}: train first, or correct the path")
-        self._ranking = NewestAndBest(self._directory, best_metric)
+        self._ranking = NewestAndBest(self._directory, metrics)
         self._sealer: threading.Thread | None = None
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -153,12 +159,13 @@ class CheckpointStore:
         """
         return self._restore(template, step, subtree=False)
 
-    def restore_subtree(self, template: PyTree, step: Step = "latest") -> Restored | None:
+    def restore_subtree(self, template: PyTree, step: Step = "latest", *, metric: str | None = None) -> Restored | None:
         """Restores a part of a state, for instance parameters and statistics without the optimiser's.
 
-        Args, Returns and Raises are those of `restore`; the template is the saved tree with only the wanted branches.
+        Args, Returns and Raises are those of `restore`; the template is the saved tree with only the wanted branches,
+        and `metric` is what "best" goes by, in place of the first `best_metric`.
         """
-        return self._restore(template, step, subtree=True)
+        return self._restore(template, step, subtree=True, metric=metric)
 
     def steps(self) -> tuple[int, ...]:
         """Returns the steps in the folder, ascending, a save in progress included and unchecked for damage."""
@@ -168,9 +175,9 @@ class CheckpointStore:
         """Returns the newest step of `steps`, or None."""
         return max(self.steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """Returns the step with the largest finite `best_metric` (the newer of equals), or None when there is none."""
-        return next(iter(self._ranking.ranked(self.steps())), None)
+    def best_step(self, metric: str | None = None) -> int | None:
+        """Returns the step with the largest finite metric (the newer of equals; the first `best_metric` by default)."""
+        return next(iter(self._ranking.ranked(self.steps(), metric or self._best_metric)), None)
 
     def wait(self) -> None:
         """Waits until the last save and its checksums are on disk; raises RunError when it could not be written."""
@@ -208,15 +215,15 @@ class CheckpointStore:
                 " check free space and permissions; older steps remain"
             ) from error
 
-    def _candidates(self, step: Step) -> list[int]:
+    def _candidates(self, step: Step, metric: str | None) -> list[int]:
         steps = sorted(self.steps(), reverse=True)
         if isinstance(step, str):
             if step not in ("latest", "best"):
                 raise InputError(f"no checkpoint is called {step!r}: ask for a step, 'latest' or 'best'")
-            found = steps if step == "latest" else self._ranking.ranked(steps)
+            found = steps if step == "latest" else self._ranking.ranked(steps, metric)
             if steps and not found:
                 raise InputError(
-                    f"no checkpoint in {self._directory} has the metric {self._best_metric!r} (steps {steps}):"
+                    f"no checkpoint in {self._directory} has the metric {metric!r} (steps {steps}):"
                     " ask for the latest, or evaluate during training"
                 )
             return found
@@ -224,12 +231,12 @@ class CheckpointStore:
             raise MissingInputError(f"no checkpoint of step {step} in {self._directory}: it holds {steps or 'none'}")
         return [int(step)]
 
-    def _restore(self, template: PyTree, step: Step, subtree: bool) -> Restored | None:
+    def _restore(self, template: PyTree, step: Step, subtree: bool, metric: str | None = None) -> Restored | None:
         self.wait()
         if self._read_only:
             self._manager.reload()  # a training run may have saved and removed steps meanwhile
         damages: dict[int, str] = {}
-        for candidate in self._candidates(step):
+        for candidate in self._candidates(step, metric or self._best_metric):
             folder = self._directory / str(candidate)
             sealed = integrity.has_checksums(folder)
             damage = from_first(partial(integrity.find_damage, folder))

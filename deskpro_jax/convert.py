@@ -1,194 +1,146 @@
-"""Command line: published weights into a workdir, a workdir's networks into safetensors.
+"""Command line: published weights into a workdir; a workdir's networks into safetensors, StableHLO or ONNX.
 
 python -m deskpro_jax.convert osnet_x1_0_imagenet.pth --to weights/osnet
 python -m deskpro_jax.convert runs/celeb --to celeb.safetensors
+python -m deskpro_jax.convert runs/celeb --to celeb.stablehlo
+python -m deskpro_jax.convert runs/celeb --to celeb.onnx
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import hashlib
-import json
 import logging as std_logging
-import os
-import shutil
+import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import safetensors.numpy
-
-from deskpro_jax import workdir
-from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import STREAM_CHOICES
-from deskpro_jax.weights.export import LEFT_OUT, PLACES, PREPROCESSING, RECORD, export_weights, versions
+from deskpro_jax.selection import REPORTS, Steps
+from deskpro_jax.serving.artifact import FORMATS, export_program
+from deskpro_jax.serving.program import CHOICES, IMAGES
+from deskpro_jax.weights.export import export_weights
 from deskpro_jax.weights.families import FAMILIES, ROLES
-from deskpro_jax.weights.load import Loaded
-from deskpro_jax.weights.networks import Opened, open_networks
+from deskpro_jax.weights.imports import import_weights
+
+SAFETENSORS = ".safetensors"
+# Options by what they are for; each is None when it is not given.
+_IMPORT = {"--as": "role", "--streams": "streams", "--attention": "attention", "--identities": "identities",
+           "--dont-load": "dont_load"}  # fmt: skip
+_PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--body-size": "body_size",
+            "--face-size": "face_size"}  # fmt: skip
 
 
-def import_weights(
-    source: Path,
-    folder: Path,
-    *,
-    family: str | None = None,
-    role: str | None = None,
-    os_streams: str | None = None,
-    attention: str | None = None,
-    identities: int | None = None,
-    dont_load: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Writes the networks of a weights file as checkpoints of a workdir, step 0.
-
-    Args:
-        source: a PyTorch or safetensors file of a known family.
-        folder: new or empty; gets `student/` (face student, body), `teacher/` or `osnet/` with their `checkpoints/`,
-            `conversion.json`, and `left_out.safetensors` with the tensors that no variable holds. On failure nothing.
-        family: what the file must be; None takes what its names say.
-        role: what a network is whose names do not say so: "body" (also the default for LightMBN), "student", "teacher".
-        os_streams: OSBlock streams; None for those the file was trained with.
-        attention: form of CSA that the body network must have.
-        identities: of new classifiers; None keeps the file's.
-        dont_load: regular expressions for names of tensors to leave out.
-
-    Returns:
-        The content of `conversion.json`.
-
-    Raises:
-        InputError: the file is unusable, of another family, does not fit, or `folder` holds something.
-        MissingInputError: there is no such file.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: give a new folder.")
-    found = open_networks(
-        source, family=family, role=role, os_streams=os_streams, identities=identities, dont_load=dont_load
-    )
-    loaded = found.loaded
-    _check_attention(source, loaded, attention)
-    record = _record(source, found)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
-        for phase, state in _states(loaded).items():
-            with CheckpointStore(partial / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
-                store.save(0, jax.tree.map(jnp.asarray, state), data={"source": source.name}, wait=True)
-        if loaded.left_out:
-            (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(loaded.left_out)))
-        workdir.write_json(partial / RECORD, record)
-        if folder.exists():
-            folder.rmdir()
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return record
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH in pixels, as 384x128")
+    return int(match[1]), int(match[2])
 
 
-def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
-
-
-def _check_attention(source: Path, loaded: Loaded, wanted: str | None) -> None:
-    for stream in loaded.streams:
-        if wanted is not None and stream.role == "body" and stream.attention != wanted:
-            raise InputError(
-                f"{source}: the body network's CSA is of the form {stream.attention!r}, not {wanted!r}: correct"
-                " --attention."
-            )
-
-
-def _states(loaded: Loaded) -> dict[str, dict[str, Any]]:
-    states: dict[str, dict[str, Any]] = {}
-    for role, variables in loaded.variables.items():
-        phase, module = PLACES[role]
-        state = states.setdefault(phase, {"params": {}, "batch_stats": {}})
-        for collection, tree in variables.items():
-            state[collection].update({module: tree} if module else tree)
-    return states
-
-
-def _record(source: Path, found: Opened) -> dict[str, Any]:
-    family, loaded = found.family, found.loaded
-    networks = {stream.role: asdict(stream) for stream in loaded.streams}
-    body = next((s for s in loaded.streams if s.role == "body"), None)
-    face = "student" if "student" in networks else "none"
-    model = {
-        "backbone": loaded.streams[0].backbone,
-        "streams": loaded.os_streams,
-        "attention": body.attention if body else "none",
-        "feature_dim": loaded.streams[0].feature_dim,
-        "body": body is not None,
-        "face": "teacher" if set(networks) == {"teacher"} else face,
-    }
-    return {
-        "source": source.name,
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "bytes": source.stat().st_size,
-        "format": found.format,
-        "family": family,
-        "streams": loaded.os_streams,
-        "networks": networks,
-        "notes": loaded.notes,
-        "model": None if family == "osnet" else model,
-        PREPROCESSING: json.loads(found.metadata.get(PREPROCESSING, "null")),
-        "versions": versions(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Converts published weights into a workdir, or a workdir's networks into safetensors; returns the exit code."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deskpro_jax.convert", description=main.__doc__)
     parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
-    parser.add_argument("--to", type=Path, required=True, help="new folder; FILE.safetensors from a workdir")
+    endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
+    parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
     parser.add_argument("--family", choices=FAMILIES, help="what the file must be, or whose names to write")
-    parser.add_argument("--as", dest="role", choices=ROLES, help="which network it is, where the names do not say")
-    parser.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, where the file does not show them")
-    parser.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
-    parser.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
-    parser.add_argument(
-        "--dont-load", action="append", default=[], metavar="REGEX", help="names of tensors to leave out"
+    parser.add_argument("--report", choices=REPORTS, help="which checkpoint of a workdir leaves it (default: last)")
+    files = parser.add_argument_group("from a weights file to a workdir")
+    files.add_argument("--as", dest="role", choices=ROLES, help="which network it is, where the names do not say")
+    files.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, where the file does not show them")
+    files.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
+    files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
+    files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")
+    programs = parser.add_argument_group("from a workdir to StableHLO or ONNX")
+    programs.add_argument(
+        "--network", choices=CHOICES, help="what to embed with (default: what the configuration says)"
     )
-    parser.add_argument("--report", choices=("last", "validation"), default="last", help="which checkpoint to export")
-    options = parser.parse_args(arguments)
-    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
-    try:
-        if options.identities is not None and options.identities < 1:
-            raise InputError(f"--identities is {options.identities}; expected at least 1.")
-        if options.source.is_dir():
-            if options.to.suffix != ".safetensors":
-                raise InputError(f"{options.source} is a workdir; --to takes FILE.safetensors then, not {options.to}.")
-            steps = export_weights(options.source, options.to, family=options.family, report=options.report)
-            print(f"{options.to}: {', '.join(f'{phase} of step {step}' for phase, step in steps.items())}")
-            return 0
-        if options.to.suffix == ".safetensors":
-            raise InputError(f"{options.source} is a file; --to takes a new folder then. Convert that to {options.to}.")
-        record = import_weights(
-            options.source,
-            options.to,
-            family=options.family,
-            role=options.role,
-            os_streams=options.streams,
-            attention=options.attention,
-            identities=options.identities,
-            dont_load=options.dont_load,
-        )
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or floats that are normalised")
+    programs.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="add the mirrored image's features (default: eval.flip)"
+    )
+    programs.add_argument("--body-size", type=_size, metavar="HxW", help="of images (default: the configuration's)")
+    programs.add_argument("--face-size", type=_size, metavar="HxW", help="of faces (default: the configuration's)")
+    return parser
+
+
+def _refuse(options: argparse.Namespace, others: dict[str, str], what: str) -> None:
+    given = [flag for flag, name in others.items() if getattr(options, name) is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} cannot be used for {what}: leave it out.")
+
+
+def _import(options: argparse.Namespace) -> None:
+    if options.to.suffix in (SAFETENSORS, *FORMATS):
+        raise InputError(f"{options.source} is a file; --to takes a new folder then. Convert that to {options.to}.")
+    _refuse(options, _PROGRAM | {"--report": "report"}, "a weights file")
+    if options.identities is not None and options.identities < 1:
+        raise InputError(f"--identities is {options.identities}; expected at least 1.")
+    record = import_weights(
+        options.source,
+        options.to,
+        family=options.family,
+        role=options.role,
+        os_streams=options.streams,
+        attention=options.attention,
+        identities=options.identities,
+        dont_load=options.dont_load or (),
+    )
     for note in record["notes"]:
         print(f"note: {note}")
     print(f"{options.to}: {record['family']}, {', '.join(record['networks'])}, streams {record['streams']}")
     if record["model"]:
         print(" ".join(f"--config.model.{name}={value}" for name, value in record["model"].items()))
+
+
+def _export(options: argparse.Namespace) -> None:
+    _refuse(options, _IMPORT, "a workdir")
+    report = options.report or "last"
+    if options.to.suffix == SAFETENSORS:
+        _refuse(options, _PROGRAM, f"{SAFETENSORS} files")
+        steps = export_weights(options.source, options.to, family=options.family, report=report)
+        print(f"{options.to}: {', '.join(f'{phase} of {_told(step)}' for phase, step in steps.items())}")
+        return
+    if options.to.suffix not in FORMATS:
+        endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
+        raise InputError(f"{options.source} is a workdir; --to takes {endings} then, not {options.to}.")
+    _refuse(options, {"--family": "family"}, f"{options.to.suffix} files")
+    choices = {name: getattr(options, name) for name in _PROGRAM.values() if name != "images"}
+    described = export_program(options.source, options.to, **choices, images=options.images or IMAGES[0], report=report)
+    for network in described["networks"]:
+        print(f"{network['role']}: OSNet {network['backbone']}, step {network['step']}")
+    for kind in ("inputs", "outputs"):
+        shown = [f"{e['name']} {e['dtype']}[{', '.join(map(str, e['shape']))}]" for e in described[kind]]
+        print(f"{kind}: {', '.join(shown)}")
+    if "difference_from_flax" in described:
+        print(f"differs from flax by at most {described['difference_from_flax']:.1e}")
+    print(f"{options.to}: {described['bytes']} bytes, described in {options.to.name}.json")
+
+
+def _told(step: Steps) -> str:
+    if isinstance(step, int):
+        return f"step {step}"
+    return " and ".join(f"step {number} ({stream})" for stream, number in step.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts published weights into a workdir, or a workdir's networks into a file; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.source.is_dir():
+            _export(options)
+        else:
+            _import(options)
+    except (InputError, MissingInputError, RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
     return 0
 
 
 if __name__ == "__main__":
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through `finally`: nothing half-written stays
     sys.exit(main())

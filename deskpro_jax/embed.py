@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from deskpro_jax.data.listing import Listed, Listing, list_photos
+from deskpro_jax.data.photo_list import Listed, Listing, list_photos
 from deskpro_jax.embed_work import Unreadable, Work
 from deskpro_jax.embedding_files import FORMATS, STORED, Part
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deskpro_jax.data.listing import LABELS, Listed
+from deskpro_jax.data.photo_list import LABELS, Listed
 from deskpro_jax.embedding_files import INDEX, Part, join_parts, label_types, names_of_part, write_part
 from deskpro_jax.embedding_set import read_settings
 from deskpro_jax.errors import InputError, RunError

@@ -99,7 +99,7 @@ class Embedder:
             face_size: height and width of faces; the paper's 224 x 224 where a file does not say.
             find_faces: looks for the faces of photos that none is given for.
             threads: that decode; None for the number of processors, 16 at most.
-            report: checkpoint of a workdir, "last" or "validation".
+            report: checkpoint of a workdir, one of `deskpro_jax.selection.REPORTS`.
             role: which network a file holds, where its names do not say so: "body", "student" or "teacher".
             os_streams: OSBlock streams, where a file does not show them: "abcd" or "aacd".
 

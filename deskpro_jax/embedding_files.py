@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deskpro_jax.data.listing import LABELS, Listed
+from deskpro_jax.data.photo_list import LABELS, Listed
 from deskpro_jax.parquet import open_parquet, require_pyarrow
 from deskpro_jax.workdir import write_json
 

@@ -17,14 +17,20 @@ from jaxtyping import Array, Float
 from deskpro_jax import embedding, protocols, sharding
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.errors import InputError
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.rerank import Reranking
 from deskpro_jax.retrieval import Scores, score_from_distances
 from deskpro_jax.tables import ResultRow
 
 BOTH = "both"
+MISSING_FACE = ("body", "zeros")
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
+VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
+    "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
+)
 
 
 class Network(NamedTuple):
@@ -49,7 +55,21 @@ class Result(NamedTuple):
         """Returns the line of the results table."""
         scores, figures = self.result.scores[0], self.result.figures
         dropped = sum(scores.dropped.values())
-        return ResultRow(self.result.protocol.name, self.stream, figures["mAP"], figures, scores.counted, dropped)
+        return ResultRow(
+            self.result.protocol.name,
+            self.stream,
+            figures["mAP"],
+            figures,
+            scores.counted,
+            dropped,
+            self.result.deviations,
+        )
+
+    def scalars(self) -> dict[str, float]:
+        """Returns the figures by `protocol/stream/figure`, and their deviations over draws as `.../figure_std`."""
+        start = f"{self.result.protocol.name}/{self.stream}"
+        found = {f"{start}/{name}": value for name, value in self.result.figures.items()}
+        return found | {f"{start}/{name}_std": value for name, value in self.result.deviations.items()}
 
 
 def streams(networks: Sequence[Network]) -> tuple[str, ...]:
@@ -132,6 +152,8 @@ def score_embeddings(
     present: Sequence[str],
     wanted: Sequence[protocols.Protocol],
     seed: int,
+    reranking: Reranking | None = None,
+    missing_face: str = "body",
 ) -> list[Result]:
     """Scores each stream and, where there are two, both together under each protocol.
 
@@ -142,10 +164,17 @@ def score_embeddings(
         present: streams in the embedding, in order.
         wanted: protocols; those that these labels do not allow are left out and logged.
         seed: of single-shot draws.
+        reranking: adds the same results re-ranked; None leaves them out.
+        missing_face: "body" compares with an image without a face by the body's parts alone, "zeros" by all parts.
 
     Returns:
-        Results by protocol, within it by stream.
+        Results by protocol, within it by stream, the re-ranked ones after the others.
+
+    Raises:
+        InputError: `missing_face` is neither.
     """
+    if missing_face not in MISSING_FACE:
+        raise InputError(f"eval.missing_face is {missing_face!r}; expected one of {', '.join(MISSING_FACE)}.")
     width = query.shape[1] // len(present)
     columns = {name: slice(i * width, (i + 1) * width) for i, name in enumerate(present)}
     if len(present) > 1:
@@ -157,12 +186,16 @@ def score_embeddings(
         if reason:
             logging.warning("left out: %s", reason)
             continue
-        for name, part in columns.items():
-            parts = len(PARTS) * (len(present) if name == BOTH else 1)
-            result = protocols.evaluate_protocol(
-                protocol, query[:, part], gallery[:, part], *labels, parts=parts, seed=seed
-            )
-            results.append(Result(name, result))
+        for method in (None, reranking) if reranking else (None,):
+            for name, part in columns.items():
+                parts = len(PARTS) * (len(present) if name == BOTH else 1)
+                parts = 1 if missing_face == "zeros" else parts  # as one part, an embedding counts its zeros too
+                if method:
+                    logging.info("re-ranking: protocol %s, stream %s", protocol.name, name)
+                result = protocols.evaluate_protocol(
+                    protocol, query[:, part], gallery[:, part], *labels, parts=parts, seed=seed, reranking=method
+                )
+                results.append(Result(name, result))
     return results
 
 
@@ -181,6 +214,7 @@ def score_raw_pixels(
     squared = (query**2).sum(1)[:, None] + (gallery**2).sum(1)[None] - 2.0 * query @ gallery.T
     labels = labels_of(splits[0]), labels_of(splits[1])
     chosen_query, chosen_gallery = protocols.select(protocol, *labels)
+    labels = protocols.read_cameras(protocol, labels[0]), protocols.read_cameras(protocol, labels[1])
     return score_from_distances(
         squared[np.ix_(chosen_query, chosen_gallery)],
         labels[0].take(chosen_query),

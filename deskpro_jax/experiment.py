@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import json
 import os
-import platform
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-import rich.console
 from absl import logging
 from jax.sharding import Mesh
 
-import deskpro_jax
-from deskpro_jax import evaluate, protocols, sharding, workdir
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax import scoring, sharding, start, teacher, transfer, workdir
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.loop import Phase, run_phase
-from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
-from deskpro_jax.tables import ResultRow, results_markdown, results_table
+from deskpro_jax.protocols import PROTOCOLS, Protocol, find_protocols
+from deskpro_jax.selection import Steps, check_report, read_variables, trained_classes
+from deskpro_jax.teacher import needs_teacher
 
-REPORTS = ("last", "validation")
-_VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
+__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run"]
 
 
 @dataclass(frozen=True)
@@ -57,49 +51,88 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     Returns:
         The results, which are also in `results.json`, in `results.md` and on the terminal.
     """
-    _check(config)
+    _check(config, mode)
     first = jax.process_index() == 0
     if mode == "train":
         workdir.settle_config(folder, config, write=first)
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
     else:
-        workdir.check_network(folder, config)
+        config = transfer.as_trained(config, folder)
     _use_compilation_cache(config, folder)
     mesh = sharding.make_mesh(config)
-    data = load_data(config, folder)
-    teacher, student = needs_teacher(config), student_model(config.model, data.classes)
-    with SignalGuard() as guard:
-        steps: dict[str, int] = {}
-        teacher_variables = None
-        if teacher:
-            teacher_variables, steps["teacher"] = _teacher(config, folder, mode, mesh, data, guard)
-        networks = _networks(config, data.classes)
-        variables = []
-        if student.body or student.face:
-            values, steps["student"] = _student(config, folder, mode, mesh, data, guard, teacher_variables)
-            variables.append(values)
-        if config.model.face == "teacher":
-            variables.append(teacher_variables)
-    results = _score(config, mesh, data, networks, variables)
-    rows = [result.row() for result in results]
-    if config.eval.baselines:
-        rows += _baselines(config, mesh, data, networks)
+    data = load_data(config, folder) if mode == "train" else None
+    splits = (data.query, data.gallery) if data else _load_test(config, folder)
+    chosen = scoring.choose_protocols(config, splits)
+    scoring.tell_left_out(chosen)
+    networks, variables, steps = _train(config, folder, mesh, data) if data else _trained(config, folder, mesh)
+    results = scoring.score_networks(
+        config, mesh, splits, networks, variables, chosen.protocols, reranking=scoring.reranking_of(config)
+    )
+    others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0]) if config.eval.baselines else []
     if first:
-        _publish(config, folder, results, rows, steps)
+        place = scoring.find_place(config, folder, splits[0], own=mode == "train")
+        scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
     return results
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-    if config.eval.report not in REPORTS:
-        raise InputError(f"eval.report is {config.eval.report!r}; expected one of {', '.join(REPORTS)}.")
-    if config.eval.report == "validation" and config.data.validation_identities < 1:
+def _train(
+    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data
+) -> tuple[list[Network], list[Any], dict[str, Steps]]:
+    """Trains the phases that are not done yet; returns the networks of the embedding, their variables and steps."""
+    student = student_model(config.model, data.classes)
+    networks: list[Network] = []
+    variables: list[Any] = []
+    steps: dict[str, Steps] = {}
+    teacher_variables = None
+    # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
+    begin = start.begin("student", student, config, folder / "student", data.train)
+    with SignalGuard() as guard:
+        if needs_teacher(config):
+            teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
+        if student.body or student.face:
+            values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables, begin)
+            networks.append(Network(student, "face"))
+            variables.append(values)
+    if config.model.face == "teacher":
+        networks.append(Network(teacher_model(config.model, data.classes), "restored_face"))
+        variables.append(teacher_variables)
+    return networks, variables, steps
+
+
+def _trained(
+    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh
+) -> tuple[list[Network], list[Any], dict[str, Steps]]:
+    """Reads the networks of the embedding, whatever number of identities they were trained on."""
+    networks, variables = [], []
+    steps: dict[str, Steps] = {}
+    if config.model.body or config.model.face == "student":
+        place = folder / "student" / "checkpoints"
+        module = student_model(config.model, trained_classes(place) or 1)
+        values, steps["student"] = read_variables(place, module, mesh, config.eval.report)
+        networks.append(Network(module, "face"))
+        variables.append(values)
+    if config.model.face == "teacher":
+        module, values, steps["teacher"] = teacher.read(config, folder, mesh)
+        networks.append(Network(module, "restored_face"))
+        variables.append(values)
+    return networks, variables, steps
+
+
+def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
+    check_report(config.eval.report)
+    if mode == "train":
+        teacher.check(config)
+    if mode == "train" and config.eval.report == "validation" and config.data.validation_identities < 1:
         raise InputError(
             "eval.report is 'validation', but data.validation_identities is "
             f"{config.data.validation_identities}: set it to the number of identities to hold out."
         )
     if not 0.0 <= config.loss.alpha <= 1.0:
         raise InputError(f"loss.alpha is {config.loss.alpha}; expected a weight between 0 and 1.")
+    scoring.reranking_of(config)
+    if config.data.name in PROTOCOLS:  # the dataset's own name is checked where it is opened
+        find_protocols(config.data.name, config.eval.protocols)
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:
@@ -108,8 +141,8 @@ def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> N
     jax.config.update("jax_compilation_cache_dir", config.compilation_cache or str(folder.absolute() / "xla_cache"))
 
 
-def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
-    """Builds the dataset unless it is there, and opens its splits."""
+def _build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Builds the dataset unless it is there; returns the folder of datasets."""
     d = config.data
     default = folder / "data" if d.name.startswith("synthetic") else Path("~/tensorflow_datasets")
     where = Path(d.data_dir or default).expanduser()
@@ -117,69 +150,65 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     def build() -> str:
         if not builder.is_built(d.name, where):
             logging.info("building %s in %s", d.name, where)
-        return str(builder.build(d.name, where, d.raw_dir or None, d.build_seed, workers=os.cpu_count() or 0))
+        folder = builder.build(
+            d.name,
+            where,
+            d.raw_dir or None,
+            d.build_seed,
+            workers=os.cpu_count() or 0,
+            parts_dir=d.parts_dir or None,
+            allow_different_size=d.allow_different_size,
+        )
+        return str(folder)
 
     from_first(build)  # one process builds, the others wait for it
+    return where
+
+
+def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
+    """Builds the dataset unless it is there, and opens its splits."""
+    d, where = config.data, _build_data(config, folder)
     train, query, gallery = (dataset.load(d.name, where, split) for split in ("train", "query", "gallery"))
     validation = None
     if d.validation_identities:
         train, *held = dataset.hold_out(train, d.validation_identities, config.seed)
         validation = (held[0], held[1])
+    # Identities without an image that is used are no classes, as in the released code.
+    train = dataset.usable(train, d.require_face, d.require_mask)
     return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
 
 
-def needs_teacher(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a run involves the teacher: for L_fkp, or as the face stream itself."""
-    return config.model.face == "teacher" or (config.model.face == "student" and config.loss.alpha > 0)
-
-
-def _networks(config: ml_collections.ConfigDict, classes: int) -> list[Network]:
-    """Returns the networks that give the embedding."""
-    student = student_model(config.model, classes)
-    networks = [Network(student, "face")] if student.body or student.face else []
-    if config.model.face == "teacher":
-        networks.append(Network(teacher_model(config.model, classes), "restored_face"))
-    return networks
+def _load_test(config: ml_collections.ConfigDict, folder: Path) -> scoring.Splits:
+    """Opens query and gallery alone: a dataset to be evaluated on needs nothing to train on."""
+    where = _build_data(config, folder)
+    return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")
 
 
 def _teacher(
-    config: ml_collections.ConfigDict, folder: Path, mode: str, mesh: Mesh, data: Data, guard: SignalGuard
-) -> tuple[Any, int]:
+    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
+) -> tuple[Any, Steps]:
     module = teacher_model(config.model, data.classes)
-    if config.teacher.checkpoint or mode == "evaluate":
-        return read_variables(_teacher_folder(config, folder), module, mesh, config.eval.report)
+    if config.teacher.checkpoint:
+        return teacher.read_given(config, module, data.train, mesh)
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train)
+    begin = start.begin("teacher", module, config, folder / "teacher", data.train)
+    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=begin)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
-
-
-def _teacher_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    if not config.teacher.checkpoint:
-        return folder / "teacher" / "checkpoints"
-    given = Path(config.teacher.checkpoint).expanduser()
-    for candidate in (given / "teacher" / "checkpoints", given / "checkpoints", given):
-        if candidate.is_dir() and candidate.name == "checkpoints":
-            return candidate
-    raise MissingInputError(
-        f"teacher.checkpoint is {given}; expected a workdir with teacher/checkpoints, or the teacher/ folder of one."
-    )
 
 
 def _student(
     config: ml_collections.ConfigDict,
     folder: Path,
-    mode: str,
     mesh: Mesh,
     data: Data,
     guard: SignalGuard,
     teacher_variables: Any,
-) -> tuple[Any, int]:
+    begin: Callable[[Any], Any] | None,
+) -> tuple[Any, Steps]:
     module = student_model(config.model, data.classes)
-    if mode == "evaluate":
-        return read_variables(folder / "student" / "checkpoints", module, mesh, config.eval.report)
     distil = module.face and config.loss.alpha > 0
     fields = ["body", "cloth_mask"] if module.body else []
     fields += ["face"] if module.face else []
@@ -192,122 +221,26 @@ def _student(
         data.train,
         teacher_model(config.model, data.classes) if distil else None,
         teacher_variables if distil else None,
+        begin,
     )
+    _say_without_masks(config, module, data.train)
     scorer = _scorer(config, mesh, data, [Network(module, "face")])
     return run_phase(phase, config, mesh, folder / "student", guard, scorer)
 
 
-def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, int]:
-    """Reads parameters and statistics of a trained phase.
-
-    Args:
-        folder: its `checkpoints` folder.
-        module: the model that was trained.
-        mesh: devices to put them on.
-        report: "last", or "validation" for the best checkpoint.
-
-    Returns:
-        Variables and their step.
-
-    Raises:
-        MissingInputError: there is no checkpoint.
-    """
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
-        init_variables(module, 0),
-    )
-    with CheckpointStore(folder, best_metric="mAP", read_only=True) as store:
-        best = report == "validation" and store.best_step() is not None
-        restored = store.restore_subtree(template, "best" if best else "latest")
-    if restored is None:
-        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
-    return restored.state, restored.step
+def _say_without_masks(config: ml_collections.ConfigDict, module: DeSKPro, split: ReIDSplit) -> None:
+    if module.body and config.model.attention != "none" and config.loss.attention_weight and not split.has_mask.any():
+        logging.warning(
+            "L_att is off: no image of %s/%s has a mask, so nothing teaches attention where clothing is",
+            split.name,
+            split.split,
+        )
 
 
-def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: Sequence[Network]) -> Any:
-    """Returns the evaluation that runs during training: variables -> scores by name, the last stream's mAP as `mAP`."""
-    embed = evaluate.make_embed(networks, config.eval.flip, mesh)
-    splits = data.validation or (data.query, data.gallery)
+def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: list[Network]) -> Any:
+    """Returns the evaluation that runs during training: on the identities held out, or else on query and gallery."""
     if data.validation:
-        wanted: tuple[protocols.Protocol, ...] = (evaluate.VALIDATION,)
-    else:
-        wanted = protocols.find_protocols(config.data.name, config.eval.protocols)
-
-    def score(variables: Any) -> dict[str, float]:
-        results = _results(config, mesh, splits, networks, [variables], wanted, embed)
-        scores = {f"{r.result.protocol.name}/{r.stream}/{k}": v for r in results for k, v in r.result.figures.items()}
-        streams = evaluate.streams(networks)
-        main = evaluate.BOTH if len(streams) > 1 else streams[0]
-        return scores | {"mAP": next(r.result.figures["mAP"] for r in results if r.stream == main)}
-
-    return score
-
-
-def _results(
-    config: ml_collections.ConfigDict,
-    mesh: Mesh,
-    splits: tuple[ReIDSplit, ReIDSplit],
-    networks: Sequence[Network],
-    variables: Sequence[Any],
-    wanted: Sequence[protocols.Protocol],
-    embed: Any = None,
-) -> list[Result]:
-    embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
-    fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
-    found = [evaluate.embed_split(embed, variables, split, config, mesh, fields) for split in splits]
-    results = evaluate.score_embeddings(found[0], found[1], splits, evaluate.streams(networks), wanted, config.seed)
-    if not results:
-        raise InputError(f"none of the protocols {', '.join(p.name for p in wanted)} can be scored on these labels.")
-    return results
-
-
-def _score(
-    config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: Sequence[Network], variables: Sequence[Any]
-) -> list[Result]:
-    wanted = protocols.find_protocols(config.data.name, config.eval.protocols)
-    return _results(config, mesh, (data.query, data.gallery), networks, variables, wanted)
-
-
-def _baselines(
-    config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: Sequence[Network]
-) -> list[ResultRow]:
-    """Returns what raw pixels and the untrained networks reach under the first protocol."""
-    protocol = protocols.find_protocols(config.data.name, config.eval.protocols)[0]
-    pixels = evaluate.score_raw_pixels((data.query, data.gallery), config, protocol)
-    rows = [
-        ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
-    ]
-    untrained = [sharding.put_replicated(mesh, init_variables(net.module, config.seed)) for net in networks]
-    for result in _results(config, mesh, (data.query, data.gallery), networks, untrained, [protocol]):
-        rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
-    return rows
-
-
-def _publish(
-    config: ml_collections.ConfigDict,
-    folder: Path,
-    results: Sequence[Result],
-    rows: Sequence[ResultRow],
-    steps: dict[str, int],
-) -> None:
-    title = f"{config.data.name}, checkpoint: {config.eval.report}"
-    console = rich.console.Console()
-    console.width = max(console.width, 100)  # a log file has no width: do not cut the table for it
-    console.print(results_table(rows, title))
-    record = {
-        "dataset": config.data.name,
-        "seed": config.seed,
-        "checkpoint": {"report": config.eval.report, **steps},
-        "results": [{"stream": r.stream, **r.result.summary()} for r in results],
-        "baselines": [row._asdict() for row in rows[len(results) :]],
-        "versions": {
-            "deskpro_jax": deskpro_jax.__version__,
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in _VERSIONED},
-        },
-        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "config": json.loads(config.to_json_best_effort()),
-    }
-    workdir.write_json(folder / workdir.RESULTS_FILE, record)
-    (folder / "results.md").write_text(results_markdown(rows), encoding="utf-8")
+        wanted: tuple[Protocol, ...] = (scoring.held_out_protocol(data.validation),)
+        return scoring.make_scorer(config, mesh, data.validation, networks, wanted)
+    splits = data.query, data.gallery
+    return scoring.make_scorer(config, mesh, splits, networks, scoring.choose_protocols(config, splits).protocols)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deskpro_jax.data.listing import SUFFIXES, Listed, Listing
+from deskpro_jax.data.photo_list import SUFFIXES, Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 
 if TYPE_CHECKING:

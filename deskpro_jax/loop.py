@@ -23,9 +23,9 @@ from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.preemption import SignalGuard, agree
+from deskpro_jax.selection import METRICS, Steps, restore_reported
 from deskpro_jax.telemetry import MetricWriter, Progress
 
-BEST_METRIC = "mAP"
 _AGREE_EVERY = 10  # steps between two agreements on stopping when there are several processes
 
 
@@ -40,6 +40,7 @@ class Phase:
     split: ReIDSplit
     teacher: DeSKPro | None = None
     teacher_variables: Any = None
+    start: Callable[[Any], Any] | None = None  # drawn variables -> those a phase that is not under way begins with
 
 
 class Stopped(Exception):
@@ -53,7 +54,7 @@ def run_phase(
     folder: Path,
     guard: SignalGuard,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
-) -> tuple[dict[str, Any], int]:
+) -> tuple[dict[str, Any], Steps]:
     """Trains a phase to its end, or goes on from its latest checkpoint.
 
     Args:
@@ -62,11 +63,11 @@ def run_phase(
         mesh: the devices.
         folder: `<workdir>/<phase>`; gets `checkpoints/`, `metrics.jsonl`, event files and `parameters.txt`.
         guard: says whether a signal asked to stop.
-        evaluate: variables -> scores by name, called every `eval.every` epochs and at the end; `mAP` among
-            them decides which checkpoint is the best.
+        evaluate: variables -> scores by name, called every `eval.every` epochs and at the end; `METRICS`
+            among them decide which checkpoints are the best.
 
     Returns:
-        Variables after the last step (`eval.report = "validation"`: of the best checkpoint) and their step.
+        Variables after the last step, or of the checkpoint that `eval.report` asks for, and their step or steps.
 
     Raises:
         Stopped: on a signal, after saving.
@@ -80,15 +81,19 @@ def run_phase(
         phase.epochs,
         config.train.warmup_epochs,
         config.train.final_fraction,
+        config.train.schedule_epochs if phase.name == "student" else 0,
     )
     optimizer = optim.adam(optim.schedule(rates, steps), config.train.weight_decay)
     with CheckpointStore(
-        folder / "checkpoints", best_metric=BEST_METRIC, asynchronous=config.checkpoint.asynchronous
+        folder / "checkpoints", best_metric=METRICS, asynchronous=config.checkpoint.asynchronous
     ) as store:
-        state = _first_state(phase, config, optimizer, mesh)
+        drawn = init_variables(phase.module, _init_seed(config.seed, phase.name))
+        state = _first_state(drawn, optimizer, mesh)
         restored = store.restore(_as_tree(state))
         if restored is not None:
             state = train.TrainState(**restored.state)
+        elif phase.start is not None:
+            state = _first_state(phase.start(drawn), optimizer, mesh)
         first = int(state.step)
         if first > total:
             raise RunError(
@@ -97,17 +102,16 @@ def run_phase(
             )
         if first < total:
             state = _train(phase, config, mesh, folder, guard, evaluate, store, optimizer, state, rates, steps)
-        if config.eval.report == "validation" and store.best_step() is not None:
-            best = store.restore(_as_tree(state), "best")
-            assert best is not None  # best_step() found it
-            state = train.TrainState(**best.state)
+        if config.eval.report != "last":
+            chosen = restore_reported(store, state.variables, config.eval.report)
+            assert chosen is not None  # the end of the phase is saved
+            return chosen
     return state.variables, int(state.step)
 
 
-def _first_state(phase: Phase, config: ml_collections.ConfigDict, optimizer: Any, mesh: Mesh) -> train.TrainState:
-    variables = sharding.put_replicated(mesh, init_variables(phase.module, _init_seed(config.seed, phase.name)))
+def _first_state(variables: Any, optimizer: Any, mesh: Mesh) -> train.TrainState:
     create = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=sharding.replicated(mesh))
-    return create(variables)
+    return create(sharding.put_replicated(mesh, variables))
 
 
 def _init_seed(seed: int, phase: str) -> int:
@@ -140,7 +144,7 @@ def _train(
     batch_images = config.data.identities * config.data.images_per_identity
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
     step_fn = jax.jit(
-        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher),
+        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher, steps),
         in_shardings=(whole, whole, rows, whole),
         out_shardings=whole,
         donate_argnums=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from deskpro_jax.errors import InputError
 
 UNKNOWN = -1  # value of a camera or clothes label that nobody knows
+NO_PERSON = "the query shows an unknown person (negative identity)"
+NO_IMAGE = "no image of this identity in the gallery"
 
 
 class Labels(NamedTuple):
@@ -26,6 +29,21 @@ class Labels(NamedTuple):
     def take(self, indices: np.ndarray) -> Labels:
         """Returns the labels of the images at `indices` [n], in that order."""
         return Labels(*(np.asarray(field)[indices] for field in self))
+
+
+def _first_digit(numbers: np.ndarray) -> np.ndarray:
+    numbers = numbers.copy()
+    while (numbers > 9).any():
+        numbers = np.where(numbers > 9, numbers // 10, numbers)
+    return numbers
+
+
+# How camera labels are read before a rule compares them. The first digit is what a regular expression that ends in
+# `(\d)` takes of a number, so that 1 and 10 to 19 become the same camera.
+CAMERA_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "number": lambda numbers: numbers,
+    "first_digit": _first_digit,
+}
 
 
 class Removal(NamedTuple):
@@ -78,6 +96,93 @@ def unusable_labels(rule: str, query: Labels, gallery: Labels) -> str | None:
                     f"images have {removal.field} {UNKNOWN} (unknown)"
                 )
     return None
+
+
+class Pairs(NamedTuple):
+    """Every pair of a query and a gallery image of its identity, those of one query one after the other.
+
+    Attributes:
+      query: [pairs] position of the query.
+      gallery: [pairs] position of the gallery image.
+      counts: [queries] pairs of each query; none where the query shows an unknown person.
+    """
+
+    query: np.ndarray
+    gallery: np.ndarray
+    counts: np.ndarray
+
+
+def same_identity(query: Labels, gallery: Labels, by_identity: np.ndarray | None = None) -> Pairs:
+    """Pairs every query with the gallery images of its identity.
+
+    Args:
+      query: labels of the queries, arrays [queries].
+      gallery: labels of the gallery, arrays [gallery images].
+      by_identity: [gallery images] stable order of the gallery by identity, where it is known already.
+
+    Returns:
+      Pairs.
+    """
+    if by_identity is None:
+        by_identity = np.argsort(gallery.identity, kind="stable")
+    ordered = gallery.identity[by_identity]
+    begin = np.searchsorted(ordered, query.identity, "left")
+    count = np.where(query.identity < 0, 0, np.searchsorted(ordered, query.identity, "right") - begin)
+    row = np.repeat(np.arange(len(count)), count)
+    start = np.cumsum(count) - count
+    return Pairs(row, by_identity[np.arange(len(row)) - start[row] + begin[row]], count)
+
+
+def removals(rule: Rule, query: Labels, gallery: Labels, pairs: Pairs) -> tuple[np.ndarray, dict[str, int]]:
+    """Applies a rule to pairs of one identity.
+
+    Args:
+      rule: the matching rule.
+      query: labels of the queries, arrays [queries].
+      gallery: labels of the gallery, arrays [gallery images].
+      pairs: from `same_identity` of the same labels.
+
+    Returns:
+      Which pairs the rule removes, bool [pairs], and reason -> number of queries that are left without any pair.
+    """
+    removed = np.zeros(len(pairs.query), bool)
+    reasons: dict[str, int] = {}
+    undecided = np.ones(len(pairs.counts), bool)
+
+    def drop(reason: str, dropped: np.ndarray) -> None:
+        new = int(np.count_nonzero(undecided & dropped))
+        undecided[dropped] = False
+        if new:
+            reasons[reason] = new
+
+    drop(NO_PERSON, query.identity < 0)
+    drop(NO_IMAGE, pairs.counts == 0)
+    for removal in rule.removals:
+        equal = getattr(query, removal.field)[pairs.query] == getattr(gallery, removal.field)[pairs.gallery]
+        hit = equal if removal.equal else ~equal
+        taken = np.bincount(pairs.query[hit], minlength=len(pairs.counts))
+        drop(f"all removed by {removal.reason}", taken == pairs.counts)
+        removed |= hit
+    together = " and ".join(removal.reason for removal in rule.removals)
+    taken = np.bincount(pairs.query[removed], minlength=len(pairs.counts))
+    drop(f"all removed by {together}", taken == pairs.counts)
+    return removed, reasons
+
+
+def no_valid_query(rule: str, query: Labels, gallery: Labels) -> str | None:
+    """Returns why no query at all has a correct gallery image left under `rule`, or None where one has."""
+    matching = find_rule(rule)
+    removed, reasons = removals(matching, query, gallery, same_identity(query, gallery))
+    return None if not removed.all() else explain_no_match(rule, reasons, query, gallery)
+
+
+def explain_no_match(rule: str, reasons: dict[str, int], query: Labels, gallery: Labels) -> str:
+    """Returns the sentence that says which removals left no query with a correct gallery image."""
+    why = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
+    return (
+        f"no query has a correct gallery image left under rule {rule!r}: {why} "
+        f"({len(query.identity)} queries, {len(gallery.identity)} gallery images)"
+    )
 
 
 def checked_labels(split: str, labels: Labels) -> Labels:

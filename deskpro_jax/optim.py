@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 REFERENCE_BATCH = 20  # the base rate is given for this batch size
+FALLING_EPOCHS = 500  # past the end of the schedule
 
 
 def base_learning_rate(rate: float, batch: int) -> float:
@@ -19,22 +20,32 @@ def base_learning_rate(rate: float, batch: int) -> float:
     return rate * math.sqrt(batch / REFERENCE_BATCH)
 
 
-def learning_rates(base: float, epochs: int, warmup_epochs: int, final_fraction: float) -> np.ndarray:
+def learning_rates(
+    base: float, epochs: int, warmup_epochs: int, final_fraction: float, schedule_epochs: int = 0
+) -> np.ndarray:
     """Computes the learning rate of each epoch: linear warm-up, then a cosine down to a fraction of the base.
+
+    Epochs past the cosine's end have the released code's rates: the cosine's next value, already on its way up again,
+    then evenly down from it, by its distance to the final rate in `FALLING_EPOCHS`.
 
     Args:
         base: highest rate.
         epochs: length of the training, warm-up included.
         warmup_epochs: epoch e of them (from 0) has base * (e + 1) / warmup_epochs.
-        final_fraction: share of the base rate in the last epoch.
+        final_fraction: share of the base rate where the cosine ends.
+        schedule_epochs: epochs until the cosine's end, warm-up included; 0 for all of `epochs`.
 
     Returns:
         Rates [epochs], float64.
     """
+    length = schedule_epochs or epochs
     epoch = np.arange(epochs, dtype=np.float64)
-    progress = np.clip((epoch - warmup_epochs) / max(epochs - 1 - warmup_epochs, 1), 0.0, 1.0)
-    cosine = final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + np.cos(np.pi * progress))
-    return base * np.where(epoch < warmup_epochs, (epoch + 1) / max(warmup_epochs, 1), cosine)
+    # One epoch past the end is still on the cosine.
+    progress = np.clip((epoch - warmup_epochs) / max(length - 1 - warmup_epochs, 1), 0.0, None)
+    cosine = 0.5 * (1.0 + np.cos(np.pi * np.minimum(progress, progress[min(length, epochs - 1)])))
+    falling = np.where(epoch > length, 1.0 - (epoch - length) / FALLING_EPOCHS, 1.0)
+    after = np.maximum(final_fraction + (1.0 - final_fraction) * cosine * falling, 0.0)
+    return base * np.where(epoch < warmup_epochs, (epoch + 1) / max(warmup_epochs, 1), after)
 
 
 def schedule(rates: np.ndarray, steps_per_epoch: int) -> Callable[[Any], Any]:

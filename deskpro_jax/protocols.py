@@ -1,37 +1,34 @@
-"""Evaluation protocols: which queries, gallery and matching rule a dataset is reported under (data, not code)."""
+"""Applies protocols: which images take part, why one cannot be scored, single-shot draws, figures and deviations."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.matching import Labels, checked_labels, unusable_labels
-from deskpro_jax.retrieval import Scores, score
+from deskpro_jax.matching import CAMERA_READINGS, Labels, checked_labels, no_valid_query, unusable_labels
+from deskpro_jax.named_protocols import PROTOCOLS, Filter, Protocol, find_protocols
+from deskpro_jax.rerank import Reranking, rerank
+from deskpro_jax.retrieval import Scores, score, score_from_distances
 
+__all__ = [
+    "PROTOCOLS",
+    "RERANKED",
+    "Filter",
+    "Protocol",
+    "ProtocolResult",
+    "applicable",
+    "draw_single_shot",
+    "evaluate_protocol",
+    "find_protocols",
+    "not_applicable",
+    "read_cameras",
+    "select",
+]
 
-@dataclasses.dataclass(frozen=True)
-class Filter:
-    """Which images of a split take part; None lets every value pass."""
-
-    cameras: tuple[int, ...] | None = None
-    clothes: tuple[int, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """One named setting under which scores are reported."""
-
-    name: str
-    description: str
-    rule: str  # matching rule, a name in deskpro_jax.matching.RULES
-    query: Filter = Filter()
-    gallery: Filter = Filter()
-    first_camera_in_gallery: bool = False  # filters count cameras from the gallery's lowest number instead of from 0
-    draws: int = 0  # > 0: single-shot, that many draws of one gallery image an identity; 0: the whole gallery
+RERANKED = "_reranked"  # ends the name of a protocol whose rankings were re-ranked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +40,7 @@ class ProtocolResult:
     deviations: dict[str, float]  # population standard deviation over the draws; empty when there are none
     gallery: int  # images a query is compared with
     scores: tuple[Scores, ...]  # one a draw, or the one of the whole gallery
+    reranking: Reranking | None = None
 
     def summary(self) -> dict[str, object]:
         """Returns the result without the per-query arrays, ready for JSON; always carries the protocol's name."""
@@ -51,6 +49,7 @@ class ProtocolResult:
             "protocol": self.protocol.name,
             "description": self.protocol.description,
             "rule": self.protocol.rule,
+            **({"rerank": self.reranking.parameters()} if self.reranking else {}),
             **self.figures,
             **({"std": dict(self.deviations), "draws": len(self.scores)} if self.deviations else {}),
             "gallery": self.gallery,
@@ -60,72 +59,11 @@ class ProtocolResult:
         }
 
 
-_GENERAL = Protocol("general", "images of the query's identity from the query's camera removed", "general")
-_CLOTHES_CHANGING = Protocol(
-    "cc", "clothes-changing: images of the query's identity from the query's camera or in its clothes removed", "cc"
-)
-_SYNTHETIC = (_GENERAL, _CLOTHES_CHANGING)
-_CELEB = (
-    Protocol(
-        "image_number",
-        "no cameras in this dataset; the whole image number stands in for one, which removes nothing",
-        "general",
-    ),
-)
-
-
-def _prcc(name: str, letter: str, clothes: str, camera: int, draws: int) -> Protocol:
-    shot = "one random gallery image an identity, mean of ten draws" if draws else "the whole gallery"
-    return Protocol(
-        name,
-        f"queries of camera {letter} ({clothes} clothes) against camera A, {shot}",
-        "none",  # the cameras differ anyway
-        query=Filter(cameras=(camera,)),
-        gallery=Filter(cameras=(0,)),
-        first_camera_in_gallery=True,  # the gallery is camera A alone, whether files number it 0 or 1
-        draws=draws,
-    )
-
-
-PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
-    "synthetic_tiny": _SYNTHETIC,
-    "synthetic_small": _SYNTHETIC,
-    "synthetic_full": _SYNTHETIC,
-    "celeb": _CELEB,
-    "celeb_light": _CELEB,
-    "prcc": (
-        _prcc("cross_clothes_single_shot", "C", "changed", 2, 10),
-        _prcc("cross_clothes_multi_shot", "C", "changed", 2, 0),
-        _prcc("same_clothes_single_shot", "B", "same", 1, 10),
-        _prcc("same_clothes_multi_shot", "B", "same", 1, 0),
-    ),
-}
-
-
-def find_protocols(dataset: str, names: Sequence[str] = ()) -> tuple[Protocol, ...]:
-    """Returns the protocols of a dataset, in the order they are reported.
-
-    Args:
-      dataset: builder config name, a key of PROTOCOLS.
-      names: the protocols wanted; () means all of the dataset's.
-
-    Returns:
-      The protocols, in the order of `names` where they are given.
-
-    Raises:
-      InputError: the dataset or a protocol is unknown; near matches are named.
-    """
-    if dataset not in PROTOCOLS:
-        raise InputError(f"no protocols for dataset {dataset!r}; {_near(dataset, list(PROTOCOLS))}")
-    known = {protocol.name: protocol for protocol in PROTOCOLS[dataset]}
-    for name in names:
-        if name not in known:
-            raise InputError(f"dataset {dataset!r} has no protocol {name!r}; {_near(name, list(known))}")
-    return tuple(known[name] for name in names) if names else PROTOCOLS[dataset]
-
-
 def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | None:
-    """Returns why `protocol` can't be evaluated on these labels (nothing is kept, a label is unknown), or None."""
+    """Returns why `protocol` can't be scored on these labels, or None where it can.
+
+    Either it keeps no image, or its rule compares a label that is unknown, or the rule leaves no query a correct image.
+    """
     query, gallery = checked_labels("query", query), checked_labels("gallery", gallery)
     chosen = []
     for split, labels, wanted in (("query", query, protocol.query), ("gallery", gallery, protocol.gallery)):
@@ -138,7 +76,31 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
             )
         chosen.append(labels.take(indices))
     problem = unusable_labels(protocol.rule, *chosen)
+    problem = problem or no_valid_query(protocol.rule, *(read_cameras(protocol, labels) for labels in chosen))
     return f"protocol {protocol.name!r}: {problem}" if problem else None
+
+
+def applicable(
+    wanted: Sequence[Protocol], query: Labels, gallery: Labels
+) -> tuple[tuple[Protocol, ...], dict[str, str]]:
+    """Parts the protocols that can be scored on these labels from the others.
+
+    Args:
+      wanted: protocols.
+      query: labels of the query split, arrays [queries].
+      gallery: labels of the gallery split, arrays [gallery images].
+
+    Returns:
+      Those that can, in order, and name -> why not of those that cannot.
+    """
+    reasons = {protocol.name: not_applicable(protocol, query, gallery) for protocol in wanted}
+    left_out = {name: reason for name, reason in reasons.items() if reason}
+    return tuple(protocol for protocol in wanted if protocol.name not in left_out), left_out
+
+
+def read_cameras(protocol: Protocol, labels: Labels) -> Labels:
+    """Returns `labels` with the cameras as the protocol's rule is to read them (`Protocol.camera`)."""
+    return labels._replace(camera=CAMERA_READINGS[protocol.camera](np.asarray(labels.camera)))
 
 
 def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarray, np.ndarray]:
@@ -190,6 +152,7 @@ def evaluate_protocol(
     seed: int = 0,
     max_rank: int = 50,
     block: int = 256,
+    reranking: Reranking | None = None,
 ) -> ProtocolResult:
     """Scores embeddings of whole query and gallery splits under one protocol.
 
@@ -203,24 +166,45 @@ def evaluate_protocol(
       seed: of the single-shot draws.
       max_rank: length of the CMC curve.
       block: queries ranked at a time.
+      reranking: re-ranks each gallery (each draw by itself) before it is scored; None ranks by similarity alone.
 
     Returns:
-      ProtocolResult.
+      ProtocolResult; with `reranking` the name of its protocol ends in "_reranked" and the description says how.
 
     Raises:
-      InputError: the protocol can't be evaluated on these labels, or no query has a correct gallery image.
+      InputError: the protocol can't be evaluated on these labels, no query has a correct gallery image, or the memory
+        given for re-ranking is not enough.
     """
     query_chosen, gallery_chosen = select(protocol, query_labels, gallery_labels)
     if len(query_chosen) < len(query):
         query, query_labels = query[query_chosen], query_labels.take(query_chosen)
     if len(gallery_chosen) < len(gallery):
         gallery, gallery_labels = gallery[gallery_chosen], gallery_labels.take(gallery_chosen)
+    query_labels, gallery_labels = read_cameras(protocol, query_labels), read_cameras(protocol, gallery_labels)
     draws = [draw_single_shot(gallery_labels.identity, seed=seed, draw=i) for i in range(protocol.draws)]
     galleries = [(gallery[drawn], gallery_labels.take(drawn)) for drawn in draws] or [(gallery, gallery_labels)]
-    scores = tuple(
-        score(query, kept, query_labels, labels, protocol.rule, parts=parts, max_rank=max_rank, block=block)
-        for kept, labels in galleries
-    )
+    scores = []
+    for kept, labels in galleries:
+        if reranking is None:
+            one = score(query, kept, query_labels, labels, protocol.rule, parts=parts, max_rank=max_rank, block=block)
+        else:
+            distances = rerank(
+                query,
+                kept,
+                parts=parts,
+                k1=reranking.k1,
+                k2=reranking.k2,
+                original_weight=reranking.original_weight,
+                block=reranking.block(query, kept),
+            )
+            one = score_from_distances(distances, query_labels, labels, protocol.rule, max_rank=max_rank)
+        scores.append(one)
+    if reranking is not None:
+        protocol = dataclasses.replace(
+            protocol,
+            name=protocol.name + RERANKED,
+            description=f"{protocol.description}; {reranking.describe()}",
+        )
     table = [{"mAP": result.map, **result.ranks} for result in scores]
     columns = {name: [row[name] for row in table] for name in table[0]}
     return ProtocolResult(
@@ -228,7 +212,8 @@ def evaluate_protocol(
         figures={name: float(np.mean(values)) for name, values in columns.items()},
         deviations={name: float(np.std(values)) for name, values in columns.items()} if protocol.draws else {},
         gallery=len(galleries[0][0]),
-        scores=scores,
+        scores=tuple(scores),
+        reranking=reranking,
     )
 
 
@@ -244,8 +229,3 @@ def _pass(labels: Labels, wanted: Filter, first_camera: int) -> np.ndarray:
     if wanted.clothes is not None:
         passing &= np.isin(labels.clothes, wanted.clothes)
     return np.flatnonzero(passing)
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known)
-    return f"did you mean {', '.join(near)}? Known: {', '.join(known)}." if near else f"known: {', '.join(known)}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deskpro_jax.data.listing import Listed, list_photos
+from deskpro_jax.data.photo_list import Listed, list_photos
 from deskpro_jax.embedding_files import INDEX
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,6 +10,50 @@ import numpy as np
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.retrieval import similarity
+
+_MIB = 1 << 20
+_BYTES_A_CELL = 30  # of one image compared with another, in float32
+_BYTES_AN_IMAGE = 8_000  # neighbours and encodings, about 6 kB with k1 = 20 and k2 = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Reranking:
+    """The settings of re-ranking; the defaults are the authors'."""
+
+    k1: int = 20
+    k2: int = 6
+    original_weight: float = 0.3  # lambda
+    memory: int = 2048  # MiB that re-ranking may take beside the embeddings it is given
+
+    def block(self, query: np.ndarray, gallery: np.ndarray) -> int:
+        """Returns how many images may be compared with all others at a time.
+
+        Args:
+          query: embeddings [queries, parts * dimension].
+          gallery: embeddings [gallery images, parts * dimension].
+
+        Raises:
+          InputError: the memory is not enough for a single one.
+        """
+        total, scale = len(query) + len(gallery), max(1, query.itemsize // 4)
+        row = _BYTES_A_CELL * scale * total
+        fixed = query.nbytes + gallery.nbytes + _BYTES_AN_IMAGE * total
+        rows = (self.memory * _MIB - fixed) // row
+        if rows < 1:
+            raise InputError(
+                f"re-ranking {total} images within {self.memory} MiB is not possible: a copy of their embeddings, "
+                f"their neighbours and one row of distances take {(fixed + row) // _MIB + 1} MiB; set "
+                "eval.rerank_memory to that or more."
+            )
+        return min(int(rows), 1024)  # larger blocks are no faster
+
+    def describe(self) -> str:
+        """Returns the method and its parameters in words."""
+        return f"re-ranked by k-reciprocal neighbours, k1={self.k1}, k2={self.k2}, lambda={self.original_weight:g}"
+
+    def parameters(self) -> dict[str, float]:
+        """Returns what decides the result, by name."""
+        return {"k1": self.k1, "k2": self.k2, "lambda": self.original_weight}
 
 
 class _Sparse(NamedTuple):

@@ -8,13 +8,21 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.matching import RULES, Labels, Rule, checked_labels, find_rule, unusable_labels
+from deskpro_jax.matching import (
+    RULES,
+    Labels,
+    Rule,
+    checked_labels,
+    explain_no_match,
+    find_rule,
+    removals,
+    same_identity,
+    unusable_labels,
+)
 
 __all__ = ["RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
 
 RANKS = (1, 5, 10, 20)
-NO_PERSON = "the query shows an unknown person (negative identity)"
-NO_IMAGE = "no image of this identity in the gallery"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +171,9 @@ def score_from_distances(
 
     found = first_match[first_match > 0]
     if not len(found):
-        why = "; ".join(f"{count} x {reason}" for reason, count in dropped.items())
         raise InputError(
-            f"no query has a correct gallery image left under rule {rule!r}: {why} ({queries} queries, {size} gallery "
-            "images); expected at least one. Check the identity, camera and clothes labels or choose another rule."
+            f"{explain_no_match(rule, dropped, query_labels, gallery_labels)}; expected at least one. "
+            "Check the identity, camera and clothes labels or choose another rule."
         )
     cmc = np.cumsum(np.bincount(found, minlength=max_rank + 1)[1 : max_rank + 1]) / len(found)
     return Scores(
@@ -191,12 +198,9 @@ def _score_rows(
     minus the removed images before it: one plain sort of values a row, and no ranking of the whole gallery.
     """
     count = len(rows)
-    ordered = gallery.identity[by_identity]
-    begin = np.searchsorted(ordered, query.identity, "left")
-    same = np.where(query.identity < 0, 0, np.searchsorted(ordered, query.identity, "right") - begin)
-    row = np.repeat(np.arange(count), same)
+    pairs = same_identity(query, gallery, by_identity)
+    row, column, same = pairs
     ends = np.cumsum(same)
-    column = by_identity[np.arange(len(row)) - np.repeat(ends - same, same) + begin[row]]
     value = rows[row, column]
 
     rank = np.empty(len(row), np.int64)
@@ -211,19 +215,8 @@ def _score_rows(
     for k in np.flatnonzero(through - rank > 1):
         rank[k] += np.count_nonzero(rows[row[k], : column[k]] == value[k])
 
-    removed = np.zeros(len(row), bool)
-    reasons: dict[str, int] = {}
-    undecided = np.ones(count, bool)
-    _drop(reasons, NO_PERSON, undecided, query.identity < 0)
-    _drop(reasons, NO_IMAGE, undecided, same == 0)
-    for removal in rule.removals:
-        equal = getattr(query, removal.field)[row] == getattr(gallery, removal.field)[column]
-        hit = equal if removal.equal else ~equal
-        _drop(reasons, f"all removed by {removal.reason}", undecided, np.bincount(row[hit], minlength=count) == same)
-        removed |= hit
+    removed, reasons = removals(rule, query, gallery, pairs)
     kept = same - np.bincount(row[removed], minlength=count)
-    together = " and ".join(removal.reason for removal in rule.removals)
-    _drop(reasons, f"all removed by {together}", undecided, kept == 0)
 
     order = np.lexsort((rank, row))
     rank, removed, row = rank[order], removed[order], row[order]
@@ -239,13 +232,6 @@ def _score_rows(
     leading = keep & (hits == 1)
     first[row[leading]] = place[leading]
     return precision, first, reasons
-
-
-def _drop(reasons: dict[str, int], reason: str, undecided: np.ndarray, dropped: np.ndarray) -> None:
-    new = undecided & dropped
-    undecided &= ~dropped
-    if new.any():
-        reasons[reason] = int(np.count_nonzero(new))
 
 
 def _present(embeddings: np.ndarray, parts: int) -> np.ndarray:

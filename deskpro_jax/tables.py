@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import rich.table
@@ -22,10 +23,11 @@ class ResultRow(NamedTuple):
     ranks: Mapping[str, float]  # "R-1", "R-5", "R-10", "R-20"; one that is absent shows as "-"
     counted: int
     dropped: int
+    deviations: Mapping[str, float] = MappingProxyType({})  # "mAP", "R-1", ...: shown after the share they belong to
 
 
 def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.table.Table:
-    """Returns a table for `rich.print`, shares in percent with one decimal.
+    """Returns a table for `rich.print`, shares in percent with one decimal, as "62.5 ± 1.3" where there is a deviation.
 
     Args:
       rows: one for each protocol and stream.
@@ -47,6 +49,12 @@ def results_markdown(rows: Iterable[ResultRow]) -> str:
 
 
 def _cells(row: ResultRow) -> list[str]:
-    shares = [row.map, *(row.ranks.get(rank, math.nan) for rank in _RANKS)]
-    percent = ["-" if math.isnan(s) else f"{100 * s:.1f}" for s in shares]
+    shares = {"mAP": row.map, **{rank: row.ranks.get(rank, math.nan) for rank in _RANKS}}
+    percent = [_percent(share, row.deviations.get(name)) for name, share in shares.items()]
     return [row.protocol, row.stream, *percent, str(row.counted), str(row.dropped)]
+
+
+def _percent(share: float, deviation: float | None) -> str:
+    if math.isnan(share):
+        return "-"
+    return f"{100 * share:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from deskpro_jax.errors import InputError
@@ -35,6 +36,19 @@ def placed(template: PyTree) -> PyTree:
         return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=default if sharding is None else sharding)
 
     return jax.tree.map(place, template)
+
+
+def saved_shapes(folder: Path) -> PyTree | None:
+    """Returns the tree of a saved state with its shapes and types, None where it cannot be read.
+
+    Args:
+      folder: a step of a checkpoint folder.
+    """
+    try:
+        metadata = ocp.PyTreeCheckpointHandler().metadata(folder.absolute() / "state")
+    except Exception:  # whoever restores it says what is wrong with it
+        return None
+    return getattr(metadata, "tree", metadata)
 
 
 def _described(tree: PyTree) -> dict[str, str]:

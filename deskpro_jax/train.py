@@ -52,6 +52,13 @@ def fold(key: Array, *purposes: str | int | Array) -> Array:
     return key
 
 
+def draw_of_step(step: Array, steps_per_epoch: int, shared_draws: int) -> tuple[Array, ...]:
+    """Returns what the augmentation of a step is drawn from: the step, or (`augment.shared_draws`) epoch and draw."""
+    if not shared_draws:
+        return (step,)
+    return step // steps_per_epoch, step % steps_per_epoch % shared_draws
+
+
 def teacher_logits(
     teacher: DeSKPro, variables: Mapping[str, Any], inputs: Inputs, statistics: str = "running"
 ) -> Array:
@@ -175,6 +182,7 @@ def make_train_step(
     config: ml_collections.ConfigDict,
     phase: str,
     teacher: DeSKPro | None = None,
+    steps_per_epoch: int = 1,
 ) -> Callable[[TrainState, Any, Mapping[str, Array], Array], tuple[TrainState, Terms]]:
     """Returns the step of a phase, to be jitted.
 
@@ -184,6 +192,7 @@ def make_train_step(
         config: the whole configuration.
         phase: "teacher" trains the face stream on restored faces, "student" on low-resolution ones.
         teacher: module of the frozen teacher, for L_fkp.
+        steps_per_epoch: decides with `augment.shared_draws` which steps of an epoch share their draw.
 
     Returns:
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
@@ -193,7 +202,8 @@ def make_train_step(
     def step(
         state: TrainState, teacher_variables: Any, batch: Mapping[str, Array], key: Array
     ) -> tuple[TrainState, Terms]:
-        inputs = dict(augment.augment_batch(fold(key, "augment", state.step), dict(batch), config.augment))
+        purpose = draw_of_step(state.step, steps_per_epoch, config.augment.shared_draws)
+        inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
         logits = None
         if teacher is not None:
             logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics)

@@ -17,8 +17,8 @@ from deskpro_jax import evaluate, workdir
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network
 from deskpro_jax.models.deskpro import DTYPES, FACES, DeSKPro
-from deskpro_jax.weights import export
-from deskpro_jax.weights.networks import open_networks
+from deskpro_jax.weights.networks import PLACES, PREPROCESSING, RECORD, describe, read_phase
+from deskpro_jax.weights.opening import open_networks
 
 Roles = dict[str, Mapping[str, Any]]  # "body", "student", "teacher" -> params and batch_stats of one stream
 Size = tuple[int, int]  # height, width in pixels
@@ -82,7 +82,7 @@ def open_trained(
         face: "student", "teacher" (reads restored faces) or "none"; None for what the workdir was configured with,
             and the student where there is no configuration.
         dtype: of the computation, "float32" or "bfloat16"; None for that of the training.
-        report: checkpoint, "last" or "validation"; None for what the workdir was configured with.
+        report: checkpoint, one of `selection.REPORTS`; None for what the workdir was configured with.
         role: which network a file holds, where its names do not say so.
         os_streams: OSBlock streams, where a file does not show them.
 
@@ -118,7 +118,7 @@ def _from_file(
     if found.family == "osnet":
         raise InputError(f"{source} holds a lone OSNet; embeddings need a LightMBN or DeSKPro network.")
     roles, chosen = _choose(source, found.loaded.variables, face)
-    return roles, chosen, _json(source, found.metadata.get(export.PREPROCESSING) or "{}")
+    return roles, chosen, found.preprocessing or {}
 
 
 def _from_workdir(folder: Path, face: str | None, report: str | None) -> tuple[Roles, str, dict[str, Any]]:
@@ -135,9 +135,9 @@ def _from_workdir(folder: Path, face: str | None, report: str | None) -> tuple[R
                 f"no checkpoints in {folder}: expected a workdir of deskpro_jax.main or deskpro_jax.convert, with"
                 " student/ or teacher/ in it."
             )
-        record = folder / export.RECORD
+        record = folder / RECORD
         converted = _json(record, record.read_text(encoding="utf-8")) if record.exists() else {}
-        return *_choose(folder, held, face), converted.get(export.PREPROCESSING) or {}
+        return *_choose(folder, held, face), converted.get(PREPROCESSING) or {}
     config = workdir.flatten(_json(path, path.read_text(encoding="utf-8")))
     if missing := [name for name in _FIELDS if name not in config]:
         raise InputError(f"{path} has no field {missing[0]}: restore the file that the training wrote.")
@@ -171,10 +171,10 @@ def _phase(checkpoints: Path, phase: str, report: str) -> Roles:
     """Returns the networks that a phase's checkpoint holds."""
     if not checkpoints.is_dir():
         raise MissingInputError(f"no checkpoints in {checkpoints.parent}: train first, or correct the path.")
-    state, _ = export.read_phase(checkpoints, report)
+    state, _ = read_phase(checkpoints, report)
     return {
         role: {name: tree[module] for name, tree in state.items()}
-        for role, (place, module) in export.PLACES.items()
+        for role, (place, module) in PLACES.items()
         if place == phase and module in state["params"]
     }
 
@@ -218,7 +218,7 @@ def _assemble(source: Path, roles: Roles, face: str, dtype: str | None, settings
 
 def _module(source: Path, held: Roles, dtype: str) -> DeSKPro:
     """Returns the module of networks that are one."""
-    known = {role: export.describe(role, values, "deskpro") for role, values in held.items()}
+    known = {role: describe(role, values, "deskpro") for role, values in held.items()}
     kinds = {(s.backbone, os_streams, s.feature_dim, s.identities) for s, os_streams in known.values()}
     if len(kinds) > 1:
         raise InputError(

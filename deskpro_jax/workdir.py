@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,8 +16,8 @@ from deskpro_jax.errors import InputError
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
 # Fields that may differ when a run goes on: they do not change what is computed for a step.
-FREE = ("data.data_dir", "data.raw_dir", "data.workers", "eval.", "checkpoint.", "mesh.", "train.log_every",
-        "compilation_cache")  # fmt: skip
+FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.allow_different_size", "data.workers", "eval.",
+        "checkpoint.", "mesh.", "train.log_every", "compilation_cache")  # fmt: skip
 
 # Fields that decide what a trained network computes for an image; which of the streams are used is free.
 NETWORK = ("model.", "data.body_size", "data.face_size")
@@ -36,9 +37,58 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is whole or absent, whenever the process dies."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text so that the file is whole or absent, whenever the process dies."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the content of a file of the workdir, None where it is not there.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged, it is no JSON object ({error}): restore it or move it away.") from error
+
+
+def network_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those fields of a configuration that decide what a network computes, by dotted name."""
+    return {name: value for name, value in flatten(fields).items() if name.startswith(NETWORK)}
+
+
+def results_path(folder: Path, dataset: str, checksums: Mapping[str, str]) -> tuple[Path, str | None]:
+    """Returns where the results of an evaluation go, so that those of another dataset never replace a run's own.
+
+    Args:
+        folder: the workdir.
+        dataset: name of the dataset that was evaluated.
+        checksums: of its splits, which tell two datasets of one name apart.
+
+    Returns:
+        `results.json` for the dataset that the workdir was begun with (converted weights: was first evaluated on),
+        otherwise `results-on-DATASET.json`, with the first digits of the checksums for other content of the same name;
+        and the name of the workdir's own dataset, None where it was not trained here.
+    """
+    own, before = read_json(folder / CONFIG_FILE), read_json(folder / RESULTS_FILE) or {}
+    trained_on = None if own is None else own.get("data", {}).get("name")
+    first = trained_on or before.get("dataset")
+    if first is not None and first != dataset:
+        return folder / f"results-on-{dataset}.json", trained_on
+    known = before.get("checksums")
+    if known and checksums and known != checksums:
+        digest = hashlib.sha256(json.dumps(dict(checksums), sort_keys=True).encode()).hexdigest()
+        return folder / f"results-on-{dataset}-{digest[:8]}.json", trained_on
+    return folder / RESULTS_FILE, trained_on
 
 
 def _changed(workdir: Path, config: ml_collections.ConfigDict, chosen: Callable[[str], bool]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deskpro_jax.data.listing import Listed
+from deskpro_jax.data.photo_list import Listed
 from deskpro_jax.embed_work import Work
 from deskpro_jax.embedding_files import Part
 

@@ -10,11 +10,12 @@ import runs
 from ml_collections import ConfigDict
 
 from configs import base, variants
-from deskpro_jax import experiment, workdir
+from deskpro_jax import experiment, protocols, workdir
+from deskpro_jax.data import published
 from deskpro_jax.data.dataset import NAMES
 from deskpro_jax.models import deskpro
 
-FILES = ("celeb", "celeb_light", "prcc", "synthetic")
+FILES = ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder", "synthetic")
 REAL = FILES[:3]
 ROWS = ("baseline", "csa", "csa_att", "face", "face_fkp", "teacher", "two_stream", "deskpro", "deskpro_star")
 
@@ -23,8 +24,8 @@ def load(name: str, variant: str | None = None) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def test_the_variants_are_debug_and_the_rows_of_table_3() -> None:
-    assert list(variants.VARIANTS) == ["debug", *ROWS]
+def test_the_variants_are_debug_official_and_the_rows_of_table_3() -> None:
+    assert list(variants.VARIANTS) == ["debug", "official", *ROWS]
 
 
 @pytest.mark.parametrize("variant", [None, "", *variants.VARIANTS, "face_fkp,debug"])
@@ -107,7 +108,7 @@ def test_a_file_states_its_command_its_score_and_its_length(name: str) -> None:
 def test_a_misspelt_variant_fails_with_near_matches(name: str) -> None:
     with pytest.raises(ValueError, match=r"'deskpro_tsar'.*did you mean deskpro_star or deskpro"):
         load(name, "deskpro_tsar")
-    with pytest.raises(ValueError, match="there are debug, baseline, csa"):
+    with pytest.raises(ValueError, match="there are debug, official, baseline, csa"):
         load(name, "zzz")
 
 
@@ -140,3 +141,19 @@ def test_every_field_is_read_somewhere() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (runs.ROOT / "deskpro_jax").rglob("*.py"))
     names = [name.rsplit(".", 1)[-1] for name in workdir.flatten(base.get_config())]
     assert [name for name in names if not re.search(rf"\.{name}\b", code)] == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_for_the_dataset_it_is_named_after_and_claims_no_score_that_is_not_known(name: str) -> None:
+    config, text = load(name), importlib.import_module(f"configs.{name}").__doc__ or ""
+    if name != "synthetic":
+        assert config.data.name == name
+        assert [p.name for p in protocols.find_protocols(name)]
+    if name in ("ltcc", "vc_clothes", "folder"):
+        assert "no score is known" in text.lower().replace("\n", " ")
+        assert not re.search(r"(mAP|R-1) \d", text)
+        assert all(p.name in text for p in protocols.find_protocols(name))
+    steps = re.search(r"epochs of (\d+) steps", text)
+    if steps:
+        train = next(size for size in published.published(name) if size.split == "train")
+        assert int(steps[1]) == train.images // (config.data.identities * config.data.images_per_identity)

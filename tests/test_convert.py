@@ -16,19 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 import safetensors.numpy
 from golden_rule import images, state_dict
+from small_networks import drawn, small, spec
 from torch_files import Raw, save, torch_legacy, torch_zip
 
 from configs import base
-from deskpro_jax import convert, experiment, sharding
+from deskpro_jax import experiment, sharding
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.convert import main
 from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
-from deskpro_jax.weights import export, load
-from deskpro_jax.weights.families import Stream
+from deskpro_jax.weights import deskpro, export, imports, load, networks, table
+from deskpro_jax.weights.families import Stream, recognise
 from deskpro_jax.weights.read import read_file, read_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -62,34 +64,18 @@ def manifest(name: str) -> dict[str, Any]:
     return json.loads((path if path.exists() else GOLDEN / path.name).read_text())
 
 
-def filled(shapes: dict[str, list[int]], seed: int) -> OrderedDict[str, np.ndarray]:
-    tensors = state_dict(shapes, seed)
+def filled(shapes: dict[str, list[int]], seed: int, classes: int | None = None) -> OrderedDict[str, np.ndarray]:
+    tensors = state_dict(shapes, seed, classes)
     return OrderedDict((n, v.astype(np.float32) if v.dtype.kind == "f" else v) for n, v in tensors.items())
 
 
 def checkpoint(folder: Path) -> Any:
     """Returns the variables of the checkpoint in a phase's folder."""
-    return export.read_phase(folder / "checkpoints", "last")[0]
+    return networks.read_phase(folder / "checkpoints", "last")[0]
 
 
 def worst(actual: Any, expected: np.ndarray) -> float:
     return float(np.abs(np.asarray(actual, np.float64) - expected).max() / np.abs(expected).max())
-
-
-def spec(role: str, attention: str = "none", family: str = "deskpro") -> Stream:
-    prefix = {"body": "nocloth_net.", "student": "lr_face_net.", "teacher": "face_net."}[role]
-    return Stream(role, prefix if family == "deskpro" else "", "x0_25", attention, 8, 3)
-
-
-@functools.cache
-def small(os_streams: str, attention: str = "released") -> dict[str, np.ndarray]:
-    """Returns a whole DeSKPro of the narrowest backbone, as a released file has it."""
-    tensors: dict[str, np.ndarray] = {}
-    for role in ("teacher", "student", "body"):
-        stream = spec(role, attention if role == "body" else "none")
-        variables = load.initial_variables(stream, os_streams, 0)
-        tensors |= export.to_tensors("deskpro", stream, os_streams, variables, 5, {})
-    return tensors
 
 
 def assert_refused(arguments: list[str], target: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -128,7 +114,9 @@ def test_osnet_goes_through_a_file_of_every_wrapping_and_still_matches(wrapping,
 @pytest.mark.slow
 def test_lightmbn_goes_through_a_file_and_still_matches(tmp_path):
     data, meta = golden("lmbn_eval")
-    path = save(tmp_path / "lmbn.pth", torch_legacy(filled(manifest("lmbn"), meta["weights_seed"])))
+    path = save(
+        tmp_path / "lmbn.pth", torch_legacy(filled(manifest("lmbn"), meta["weights_seed"], meta["num_classes"]))
+    )
     assert main([str(path), "--to", str(tmp_path / "out")]) == 0
     variables = {name: tree["body_stream"] for name, tree in checkpoint(tmp_path / "out" / "student").items()}
     x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
@@ -141,7 +129,7 @@ def test_lightmbn_goes_through_a_file_and_still_matches(tmp_path):
 @pytest.mark.parametrize("os_streams", ["aacd", "abcd"])
 def test_deskpro_goes_through_a_file_and_still_matches(os_streams, tmp_path):
     data, meta = golden(f"deskpro_eval_{os_streams}")
-    source = filled(manifest("deskpro"), meta["weights_seed"])
+    source = filled(manifest("deskpro"), meta["weights_seed"], meta["num_classes"])
     path = save(tmp_path / "deskpro.pth", torch_zip({"state_dict": source}))
     assert main([str(path), "--to", str(tmp_path / "out"), "--streams", meta["streams"]]) == 0
     variables = checkpoint(tmp_path / "out" / "student")
@@ -152,6 +140,34 @@ def test_deskpro_goes_through_a_file_and_still_matches(os_streams, tmp_path):
     parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
     assert worst(parts.transpose(1, 0, 2), data["embeddings"]) < 1e-4
     assert worst(middle["body"]["attention"][:, None], data["attention"]) < 1e-4
+    teacher = table.load(
+        deskpro.stream("teacher", streams=meta["streams"]), source, checkpoint(tmp_path / "out" / "teacher")
+    )
+    assert_equal(checkpoint(tmp_path / "out" / "teacher"), teacher)
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def networks_of(folder: Path) -> dict[str, Any]:
+    return networks.read_networks(folder).variables
+
+
+def test_all_networks_of_deskpro_go_through_a_file_unchanged(tmp_path):
+    os_streams = "aacd"
+    path = save(tmp_path / "deskpro.ckpt", WRAPPINGS["lightning"](OrderedDict(small(os_streams))))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    found = networks_of(tmp_path / "out")
+    assert list(found) == ["teacher", "student", "body"]
+    for role, variables in found.items():
+        attention = "released" if role == "body" else "none"
+        assert_equal(variables, drawn(spec(role, attention), os_streams))
+    for wrapping, write in WRAPPINGS.items():
+        wrapped = recognise(read_tensors(save(tmp_path / "wrapped", write(OrderedDict(small(os_streams))))))
+        assert {stream.role for stream in wrapped.streams} == {"teacher", "student", "body"}, wrapping
+        assert wrapped.tensors.keys() == small(os_streams).keys()
+        assert all(np.array_equal(wrapped.tensors[n], value) for n, value in small(os_streams).items()), wrapping
 
 
 def model_config(record: dict[str, Any]) -> Any:
@@ -191,6 +207,19 @@ def test_a_converted_folder_is_read_as_a_workdir_and_goes_back_exactly(tmp_path,
         np.testing.assert_array_equal(written.tensors[name], value, err_msg=name)
 
 
+def test_a_released_network_without_its_teacher_is_evaluated(tiny_data, tmp_path):
+    stream = spec("student", identities=runs.CLASSES, dimension=32)
+    lone = export.to_tensors("deskpro", stream, "aacd", drawn(stream, "aacd"), 1, {})
+    path = save(tmp_path / "face.pth", torch_zip({"state_dict": lone}))
+    assert main([str(path), "--to", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    model = {f"model__{name}": value for name, value in record["model"].items()}
+    results = runs.run(runs.config(tiny_data, **model), tmp_path / "out", "evaluate")
+    assert {result.stream for result in results} == {"face"}
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert written["checkpoint"] == {"report": "last", "student": 0}
+
+
 def test_lightmbn_and_osnet_go_back_exactly(tmp_path):
     stream = spec("body", family="lmbn")
     lone = export.to_tensors("lmbn", stream, "abcd", load.initial_variables(stream, "abcd", 1), 9, {})
@@ -205,20 +234,20 @@ def test_lightmbn_and_osnet_go_back_exactly(tmp_path):
 
 
 def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path, capsys):
-    runs = tmp_path / "runs"
+    run = tmp_path / "run"
     state: dict[str, Any] = {"params": {}, "batch_stats": {}, "opt_state": {"mu": jnp.ones(2)}}
     for role, module in (("student", "face_stream"), ("body", "body_stream")):
         variables = load.initial_variables(spec(role, "paper" if role == "body" else "none"), "aacd", 0)
         for collection, tree in variables.items():
             state[collection][module] = jax.tree.map(jnp.asarray, tree)
-    with CheckpointStore(runs / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
+    with CheckpointStore(run / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
         store.save(40, state, data={}, wait=True)
     config = base.get_config()
-    (runs / "config.json").write_text(config.to_json_best_effort())
+    (run / "config.json").write_text(config.to_json_best_effort())
     result = {"stream": "both", "protocol": "cc", "mAP": 0.5312, "R-1": 0.75, "R-5": 0.9, "R-10": 1.0, "counted": 12}
-    (runs / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
+    (run / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
     target = tmp_path / "model.safetensors"
-    assert main([str(runs), "--to", str(target)]) == 0
+    assert main([str(run), "--to", str(target)]) == 0
     assert "student of step 40" in capsys.readouterr().out
     found = read_file(target)
     assert found.metadata["os_streams"] == "aacd"
@@ -232,7 +261,7 @@ def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path,
     card = target.with_suffix(".md").read_text()
     for text in ("`synthetic_small`", "| cc | both | 53.1 | 75.0 | 90.0 | 100.0 | 12 |", "`aacd`", "jax 0.", "base_lr"):
         assert text in card, text
-    assert_refused([str(runs)], target, capsys, "already")
+    assert_refused([str(run)], target, capsys, "already")
 
 
 def test_the_names_written_are_the_published_ones():
@@ -248,8 +277,28 @@ def test_a_new_number_of_identities_is_said(tmp_path, capsys):
     path = save(tmp_path / "deskpro.pth", torch_zip(small("aacd")))
     assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "4"]) == 0
     assert "body: classifiers of 3 identities dropped, 7 of 4 drawn anew" in capsys.readouterr().out
-    kernel = checkpoint(tmp_path / "out" / "student")["params"]["body_stream"]["classifier"]["kernel"]
-    assert kernel.shape == (7, 8, 4)
+    for role, variables in networks_of(tmp_path / "out").items():
+        expected = drawn(spec(role, "released" if role == "body" else "none"), "aacd")
+        assert variables["params"]["classifier"]["kernel"].shape == (7, 8, 4)
+        assert_equal(variables["batch_stats"], expected["batch_stats"])  # nothing else changed
+        for name in expected["params"].keys() - {"classifier"}:
+            assert_equal(variables["params"][name], expected["params"][name])
+
+
+def test_lightmbn_and_osnet_take_a_new_number_of_identities(tmp_path, capsys):
+    stream = spec("body", family="lmbn")
+    lone = export.to_tensors("lmbn", stream, "abcd", drawn(stream, "abcd"), 9, {})
+    path = save(tmp_path / "lmbn.pth", torch_legacy(lone))
+    assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "5"]) == 0
+    assert "classifiers of 3 identities dropped, 7 of 5 drawn anew" in capsys.readouterr().out
+    params = networks_of(tmp_path / "out")["body"]["params"]
+    assert params["classifier"]["kernel"].shape == (7, 8, 5)
+    np.testing.assert_array_equal(
+        params["trunk"]["stem"]["kernel"], drawn(stream, "abcd")["params"]["trunk"]["stem"]["kernel"]
+    )
+    osnet = save(tmp_path / "osnet.pth", torch_zip(filled(manifest("osnet")["osnet_x0_25"], 1)))
+    assert main([str(osnet), "--to", str(tmp_path / "osnet"), "--identities", "5"]) == 0
+    assert "the classifier is dropped" in capsys.readouterr().out
 
 
 def test_a_lone_network_needs_its_role(tmp_path, capsys):
@@ -301,7 +350,7 @@ def test_a_failure_while_writing_leaves_nothing_and_an_occupied_folder_stays(tmp
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert.workdir, "write_json", fail)
+    monkeypatch.setattr(imports.workdir, "write_json", fail)
     assert main([str(path), "--to", str(tmp_path / "out")]) == 1
     assert "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "osnet.pth"]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deskpro_jax import parquet
-from deskpro_jax.data.listing import Listed
+from deskpro_jax.data.photo_list import Listed
 from deskpro_jax.embed_work import Work
 from deskpro_jax.embedding_files import Part
 from deskpro_jax.embedding_set import EmbeddingSet

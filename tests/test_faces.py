@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deskpro_jax import faces
-from deskpro_jax.data.listing import Listed, Listing
+from deskpro_jax.data.photo_list import Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.faces import open_faces, open_finder, with_faces
 

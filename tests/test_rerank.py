@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.rerank import rerank
+from deskpro_jax.rerank import Reranking, rerank
 from deskpro_jax.retrieval import Labels, score_from_distances
 
 FOLDER = pathlib.Path(os.environ.get("DESKPRO_GOLDEN") or pathlib.Path(__file__).parent / "golden")
@@ -117,3 +118,32 @@ def test_bad_parameters_are_refused_at_once(change):
     images = people(7, 4)
     with pytest.raises(InputError, match=f"{next(iter(change.values()))}"):
         rerank(images, images, **({"parts": 1} | change))
+
+
+def test_memory_stays_within_what_is_allowed():
+    images = people(9, 600, 64).astype(np.float32)
+    query, gallery = images[:200], images[200:]
+    blocks = {}
+    for memory in (6, 8):
+        settings = Reranking(memory=memory)
+        blocks[memory] = settings.block(query, gallery)
+        tracemalloc.start()
+        for rows in rerank(query, gallery, parts=1, block=blocks[memory]):
+            assert len(rows) <= blocks[memory]
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < memory * 2**20
+    assert 1 < blocks[6] < blocks[8] < 200
+
+
+def test_memory_that_is_not_enough_for_one_row_is_refused_with_what_is():
+    images = people(9, 3000, 64).astype(np.float32)
+    query, gallery = images[:500], images[500:]
+    with pytest.raises(
+        InputError, match=r"3000 images within 3 MiB .* take (\d+) MiB; set eval.rerank_memory"
+    ) as error:
+        Reranking(memory=3).block(query, gallery)
+    enough = int(str(error.value).split(" take ")[1].split()[0])
+    assert Reranking(memory=enough).block(query, gallery) >= 1
+    with pytest.raises(InputError):
+        Reranking(memory=enough - 1).block(query, gallery)

@@ -178,6 +178,7 @@ def test_a_disabled_progress_shows_nothing():
 ROWS = [
     ResultRow("cross-clothes", "both", 0.51234, {"R-1": 0.6, "R-5": 0.75, "R-10": 0.8, "R-20": 1.0}, 40, 2),
     ResultRow("general", "face", math.nan, {}, 0, 42),
+    ResultRow("single-shot", "body", 0.5, {"R-1": 0.25}, 7, 0, {"mAP": 0.012, "R-1": 0.0}),
 ]
 
 
@@ -187,6 +188,7 @@ def test_results_as_markdown():
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| cross-clothes | both | 51.2 | 60.0 | 75.0 | 80.0 | 100.0 | 40 | 2 |",
         "| general | face | - | - | - | - | - | 0 | 42 |",
+        "| single-shot | body | 50.0 ± 1.2 | 25.0 ± 0.0 | - | - | - | 7 | 0 |",
     ]
 
 

@@ -15,6 +15,8 @@ from deskpro_jax.errors import InputError
 FREE = {
     "data.data_dir": "elsewhere",
     "data.raw_dir": "elsewhere",
+    "data.parts_dir": "elsewhere",
+    "data.allow_different_size": True,
     "data.workers": 3,
     "eval.every": 7,
     "eval.batch": 8,

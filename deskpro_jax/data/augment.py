@@ -1,4 +1,4 @@
-"""Augments and normalises a batch on the device: mirroring and random erasing, each image with its own draw."""
+"""Augments and normalises a batch on the device: mirroring and random erasing, each image with a draw of its own."""
 
 from __future__ import annotations
 
@@ -44,19 +44,22 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
 
     Returns:
       The batch with photos as normalised float32. One draw mirrors all images of a row; each photo has its own
-      erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none.
+      erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw of
+      mirroring and one of erasing serve all rows and photos.
     """
     names = [name for name in (*_PHOTOS, "cloth_mask") if name in batch]
     size = batch[names[0]].shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
+    shared = config.shared_draws > 0
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.zeros(size, int) if shared else jnp.arange(size))
     flips = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 0)) < config.flip)(keys)
-    fill = (np.asarray(config.erase_fill, np.float32) - MEAN) / STD
+    fill = np.asarray(config.erase_fill, np.float32)
+    fill = fill if config.erase_normalised else (fill - MEAN) / STD
     result = dict(batch)
     for name in names:
         images = _mirror(batch[name], flips)
         if name in _PHOTOS:
             height, width = images.shape[1:3]
-            purpose = 1 + _PHOTOS.index(name)
+            purpose = 1 if shared else 1 + _PHOTOS.index(name)
             erased = jax.vmap(lambda k, p=purpose, h=height, w=width: erasing(jax.random.fold_in(k, p), h, w, config))(
                 keys
             )

@@ -7,24 +7,29 @@ import hashlib
 import importlib.metadata
 import io
 import itertools
+import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 
 import deskpro_jax
-from deskpro_jax.data import layouts, naming, synthetic
+from deskpro_jax.data import building, layouts, shards, synthetic
 from deskpro_jax.data.dataset import BUILDER_NAME, NAMES, VERSION, Records, columns, dataset_path, write_columns
+from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
-from deskpro_jax.errors import InputError, MissingInputError, RunError
+from deskpro_jax.data.shards import Shard
+from deskpro_jax.data.workers import run_local
+from deskpro_jax.errors import InputError, RunError
 
 _SYNTHETIC = "synthetic_"
 _PACKAGES = ("pillow", "numpy", "tensorflow-datasets", "array_record")
 _DESCRIPTION = "Cloth-changing person re-identification: photos of people with part labels and faces."
-
 
 _Groups = Iterator[tuple[str, Iterator[tuple[str, Example]]]]
 
@@ -33,7 +38,8 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder; one config for each dataset. `build` sets the fields and runs it.
 
     Attributes:
-      raw_dir: Prepared folders to build from; None draws a synthetic dataset.
+      shards: Record files to collect; without any a synthetic dataset is drawn.
+      origin: What the metadata says of labels, masks, faces and where they come from.
       seed: Seed of a drawn dataset.
       workers: Processes that draw.
     """
@@ -41,44 +47,20 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
     name = BUILDER_NAME
     VERSION = tfds.core.Version(VERSION)
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in NAMES]
-    raw_dir: Path | None = None
+    shards: tuple[Shard, ...] = ()
+    origin: dict[str, Any] = {}  # noqa: RUF012 (replaced as a whole, by instance)
     seed: int = 0
     workers: int = 0
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features
-        photo, labels = features.Image(shape=(None, None, 3)), features.Image(shape=(None, None, 1))
         return tfds.core.DatasetInfo(
-            builder=self,
-            description=_DESCRIPTION,
-            features=features.FeaturesDict(
-                {
-                    "image_id": features.Text(),
-                    "body": photo,
-                    "parts": features.Sequence(labels),  # 0 or 1: TFDS has no optional image
-                    "face": features.Sequence(photo),
-                    "restored_face": features.Sequence(photo),
-                    "identity": np.int64,
-                    "camera": np.int64,
-                    "clothes": np.int64,
-                }
-            ),
-            metadata=tfds.core.MetadataDict(),
+            builder=self, description=_DESCRIPTION, features=shards.features(), metadata=tfds.core.MetadataDict()
         )
-
-    def _source(self) -> Iterator[tuple[str, Example]]:
-        if self.raw_dir is not None:
-            return layouts.read_prepared(self.raw_dir, self.builder_config.name)
-        if self.builder_config.name.startswith(_SYNTHETIC):
-            return synthetic.generate(self._size(), self.seed, self.workers)
-        raise MissingInputError(naming.how_to_get(self.builder_config.name, None))
-
-    def _size(self) -> str:
-        return self.builder_config.name.removeprefix(_SYNTHETIC)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager
-        groups = itertools.groupby(self._source(), key=lambda pair: pair[0])
+        size = self.builder_config.name.removeprefix(_SYNTHETIC)
+        groups = itertools.groupby(synthetic.generate(size, self.seed, self.workers), key=lambda pair: pair[0])
         return {split: self._generate_examples(split, groups) for split in SPLITS}
 
     def _generate_examples(self, split: str, groups: _Groups) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,34 +69,67 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
         if found != split:
             raise RunError(f"dataset {self.builder_config.name}: split {found} came where {split} was expected")
         for _, example in group:
-            yield example.image_id, _encoded(example)
+            yield example.image_id, shards.encoded(example)
+
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> Sequence[tfds.core.SplitInfo]:
+        """Collects the shards that were written, or draws."""
+        if not self.shards:
+            return super()._generate_splits(dl_manager, download_config)
+        return [self._collect(split) for split in SPLITS]
+
+    def _collect(self, split: str) -> tfds.core.SplitInfo:
+        chosen = [shard for shard in self.shards if shard.split == split]
+        written = [
+            (shard, report) for shard, report in zip(chosen, shards.reports(chosen), strict=True) if report.images
+        ]
+        template = self._get_filename_template(split_name=split)
+        for index, (shard, _) in enumerate(written):
+            _link(shard.records, Path(template.sharded_filepath(shard_index=index, num_shards=len(written))))
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[report.images for _, report in written],
+            num_bytes=sum(report.size for _, report in written),
+            filename_template=template,
+        )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
-        """Writes the records, then what is read from them: columns, checksums, metadata."""
+        """Writes the records, then what is read from them: columns, checksums, sizes, metadata."""
         super()._download_and_prepare(dl_manager, download_config)
         folder = Path(self.data_path)  # not yet the final folder: TFDS renames it when all is done
-        checksums = {}
+        checksums, sizes = {}, {}
         for split in SPLITS:
             records = Records(folder, split)
             checksums[split] = checksum(records)
-            write_columns(folder, split, columns(records))
-        self.info.metadata.update(self._metadata(), checksums=checksums)
+            values = columns(records)
+            sizes[split] = _sizes(values)
+            write_columns(folder, split, values)
+        self.info.metadata.update(self._metadata(), checksums=checksums, sizes=sizes)
 
     def _metadata(self) -> dict[str, Any]:
-        if self.raw_dir is None:
-            origin = layouts.synthetic_origin(self._size(), self.seed)
-        else:
-            origin = layouts.origin(self.raw_dir)
-        scheme = SCHEMES[origin["label_scheme"]]
+        scheme = SCHEMES[self.origin["label_scheme"]]
         versions = {"deskpro_jax": deskpro_jax.__version__}
         versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
-        return {
-            **origin,
-            "source": "drawn" if self.raw_dir is None else "prepared folders",
-            "labels": list(scheme.labels),
-            "clothing": list(scheme.clothing),
-            "versions": versions,
-        }
+        return {**self.origin, "labels": list(scheme.labels), "clothing": list(scheme.clothing), "versions": versions}
+
+
+def _sizes(values: dict[str, np.ndarray]) -> dict[str, int]:
+    """Returns how much there is of what in a split."""
+    return {
+        "images": len(values["identity"]),
+        "identities": len(np.unique(values["identity"])),
+        "cameras": len(np.unique(values["camera"])),
+        "masks": int(values["has_mask"].sum()),
+        "faces": int(values["has_face"].sum()),
+        "restored_faces": int(values["has_restored_face"].sum()),
+    }
+
+
+def _link(file: Path, target: Path) -> None:
+    """Gives a file a second name, or copies it where the file system has no such thing."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def checksum(examples: Records | list[Example]) -> str:
@@ -127,21 +142,6 @@ def checksum(examples: Records | list[Example]) -> str:
             digest.update(len(content).to_bytes(8, "big") + content)
         digests.append(digest.digest())
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-
-
-def _encoded(example: Example) -> dict[str, Any]:
-    """Wraps encoded images in files, which TFDS stores byte for byte."""
-
-    def optional(content: bytes | None) -> list[io.BytesIO]:
-        return [] if content is None else [io.BytesIO(content)]
-
-    return {
-        **example._asdict(),
-        "body": io.BytesIO(example.body),
-        "parts": optional(example.parts),
-        "face": optional(example.face),
-        "restored_face": optional(example.restored_face),
-    }
 
 
 def is_built(name: str, data_dir: str | Path) -> bool:
@@ -160,42 +160,76 @@ def build(
     seed: int = 0,
     progress: bool = True,
     workers: int = 0,
+    *,
+    parts_dir: str | Path | None = None,
+    with_val: bool = False,
+    allow_different_size: bool = False,
+    skip_bad: bool = False,
+    run: building.Runner | None = None,
+    tell: Callable[[str], None] = logging.warning,
 ) -> Path:
     """Builds a dataset unless it is there.
+
+    The dataset appears when it is complete and not before. A build of files that is interrupted keeps its finished
+    shards and goes on from them when it is called again; a shard whose files changed is written anew. The bytes depend
+    on the files and the versions at work, not on `workers`, `run` or interruptions.
 
     Args:
       name: One of `deskpro_jax.data.dataset.NAMES`.
       data_dir: Where TFDS datasets are kept.
-      raw_dir: Folder with imgs/, lr_face/, hr_face/ and mask/; None or "" draws a synthetic dataset.
+      raw_dir: The authors' layout, prepared folders, or for `folder` a CSV (`listing.list_dataset`); None or "" draws
+        a synthetic dataset.
       seed: Seed of a drawn dataset.
-      progress: Shows progress bars on a terminal.
-      workers: Processes that draw a synthetic dataset; 0 draws in this one.
+      progress: Shows progress on standard error.
+      workers: Processes that draw or read files; 0 does it in this one.
+      parts_dir: Masks and faces to join to an authors' layout or a CSV; None or "" for none.
+      with_val: Adds the validation images of PRCC to train.
+      allow_different_size: Builds an authors' layout whose splits differ in size from those published.
+      skip_bad: Leaves out files that can't be used; told, and listed in the metadata.
+      run: Writes the shards, as `workers.run_local` does with `workers`.
+      tell: Is called with what a person should know: files left out or unused, sizes not as published.
 
     Returns:
-      The dataset's folder; it appears when it is complete and not before.
+      The dataset's folder.
 
     Raises:
-      InputError: If the name is unknown, a file is not as it should be, or the dataset is there with another seed.
-      MissingInputError: If folders to build from are missing.
+      InputError: If the name is unknown, files are not as they should be (all of them are listed), sizes differ from
+        those published, or the dataset is there with another seed.
+      MissingInputError: If files to build from are missing.
+      RunError: If another process builds the dataset.
     """
     folder = dataset_path(name, data_dir)
     drawn = name.startswith(_SYNTHETIC) and not raw_dir
     builder = CcReid(config=name, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
-        found = builder.info.metadata.get("seed")
-        if drawn and found != seed:
-            raise InputError(
-                f"{folder} was built with seed {found}, data.build_seed asks for {seed}: "
-                "set data.data_dir to another folder or delete this one"
-            )
+        _check_same(folder, builder.info.metadata, seed if drawn else None, with_val)
         return folder
-    builder.raw_dir = Path(raw_dir).expanduser() if raw_dir else None
-    builder.seed, builder.workers = seed, workers
-    if not drawn:
-        naming.check_prepared(builder.raw_dir, name)
-    with _bars(progress and sys.stderr.isatty()), contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(file_format="array_record")
+    with contextlib.ExitStack() as stack:
+        if drawn:
+            builder.seed, builder.workers = seed, workers
+            builder.origin = {**layouts.synthetic_origin(name.removeprefix(_SYNTHETIC), seed), "source": "drawn"}
+        else:
+            raw, parts = (Path(given).expanduser() if given else None for given in (raw_dir, parts_dir))
+            listing = list_dataset(name, raw, parts, with_val)
+            building.check_sizes(name, listing, allow_different_size, with_val, tell)
+            work = stack.enter_context(building.only_builder(folder))
+            run = run or (lambda planned: run_local(planned, workers, progress))
+            builder.shards = building.write_shards(listing, work, skip_bad, run, tell)
+            builder.origin = listing.origin
+        with _bars(progress and sys.stderr.isatty()), contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(file_format="array_record")
     return folder
+
+
+def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_val: bool) -> None:
+    """Raises InputError if a dataset that is there was built in another way than is asked for."""
+    remedy = "set data.data_dir (--out) to another folder or delete this one"
+    if seed is not None and metadata.get("seed") != seed:
+        raise InputError(
+            f"{folder} was built with seed {metadata.get('seed')}, data.build_seed asks for {seed}: {remedy}"
+        )
+    if with_val and not metadata.get("with_val"):
+        raise InputError(f"{folder} was built without the validation images that --with-val asks for: {remedy}")
 
 
 @contextlib.contextmanager

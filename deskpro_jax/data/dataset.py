@@ -19,7 +19,10 @@ from deskpro_jax.errors import InputError, MissingInputError
 
 BUILDER_NAME = "cc_reid"
 VERSION = "1.0.0"
-NAMES = ("synthetic_tiny", "synthetic_small", "synthetic_full", "celeb", "celeb_light", "prcc")
+NAMES = (
+    *("synthetic_tiny", "synthetic_small", "synthetic_full"),
+    *("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder"),
+)
 COLUMNS = ("image_id", "identity", "camera", "clothes", "has_face", "has_restored_face", "has_mask")
 
 

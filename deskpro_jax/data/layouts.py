@@ -21,42 +21,16 @@ import numpy as np
 from PIL import Image
 
 from deskpro_jax.data import synthetic
-from deskpro_jax.data.naming import FOLDERS, TREES, check_prepared, names_of
-from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES, Example
+from deskpro_jax.data.assemble import assemble
+from deskpro_jax.data.naming import FOLDERS, TREES, names_of
+from deskpro_jax.data.prepared import MANIFEST_COLUMNS, list_prepared
+from deskpro_jax.data.schema import LIP, SCHEMES, Example
+from deskpro_jax.data.sources import refuse
 from deskpro_jax.errors import InputError, exit_code
-
-MASK_THRESHOLD = 128  # mask pixels from here up are not clothing
-_MANIFEST = ("image_id", "split", "identity", "camera", "clothes")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-
-
-def origin(raw_dir: Path) -> dict[str, Any]:
-    """Returns what is known about the labels, masks, faces and seed of prepared folders."""
-    file = raw_dir / "dataset.json"
-    if file.exists():
-        try:
-            stored = dict(json.loads(file.read_text()))
-        except ValueError as error:
-            raise InputError(f"{file} is not a JSON object ({error}): write the folders again") from error
-        if stored.get("label_scheme") not in SCHEMES:
-            raise InputError(
-                f"{file}: label_scheme is {stored.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
-            )
-        return stored
-    return {
-        "label_scheme": LIP.name if (raw_dir / "parts").is_dir() else CLOTH_MASK.name,
-        "masks": "as they came in the prepared folders",
-        "faces": "as they came in the prepared folders",
-        "seed": None,
-    }
 
 
 def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Example]]:
     """Reads prepared folders, train first, then query, then gallery, each in the order of the names.
-
-    Files are passed on byte for byte. With `parts/` and `manifest.csv`, which `write_prepared` adds, labels and
-    clothes come from there; without `parts/` the masks become label maps of scheme "cloth_mask"; without
-    `manifest.csv` the names give identity and camera, and the clothes are unknown.
 
     Args:
       raw_dir: Folder with imgs/, lr_face/, hr_face/ and mask/.
@@ -69,116 +43,13 @@ def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Exam
       MissingInputError: If a folder is missing.
       InputError: If a name does not match, a file is no readable image, or the files do not fit together.
     """
-    root = Path(raw_dir)
-    check_prepared(root, dataset)
-    manifest = _read_manifest(root)
-    has_parts = (root / "parts").is_dir()
-    for split in SPLITS:
-        trees = {tree: _files(root / tree / FOLDERS[split], dataset) for tree in TREES}
-        if has_parts:
-            trees["parts"] = _files(root / "parts" / FOLDERS[split], dataset)
-        photos = trees.pop("imgs")
-        if not photos:
-            raise InputError(f"{root / 'imgs' / FOLDERS[split]} holds no images: put the {split} images there")
-        for tree, files in trees.items():
-            if files and not files.keys() & photos.keys():
-                raise InputError(
-                    f"no file in {root / tree / FOLDERS[split]} shares its name with one in "
-                    f"{root / 'imgs' / FOLDERS[split]}: the trees must use the same names"
-                )
-        _check_manifest(root, split, photos, manifest)
-        for image_id, photo in photos.items():
-            numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, dataset), UNKNOWN_CLOTHES)
-            if has_parts:
-                parts = _image(trees["parts"].get(image_id), mode="L")
-            else:
-                parts = _mask_to_parts(trees["mask"].get(image_id))
-            body = _image(photo)
-            assert body is not None
-            face, restored = (_image(trees[tree].get(image_id)) for tree in ("lr_face", "hr_face"))
-            yield split, Example(image_id, body, parts, face, restored, *numbers)
-
-
-def _files(folder: Path, dataset: str) -> dict[str, Path]:
-    """Returns the images of a folder by name, each name checked."""
-    names = names_of(dataset)
-    result: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.name.startswith(".") or file.name == "Thumbs.db":
-            continue  # left by file managers
-        if not re.fullmatch(names.pattern, file.stem) or file.suffix.lower() not in _SUFFIXES:
-            raise InputError(
-                f"{file}: the name does not match {names.expected}, with one of {', '.join(_SUFFIXES)}: "
-                f"rename or remove it (dataset {dataset})"
-            )
-        if file.stem in result:
-            raise InputError(f"{file} and {result[file.stem].name} are the same image: remove one")
-        result[file.stem] = file
-    return result
-
-
-def _numbers(image_id: str, dataset: str) -> tuple[int, int]:
-    match = re.fullmatch(names_of(dataset).pattern, image_id)
-    assert match is not None
-    return int(match[1]), int(match[2])
-
-
-def _image(file: Path | None, mode: str | None = None) -> bytes | None:
-    """Returns the content of an image file that was decoded to the end once."""
-    if file is None:
-        return None
-    content = file.read_bytes()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            found = image.mode
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise InputError(f"{file} is not a readable image ({error}): replace or remove it") from error
-    if mode is not None and found != mode:
-        raise InputError(f"{file} has mode {found}, expected {mode} (one label a pixel): write it again")
-    return content
-
-
-def _mask_to_parts(file: Path | None) -> bytes | None:
-    content = _image(file)
-    if content is None:
-        return None
-    with Image.open(io.BytesIO(content)) as image:
-        clothing = np.asarray(image.convert("L")) < MASK_THRESHOLD
-    return _png(clothing.astype(np.uint8))
-
-
-def _png(labels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(labels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _read_manifest(root: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
-    file = root / "manifest.csv"
-    if not file.exists():
-        return {}
-    result = {}
-    with file.open(newline="") as lines:
-        reader = csv.DictReader(lines)
-        if tuple(reader.fieldnames or ()) != _MANIFEST:
-            raise InputError(f"{file} has columns {reader.fieldnames}, expected {', '.join(_MANIFEST)}")
-        for row in reader:
-            try:
-                numbers = (int(row["identity"]), int(row["camera"]), int(row["clothes"]))
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{file}, line {reader.line_num}: {row} has a number missing ({error})") from error
-            result[row["split"], row["image_id"]] = numbers
-    return result
-
-
-def _check_manifest(root: Path, split: str, photos: dict[str, Path], manifest: dict[tuple[str, str], Any]) -> None:
-    if not manifest:
-        return
-    listed = {image_id for found, image_id in manifest if found == split}
-    if strange := sorted(listed ^ photos.keys()):
-        where = "manifest.csv but has no file" if strange[0] in listed else "a file but not in manifest.csv"
-        raise InputError(f"{root}: {split} image {strange[0]} is in {where} ({len(strange)} such): write both again")
+    listing = list_prepared(Path(raw_dir), dataset)
+    refuse(listing.findings, "")
+    for source in listing.sources:
+        assembled = assemble(source, listing.recipe)
+        refuse(assembled.findings, "")
+        assert assembled.example is not None
+        yield source.split, assembled.example
 
 
 def write_prepared(
@@ -214,7 +85,7 @@ def write_prepared(
                 (part / tree / name).mkdir(parents=True)
         with (part / "manifest.csv").open("w", newline="") as lines:
             manifest = csv.writer(lines)
-            manifest.writerow(_MANIFEST)
+            manifest.writerow(MANIFEST_COLUMNS)
             for split, e in examples:
                 if not re.fullmatch(names.pattern, e.image_id):
                     raise InputError(f"image {e.image_id}: the name does not match {names.expected}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from deskpro_jax.data.authors import LAYOUTS, expected_folders
 from deskpro_jax.errors import MissingInputError
 
 TREES = ("imgs", "lr_face", "hr_face", "mask")
@@ -26,6 +27,8 @@ NAMES = {
     "celeb": Names(*_WITH_C, origin=_CELEB),
     "celeb_light": Names(*_WITHOUT_C, origin=_CELEB),
     "prcc": Names(*_WITH_C, origin="https://www.isee-ai.cn/~yangqize/clothing.html"),
+    "ltcc": Names(*_WITH_C, origin="https://naiq.github.io/LTCC_Perosn_ReID.html"),
+    "vc_clothes": Names(*_WITH_C, origin="https://wanfb.github.io/dataset.html"),
 }
 
 
@@ -35,7 +38,14 @@ def names_of(dataset: str) -> Names:
 
 
 def how_to_get(dataset: str, missing: Path | None) -> str:
-    """Returns the text of the error for folders that are not there."""
+    """Returns the text of the error for prepared folders that are not there, or for no folder at all."""
+    if missing is None and dataset in LAYOUTS:
+        return (
+            f"dataset {dataset}: data.raw_dir is empty. Get the photos ({LAYOUTS[dataset].origin}) and set "
+            f"data.raw_dir (--raw) to the folder with {expected_folders(dataset)} in it, and data.parts_dir (--parts) "
+            f"to masks and faces made from them; or data.raw_dir to prepared folders ({'/, '.join(TREES)}/), which "
+            "have all (https://github.com/KimbingNg/DeskPro)"
+        )
     found = "data.raw_dir is empty" if missing is None else f"folder {missing} is missing"
     return (
         f"dataset {dataset}: {found}. Get the photos ({names_of(dataset).origin}) and the masks and faces made from "

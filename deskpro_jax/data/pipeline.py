@@ -75,6 +75,7 @@ class _TrainLoader:
     steps: int
     crop: float
     crop_scale: float
+    shared_draws: int
     seeds: tuple[int, ...]
     skip_corrupt: bool
     slots: tuple[int, int]
@@ -97,16 +98,16 @@ class _TrainLoader:
         used = np.zeros(stop - start, np.int64)
         for row, slot in enumerate(range(start, min(stop, len(indices)))):
             key = [*self.seeds, epoch, step, slot]
-            used[row] = self._fill(batch, row, int(indices[slot]), key, skipped)
+            draw = [*self.seeds, epoch, step % self.shared_draws] if self.shared_draws else key
+            box = _window(np.random.default_rng(draw), self.crop, self.crop_scale)
+            used[row] = self._fill(batch, row, int(indices[slot]), box, key, skipped)
             batch["valid"][row] = True
         batch["identity"] = class_indices(self.split.identity[used], self.classes)
         batch[_SKIPPED] = np.array(skipped, np.int64)
         return batch
 
-    def _fill(self, batch: Batch, row: int, index: int, key: list[int], skipped: list[int]) -> int:
+    def _fill(self, batch: Batch, row: int, index: int, box: Box, key: list[int], skipped: list[int]) -> int:
         """Decodes the image `index`, or else another one of its identity; returns which."""
-        rng = np.random.default_rng(key)
-        box = _window(rng, self.crop, self.crop_scale)
         try:
             self.decoder.fill(batch, row, self.split, index, box)
             return index
@@ -115,7 +116,9 @@ class _TrainLoader:
                 raise
         skipped.append(index)
         identity = self.split.identity[index]
-        for other in rng.permutation(np.flatnonzero(self.split.identity == identity)).tolist():
+        for other in (
+            np.random.default_rng([*key, 1]).permutation(np.flatnonzero(self.split.identity == identity)).tolist()
+        ):
             if other in skipped:
                 continue
             try:
@@ -218,6 +221,8 @@ def train_batches(
     size = -(-d.identities * d.images_per_identity // pad_to_multiple) * pad_to_multiple
     if config.augment.crop_scale < 1:
         raise InputError(f"augment.crop_scale is {config.augment.crop_scale}, expected 1 or greater")
+    if config.augment.shared_draws < 0:
+        raise InputError(f"augment.shared_draws is {config.augment.shared_draws}, expected 0 or a number of draws")
     loader = _TrainLoader(
         split=chosen,
         classes=train_classes(split),
@@ -227,6 +232,7 @@ def train_batches(
         steps=steps_per_epoch(split, config),
         crop=config.augment.crop,
         crop_scale=config.augment.crop_scale,
+        shared_draws=config.augment.shared_draws,
         seeds=seeds,
         skip_corrupt=d.skip_corrupt,
         slots=_host_slots(size, process_index, process_count),

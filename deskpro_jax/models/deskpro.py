@@ -135,5 +135,10 @@ def init_variables(module: DeSKPro, seed: int) -> dict[str, Any]:
     Returns:
         `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; shapes do not depend on the size of images.
     """
-    image = jnp.zeros((1, 32, 32, 3))
-    return initialisers.draw(lambda key: module.init(key, image, image, train=False), seed)
+    return initialisers.fill(_shapes(module, jnp.zeros(()).dtype), seed)
+
+
+@functools.lru_cache(maxsize=32)  # tracing takes as long as all else that reads or starts a network
+def _shapes(module: DeSKPro, float_type: Any) -> Any:
+    image = jnp.zeros((1, 32, 32, 3), float_type)
+    return initialisers.shapes_of(lambda key: module.init(key, image, image, train=False))

@@ -81,16 +81,25 @@ def uniform_fan_in(fan_in: int) -> Initialiser:
 
 
 def draw(init: Callable[[Array], Any], seed: int) -> dict[str, Any]:
-    """Evaluates the shapes of `init` and fills them, parameters by their boxes, running statistics as 0 and 1.
+    """Evaluates the shapes of `init` and fills them; see `shapes_of` and `fill`."""
+    return fill(shapes_of(init), seed)
+
+
+def shapes_of(init: Callable[[Array], Any]) -> Any:
+    """Returns the shapes of `module.init` with its inputs bound, parameters in their boxes."""
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def fill(shapes: Any, seed: int) -> dict[str, Any]:
+    """Draws values, parameters by their boxes, running statistics as 0 and 1.
 
     Args:
-        init: `module.init` with its inputs bound; takes a key, whose value does not matter.
+        shapes: from `shapes_of`.
         seed: of the values; each parameter draws from a stream of its own, named by its path.
 
     Returns:
         `{"params": ..., "batch_stats": ...}` of NumPy arrays.
     """
-    shapes = jax.eval_shape(init, jax.random.key(0))
     is_box = lambda leaf: isinstance(leaf, Drawn)  # noqa: E731
     params = jax.tree_util.tree_map_with_path(
         lambda path, box: _fill(box, seed, jax.tree_util.keystr(path)), shapes["params"], is_leaf=is_box

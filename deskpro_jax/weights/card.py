@@ -8,31 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from deskpro_jax.weights.families import Stream
+from deskpro_jax.weights.networks import Networks
 
 
 def model_card(
-    path: Path,
-    networks: Mapping[str, Stream],
-    os_streams: str,
-    steps: Mapping[str, int],
-    *,
-    config: Mapping[str, Any] | None,
-    results: Mapping[str, Any] | None,
-    origin: Mapping[str, Any] | None,
-    versions: Mapping[str, str],
+    path: Path, streams: Mapping[str, Stream], os_streams: str, held: Networks, versions: Mapping[str, str]
 ) -> str:
     """Returns the model card of an exported file, as Markdown.
 
     Args:
         path: the exported file.
-        networks: the networks in it, by role.
+        streams: what the networks in it are, by role.
         os_streams: OSBlock streams that run.
-        steps: training step of each checkpoint.
-        config: the run's configuration, None where the workdir has none.
-        results: the run's `results.json`, None where it was not evaluated.
-        origin: `conversion.json` of weights that came from elsewhere.
+        held: the workdir they come from.
         versions: of the packages that wrote the file.
     """
+    config, results = held.config or {}, held.results or {}
     lines = [
         f"# {path.stem}",
         "",
@@ -41,35 +32,41 @@ def model_card(
         "| network | names start with | backbone | attention | features | identities | step |",
         "|---|---|---|---|---|---|---|",
     ]
-    for role, stream in networks.items():
-        step = steps.get("teacher" if role == "teacher" else "student", steps.get(role, 0))
+    for role, stream in streams.items():
         lines.append(
             f"| {role} | `{stream.prefix}` | OSNet {stream.backbone} | {stream.attention} | {stream.feature_dim}"
-            f" | {stream.identities or '-'} | {step} |"
+            f" | {stream.identities or '-'} | {held.step(role)} |"
         )
     lines += ["", f"OSBlock streams: `{os_streams}`."]
     if os_streams == "aacd":
         lines.append("Stream a runs twice and b never; what is under `conv2b` is there for strict loading alone.")
     lines += ["", "## Data", ""]
-    data = (config or {}).get("data", {})
+    data = config.get("data", {})
     if data:
-        lines.append(f"Trained on `{data.get('name')}`, seed {(config or {}).get('seed')}.")
-    elif origin is not None:
-        lines.append(f"Converted from `{origin['source']}` (SHA-256 `{origin['sha256']}`); see its own documentation.")
+        lines.append(f"Trained on `{data.get('name')}`, seed {config.get('seed')}.")
+    elif held.origin is not None:
+        source, digest = held.origin["source"], held.origin["sha256"]
+        lines.append(f"Converted from `{source}` (SHA-256 `{digest}`); see its own documentation.")
     else:
         lines.append("Not recorded in the workdir.")
+    for start in held.starts.values():
+        lines += [f"The {role} network began with `{s['source']}` ({_digest(s)})." for role, s in start.items()]
     lines += ["", "## Scores", ""]
-    rows = (results or {}).get("results") or []
+    rows = results.get("results") or []
     if rows:
         ranks = ("mAP", "R-1", "R-5", "R-10")
         lines += [f"| protocol | stream | {' | '.join(ranks)} | queries |", "|---|---|---|---|---|---|---|"]
         for row in rows:
             shown = " | ".join(f"{100 * row[r]:.1f}" if row.get(r) is not None else "-" for r in ranks)
             lines.append(f"| {row['protocol']} | {row['stream']} | {shown} | {row.get('counted', '-')} |")
-        lines += ["", f"In percent; dataset `{(results or {}).get('dataset')}`, {(results or {}).get('date')}."]
+        lines += ["", f"In percent; dataset `{results.get('dataset')}`, {results.get('date')}."]
     else:
         lines.append("Not evaluated in the workdir.")
     lines += ["", "## Versions", "", *(f"- {name} {version}" for name, version in versions.items())]
-    if config is not None:
+    if config:
         lines += ["", "## Configuration", "", "```json", json.dumps(config, indent=2), "```"]
     return "\n".join(lines) + "\n"
+
+
+def _digest(start: Mapping[str, Any]) -> str:
+    return f"SHA-256 `{start['sha256']}`" if start.get("sha256") else "a workdir"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -53,18 +54,23 @@ def stream_entries(family: str, stream: Stream, os_streams: str) -> list[Entry]:
 
 def initial_variables(stream: Stream, os_streams: str, seed: int) -> dict[str, Any]:
     """Returns freshly drawn variables of the network that a file's stream is; an OSNet's without classifier."""
-    image = jnp.zeros((1, 32, 32, 3))
+    own_seed = seed + zlib.crc32(stream.role.encode())  # networks of one file do not start alike
     module: LightMBN | OSNet
     if stream.role == "osnet":
         module = OSNet(stream.backbone, 1, stream.feature_dim, os_streams)
     else:
         classes = stream.identities or 1
         module = LightMBN(classes, stream.backbone, os_streams, stream.attention, stream.feature_dim)
-    own_seed = seed + zlib.crc32(stream.role.encode())  # networks of one file do not start alike
-    variables = initialisers.draw(lambda key: module.init(key, image, train=False), own_seed)
+    variables = initialisers.fill(_shapes(module, jnp.zeros(()).dtype), own_seed)
     if stream.role == "osnet":
         variables["params"] = {name: value for name, value in variables["params"].items() if name != "classifier"}
     return variables
+
+
+@functools.lru_cache(maxsize=32)  # tracing takes as long as all else that reads a file
+def _shapes(module: LightMBN | OSNet, float_type: Any) -> Any:
+    image = jnp.zeros((1, 32, 32, 3), float_type)
+    return initialisers.shapes_of(lambda key: module.init(key, image, train=False))
 
 
 def load(

@@ -18,6 +18,8 @@ TRANSPOSES = {
     "pointwise": (3, 2, 1, 0),  # [O, I, 1, 1] -> [1, 1, I, O], then the two ones go
     "depthwise": (2, 3, 0, 1),  # [C, 1, 3, 3] -> [3, 3, C, 1], then the last one goes
     "linear": (1, 0),
+    "nchw": (0, 2, 3, 1),  # NCHW -> NHWC
+    "modulated": (0, 3, 4, 2, 1),  # [1, O, I, H, W] -> [1, H, W, I, O], a StyleGAN2's
 }
 
 

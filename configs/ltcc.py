@@ -1,0 +1,23 @@
+"""DeSKPro on LTCC.
+
+    python -m deskpro_jax.main --config configs/ltcc.py --workdir runs/ltcc --config.data.raw_dir=DIR
+
+`DIR` holds the photos as their authors distribute them (`train/ query/ test/`); `--config.data.parts_dir` adds masks
+and faces (`docs/datasets.md`). It is read once, to build the dataset. The paper reports nothing on LTCC and this
+package has not been run on it, so no score is known; the loss has the values of Celeb-reID. Results come under the
+protocols general, cc and sc (`docs/evaluation.md`). It is 140 epochs of 319 steps for the student, and for the teacher
+as many less what images without a face leave out.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from configs import base, variants
+
+
+def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
+    """Returns the configuration; `variant` is any of `variants.VARIANTS`, joined by commas."""
+    config = base.get_config()
+    config.data.name = "ltcc"
+    return variants.apply(config, variant)

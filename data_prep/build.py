@@ -1,0 +1,145 @@
+"""Builds a dataset from the files that its authors distribute, with masks and faces where there are any.
+
+    python -m data_prep.build --dataset celeb --raw DIR [--parts DIR] --out DIR
+
+`docs/datasets.md` says where files go and what each dataset's labels mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging as absl_logging
+
+from deskpro_jax.data.building import Runner
+from deskpro_jax.data.dataset import NAMES
+from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+
+RUNNERS = ("local", "beam")
+_ALSO = {"celeb_reid": "celeb", "celebreid": "celeb", "celeb_reid_light": "celeb_light", "vcclothes": "vc_clothes"}
+
+
+def dataset_name(given: str) -> str:
+    """Returns the dataset that is meant, as celeb_light for Celeb-reID-light.
+
+    Raises:
+      InputError: If none is; names the near matches.
+    """
+    name = given.lower().replace("-", "_")
+    name = _ALSO.get(name, name)
+    if name not in NAMES:
+        near = dict.fromkeys(_ALSO.get(found, found) for found in difflib.get_close_matches(name, (*NAMES, *_ALSO)))
+        meant = f"; did you mean {' or '.join(near)}?" if near else "."
+        raise InputError(f"--dataset {given}: no dataset is called so{meant} Known: {', '.join(NAMES)}")
+    return name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds a dataset from its authors' files; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells of every step
+    try:
+        _build(options)
+    except (InputError, MissingInputError, RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command goes on from here", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_prep.build", description=main.__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    add(
+        "--raw",
+        metavar="DIR",
+        help="the folder as its authors distribute it, or prepared folders (imgs/ ...); for the dataset "
+        "'folder' the CSV or its folder",
+    )
+    add("--parts", metavar="DIR", help="masks and faces: what the data preparation wrote, or mask/ lr_face/ hr_face/")
+    add("--out", required=True, metavar="DIR", help="where TFDS datasets are kept (data.data_dir of a run)")
+    add("--with-val", action="store_true", help="prcc: add the validation images to train")
+    add("--allow-different-size", action="store_true", help="build splits that differ in size from those published")
+    add("--skip-bad", action="store_true", help="leave out files that can't be used; each is told, and listed in the "
+        "dataset's metadata")  # fmt: skip
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core, %(default)s here)")
+    add("--seed", type=int, default=0, help="synthetic datasets: of the drawn people (default: 0)")
+    add("--runner", choices=RUNNERS, default="local", help="beam: Apache Beam, the extra 'beam' (default: local)")
+    add("--beam-option", action="append", default=[], metavar="NAME=VALUE", help="an option of the Beam pipeline, as "
+        "runner=FlinkRunner; may be given several times (default: processes of this machine)")  # fmt: skip
+    return parser
+
+
+def _build(options: argparse.Namespace) -> None:
+    name = dataset_name(options.dataset)
+    if options.workers < 0:
+        raise InputError(f"--workers is {options.workers}, expected 0 or more")
+    if options.beam_option and options.runner != "beam":
+        raise InputError("--beam-option is for --runner beam")
+    run: Runner | None = None
+    if options.runner == "beam":
+        if not options.raw:
+            raise InputError("--runner beam builds from files: give --raw, or leave it out to draw a synthetic dataset")
+        from data_prep import beam  # apache_beam is an extra
+
+        run = beam.runner(options.beam_option, options.workers)
+    from deskpro_jax.data import builder
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    start, there = time.perf_counter(), builder.is_built(name, options.out)
+    folder = builder.build(
+        name,
+        options.out,
+        options.raw,
+        options.seed,
+        workers=options.workers,
+        parts_dir=options.parts,
+        with_val=options.with_val,
+        allow_different_size=options.allow_different_size,
+        skip_bad=options.skip_bad,
+        run=run,
+        tell=tell,
+    )
+    metadata = json.loads((folder / "metadata.json").read_text())
+    if there:
+        print(f"{name} is in {folder} already, nothing was built; delete the folder to build it again")
+    else:
+        print(f"{name} built in {folder}")
+    print(_summary(metadata, folder, None if there else time.perf_counter() - start))
+
+
+def _summary(metadata: dict[str, Any], folder: Path, seconds: float | None) -> str:
+    """Returns what is in a dataset, a line a split, and how fast it was built."""
+    lines, images = [], 0
+    for split, size in metadata.get("sizes", {}).items():
+        images += size["images"]
+        lines.append(
+            f"  {split}: {size['images']:,} images of {size['identities']:,} identities, {size['cameras']:,} cameras; "
+            f"{size['masks']:,} masks, {size['faces']:,} faces, {size['restored_faces']:,} restored faces"
+        )
+    if remarks := metadata.get("remarks"):
+        lines.append(f"  photos to know of: {', '.join(f'{count:,} {name}' for name, count in remarks.items())}")
+    if left_out := metadata.get("left_out"):
+        lines.append(f"  {len(left_out):,} files that can't be used are left out; metadata.json lists them")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    pace = f", {images:,} images in {seconds:.1f} s ({images / seconds:,.0f} images/s)" if seconds else ""
+    return "\n".join([*lines, f"  {size / 1e6:,.1f} MB{pace}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""Checks a dataset before it is built, or as it was built: every image, every label, a sheet of examples, a verdict.
+
+    python -m data_prep.check DIR [--dataset NAME] [--parts DIR]
+
+`DIR` is a dataset as its authors distribute it, prepared folders (imgs/ ...), the folder of one's own manifest.csv, or
+a built dataset. The last line is "usable", or the end of a list of what to fix. `docs/evaluation.md` and
+`docs/datasets.md` say what the labels mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging as absl_logging
+
+from data_prep.build import dataset_name
+from data_prep.checking import examine, judge, recognise, sheet
+from data_prep.checking.examine import Examined, Problem
+from data_prep.checking.recognise import BUILT, PREPARED, Recognised
+from data_prep.checking.report import Report
+from deskpro_jax import telemetry
+from deskpro_jax.data import published
+from deskpro_jax.data.assemble import assemble
+from deskpro_jax.data.dataset import COLUMNS, Records
+from deskpro_jax.data.listing import list_dataset
+from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
+from deskpro_jax.data.sources import Listing, Source
+from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks a dataset; returns 0 if it is usable, 1 if there is something to fix, 2 if it can't be checked."""
+    options = _parser().parse_args(arguments)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        report = check(options)
+    except (InputError, MissingInputError, RunError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 1
+    print("\n".join(report.lines(everything=options.all)))
+    return 0 if report.usable else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_prep.check", description=main.__doc__)
+    add = parser.add_argument
+    add("folder", metavar="DIR", type=Path, help="what to check: raw files of any layout, or a built dataset")
+    add("--dataset", metavar="NAME", help="which dataset it is (default: guessed from folders and names)")
+    add("--parts", metavar="DIR", type=Path, help="masks and faces that belong to the photos, as for data_prep.build")
+    add("--with-val", action="store_true", help="prcc: check the validation images as well")
+    add("--sheet", metavar="FILE", type=Path, help="PNG with random examples (default: check-NAME.png here)")
+    add("--no-sheet", action="store_true", help="draw no sheet")
+    add("--examples", type=int, default=12, help="how many examples the sheet shows (default: 12)")
+    add("--seed", type=int, default=0, help="decides which examples (default: 0)")
+    add("--json", metavar="FILE", type=Path, help="writes everything that was found, image by image")
+    add("--all", action="store_true", help="prints all names where otherwise the first are printed")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core, %(default)s here)")
+    return parser
+
+
+def check(options: argparse.Namespace) -> Report:
+    """Checks a dataset as the command's options say.
+
+    Returns:
+      What was found; the sheet and the JSON file are written.
+
+    Raises:
+      InputError: If an option has no usable value, or the folder holds nothing that can be checked.
+      MissingInputError: If the folder is not there.
+      RunError: If a process died.
+    """
+    for flag, lowest in (("workers", 0), ("examples", 1), ("seed", 0)):
+        if getattr(options, flag) < lowest:
+            raise InputError(f"--{flag} is {getattr(options, flag)}, expected {lowest} or more")
+    for file in (options.sheet, options.json):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise MissingInputError(f"no folder {file.absolute().parent} to write {file.name} to: make it")
+    name = dataset_name(options.dataset) if options.dataset else None
+    found = recognise.recognise(options.folder, name)
+    report = Report(found)
+    if found.layout == BUILT:
+        for given, flag in ((options.parts, "--parts"), (options.with_val, "--with-val")):
+            if given:
+                raise InputError(f"{found.folder} is built already: leave {flag} out")
+        images = _check_built(found, report, options)
+    else:
+        images = _check_raw(found, report, options)
+    if images is None:
+        return report
+    _judge(found, images, report)
+    if options.json is not None:
+        _write_json(options.json, found, images, report)
+    return report
+
+
+def _check_raw(found: Recognised, report: Report, options: argparse.Namespace) -> list[Examined] | None:
+    """Examines files; None when they don't make a dataset that could be examined."""
+    try:
+        listing = list_dataset(found.dataset, found.folder, options.parts, options.with_val)
+    except (InputError, MissingInputError) as error:
+        report.fix.append(str(error))
+        return None
+    for finding in listing.findings:
+        report.problems.append(Problem(finding.file, "name", finding.reason))
+    report.remarks += listing.notes
+    with _progress(len(listing.sources)) as advance:
+        images = examine.run(examine.source_tasks(listing), options.workers, advance)
+    differences = published.differences(found.dataset, listing.sources, options.with_val)
+    if differences:
+        text = "its size is not as published:" + "".join(f"\n  {line}" for line in differences)
+        report.warnings.append(text)
+        report.allowance = "" if found.layout == PREPARED else "--allow-different-size"
+    report.as_published = found.layout == recognise.AUTHORS and bool(published.published(found.dataset))
+    report.as_published &= not differences and not listing.findings
+    _draw(found, report, options, listing=listing)
+    return images
+
+
+def _check_built(found: Recognised, report: Report, options: argparse.Namespace) -> list[Examined] | None:
+    """Examines records; None when they can't be opened."""
+    try:
+        metadata = json.loads((found.folder / "metadata.json").read_text(encoding="utf-8"))
+        scheme = SCHEMES[metadata["label_scheme"]]
+        tasks = examine.record_tasks(found.folder, len(scheme.labels))
+    except (InputError, MissingInputError) as error:
+        report.fix.append(str(error))
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        report.fix.append(f"{found.folder / 'metadata.json'} is damaged ({error!r}): build the dataset again")
+        return None
+    with _progress(sum(len(Records(found.folder, split)) for split in SPLITS)) as advance:
+        images = examine.run(tasks, options.workers, advance)
+    try:
+        json.loads((found.folder / "features.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        report.fix.append(f"{found.folder / 'features.json'} is damaged ({error}): build the dataset again")
+    if not any(image.problems for image in images):
+        _check_content(found.folder, metadata, images, report)
+    for key, what in (("left_out", "files were left out when it was built"), ("notes", "notes of the build")):
+        if metadata.get(key):
+            report.remarks.append(f"{len(metadata[key]):,} {what}: {'; '.join(metadata[key])}")
+    if metadata.get("size_differences"):
+        lines = "".join(f"\n  {line}" for line in metadata["size_differences"])
+        report.warnings.append(f"its size is not as published:{lines}")
+    report.as_published = metadata.get("source") == recognise.AUTHORS and not metadata.get("size_differences")
+    report.as_published &= not metadata.get("left_out")
+    _draw(found, report, options, clothing=tuple(metadata["clothing"]))
+    return images
+
+
+def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Examined], report: Report) -> None:
+    """Holds the records against the checksums and the columns that were written with them."""
+    from deskpro_jax.data.builder import checksum  # here: it brings the whole of TFDS
+
+    for split in SPLITS:
+        records = Records(folder, split)
+        if checksum(records) != metadata.get("checksums", {}).get(split):
+            report.fix.append(f"{folder}: split {split} is not what was built, its checksum differs: build it again")
+        members = [i for i in images if i.split == split]
+        expected = [
+            (i.image_id, i.identity, i.camera, i.clothes, i.has_face, i.has_restored_face, i.has_mask) for i in members
+        ]
+        file = folder / f"columns-{split}.npz"
+        if file.exists() and not _columns_are(file, expected):
+            report.fix.append(f"{file} has other labels than the records: delete it, it is made again")
+
+
+def _columns_are(file: Path, expected: list[tuple[Any, ...]]) -> bool:
+    try:
+        with np.load(io.BytesIO(file.read_bytes())) as stored:
+            return list(zip(*(stored[name].tolist() for name in COLUMNS), strict=True)) == expected
+    except Exception:  # zip files go wrong in many ways
+        return False
+
+
+def _judge(found: Recognised, images: Sequence[Examined], report: Report) -> None:
+    """Adds what the images say together."""
+    report.images = list(images)
+    report.counts = judge.counts(images)
+    report.problems += [problem for image in images for problem in image.problems]
+    report.duplicates = judge.duplicates(images)
+    report.matches = judge.matches(found.dataset, images)
+    if all(match.problem for match in report.matches):
+        report.fix.append("the labels allow none of the protocols of this dataset (see above)")
+    shared, same_people = judge.shared_identities(found.dataset, images)
+    if shared:
+        numbers = f"{len(shared):,} identity numbers are in train and in test: {report.some(shared)}"
+        if same_people:
+            report.warnings.append(f"{numbers}; train and test should have different people")
+        else:
+            report.remarks.append(f"{numbers}; as usual here, they are different people and never compared")
+    repeated = judge.repeated_numbers(found.dataset, images)
+    if repeated:
+        report.warnings.append(f"{len(repeated):,} image numbers come twice: {report.some(repeated)}")
+
+
+def _draw(
+    found: Recognised,
+    report: Report,
+    options: argparse.Namespace,
+    *,
+    listing: Listing | None = None,
+    clothing: tuple[int, ...] = (),
+) -> None:
+    """Draws the sheet of examples."""
+    if options.no_sheet:
+        return
+    if listing is not None:
+        clothing = SCHEMES[listing.recipe.scheme].clothing
+        by_split: dict[str, list[Source]] = {split: [] for split in SPLITS}
+        for source in listing.sources:
+            by_split[source.split].append(source)
+        sizes = {split: len(sources) for split, sources in by_split.items()}
+
+        def load(split: str, position: int) -> Example | None:
+            return assemble(by_split[split][position], listing.recipe).example
+    else:
+        records = {split: Records(found.folder, split) for split in SPLITS}
+        sizes = {split: len(opened) for split, opened in records.items()}
+
+        def load(split: str, position: int) -> Example | None:
+            return records[split][position]
+
+    examples = sheet.draw_at_random(sizes, load, options.examples, options.seed)
+    if examples:
+        report.sheet = options.sheet or Path(f"check-{found.dataset}.png")
+        sheet.write_sheet(report.sheet, examples, clothing)
+
+
+def _write_json(path: Path, found: Recognised, images: Sequence[Examined], report: Report) -> None:
+    record = {
+        "dataset": found.dataset,
+        "layout": found.layout,
+        "folder": str(found.folder),
+        "usable": report.usable,
+        **report.record(),
+        "images": [image._asdict() | {"problems": [p._asdict() for p in image.problems]} for image in images],
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[examine.Advance]:
+    with telemetry.Progress(total, "examining images", images_per_step=1, log_seconds=10.0) as progress:
+        yield lambda count: progress.advance(steps=count)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `data_prep.check` is made of: it recognises a folder, examines its images, judges its labels, draws a sheet."""

@@ -1,0 +1,191 @@
+"""What a check found, as lines to print: counts, remarks, warnings, then "usable" or the list of what to fix."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.checking import judge
+from data_prep.checking.examine import Examined, Problem
+from data_prep.checking.judge import Count, Duplicate, Matches
+from data_prep.checking.recognise import Recognised
+from deskpro_jax.data.inspection import KINDS
+
+_SHOWN = 10  # names that are printed where there may be many
+_COLUMNS = ("split", "images", "identities", "cameras", "outfits", "masks", "faces", "restored faces")
+_TITLES = {
+    "zero_size": "zero size",
+    "not_8_bit": "not 8 bits a channel",
+    "cmyk": "CMYK",
+    "exif_rotated": "EXIF-rotated",
+    "label_map": "label maps that do not fit",
+    "checksum": "another checksum than listed",
+    "name": "names and places that say nothing",
+    "record": "records that can't be read",
+}
+
+
+@dataclasses.dataclass
+class Report:
+    """What a check found.
+
+    Attributes:
+      found: What was checked.
+      images: Every image, examined.
+      counts: By split.
+      problems: Files that can't be used.
+      duplicates: Photos with the same bytes.
+      matches: What each protocol finds in the labels.
+      remarks: Worth knowing.
+      warnings: Worth looking into, whatever the verdict.
+      fix: What else has to be fixed.
+      allowance: The option that the build needs for this dataset; "" for none.
+      as_published: Whether the dataset is complete as its authors distribute it, so that nobody can mend it.
+      sheet: The sheet of examples, None where none was drawn.
+    """
+
+    found: Recognised
+    images: list[Examined] = dataclasses.field(default_factory=list)
+    counts: list[Count] = dataclasses.field(default_factory=list)
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    duplicates: list[Duplicate] = dataclasses.field(default_factory=list)
+    matches: list[Matches] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    fix: list[str] = dataclasses.field(default_factory=list)
+    allowance: str = ""
+    as_published: bool = False
+    sheet: Path | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is nothing to fix."""
+        return not (self.fix or self.problems or self._duplicates_to_fix())
+
+    def some(self, values: Iterable[object], everything: bool = False) -> str:
+        """Returns the first of many values, and how many more there are."""
+        listed = list(values)
+        shown = listed if everything else listed[:_SHOWN]
+        more = f", ... ({len(listed) - len(shown):,} more)" if len(listed) > len(shown) else ""
+        return ", ".join(map(str, shown)) + more
+
+    def record(self) -> dict[str, Any]:
+        """Returns everything but the images, ready for JSON."""
+        return {
+            "counts": [count._asdict() for count in self.counts],
+            "problems": [problem._asdict() for problem in self.problems],
+            "duplicates": [
+                {"where": d.where, "contradiction": d.contradiction, "images": [image.name for image in d.images]}
+                for d in self.duplicates
+            ],
+            "protocols": [match._asdict() for match in self.matches],
+            "remarks": self.remarks,
+            "warnings": self.warnings,
+            "fix": self.fix,
+            "needs": self.allowance,
+        }
+
+    def lines(self, everything: bool = False) -> list[str]:
+        """Returns the report.
+
+        Args:
+          everything: Prints all names where otherwise the first ten are printed; what to fix is complete anyway.
+        """
+        guess = f" (guessed {self.found.guessed}; --dataset says otherwise)" if self.found.guessed else ""
+        lines = [f"{self.found.folder}: {self.found.dataset}, {self.found.layout}{guess}"]
+        if self.counts:
+            lines += ["", *_table([_COLUMNS, *(_cells(count) for count in self.counts)])]
+        lines += self._missing(everything)
+        if self.matches:
+            lines += ["", "protocols:", *(f"  {match}" for match in self.matches)]
+        lines += _titled("remarks", [*self.remarks, *self._photo_remarks(everything)])
+        lines += _titled("warnings", [*self.warnings, *self._duplicate_lines(False, everything)])
+        if self.sheet is not None:
+            lines += ["", f"examples: {self.sheet}"]
+        return [*lines, "", *self._verdict()]
+
+    def _verdict(self) -> list[str]:
+        if self.usable:
+            return [*([f"to be built with {self.allowance}"] if self.allowance else []), "usable"]
+        duplicates = self._duplicate_lines(True, True)
+        kinds: dict[str, list[Problem]] = {}
+        for problem in sorted(self.problems):
+            kinds.setdefault(problem.kind, []).append(problem)
+        total = len(self.fix) + len(self.problems) + len(self._duplicates_to_fix())
+        lines = [f"not usable, {total:,} thing{'s' * (total != 1)} to fix:", *(_indented(text) for text in self.fix)]
+        for kind, problems in sorted(kinds.items(), key=lambda item: -len(item[1])):
+            lines += [f"  {title(kind)} ({len(problems):,}):", *(f"    {problem}" for problem in problems)]
+        return [*lines, *(_indented(text) for text in duplicates)]
+
+    def _missing(self, everything: bool) -> list[str]:
+        """Returns which images have no mask, face or restored face, where others have."""
+        lines = []
+        for field, what in (("has_mask", "mask"), ("has_face", "face"), ("has_restored_face", "restored face")):
+            without = [image.name for image in self.images if not getattr(image, field)]
+            if self.images and len(without) == len(self.images):
+                lines.append(f"no image has a {what}")
+            elif without:
+                images = f"{len(without):,} image{'s' * (len(without) != 1)}"
+                lines.append(f"{images} without a {what}: {self.some(without, everything)}")
+        return ["", *lines] if lines else []
+
+    def _photo_remarks(self, everything: bool) -> list[str]:
+        lines = []
+        for kind, meaning in KINDS.items():
+            names = [image.name for image in self.images if kind in image.remarks]
+            if names:
+                lines.append(f"{title(kind)} ({len(names):,}, {meaning.remedy}): {self.some(names, everything)}")
+        return lines
+
+    def _duplicates_to_fix(self) -> list[Duplicate]:
+        """Returns the duplicates that spoil a score or contradict each other, where somebody can mend them."""
+        if self.as_published:
+            return []
+        return [d for d in self.duplicates if d.where != judge.WITHIN or d.contradiction]
+
+    def _duplicate_lines(self, to_fix: bool, everything: bool) -> list[str]:
+        fix = self._duplicates_to_fix()
+        chosen = fix if to_fix else [d for d in self.duplicates if d not in fix]
+        lines = []
+        for where, effect in (
+            (judge.TRAIN_AND_TEST, "LEAK: the same bytes in train and in a test split, scores will be too good"),
+            (judge.QUERY_AND_GALLERY, "the same bytes in query and gallery, a match that is none"),
+            (judge.WITHIN, "the same bytes several times within a split"),
+        ):
+            found = [str(duplicate) for duplicate in chosen if duplicate.where == where]
+            if not found:
+                continue
+            shown = found if everything else found[:_SHOWN]
+            more = [f"... ({len(found) - len(shown):,} more)"] if len(found) > len(shown) else []
+            note = ", as the authors distribute it" if self.as_published and where != judge.WITHIN else ""
+            lines.append(f"{effect}{note} ({len(found):,}):" + "".join(f"\n  {line}" for line in [*shown, *more]))
+        return lines
+
+
+def title(kind: str) -> str:
+    """Returns a kind of finding in words."""
+    return _TITLES.get(kind, kind.replace("_", " "))
+
+
+def _titled(head: str, texts: Sequence[str]) -> list[str]:
+    return ["", f"{head}:", *(_indented(text) for text in texts)] if texts else []
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _cells(count: Count) -> tuple[str, ...]:
+    split, *numbers = count
+    return (split, *(f"{number:,}" for number in numbers))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join((first.ljust(widths[0]), *right)))
+    return lines

@@ -1,0 +1,99 @@
+"""Published RetinaFace weights into flax variables, every tensor accounted for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.core.meta
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_prep.detection.model import VARIANTS, RetinaFace
+from data_prep.detection.names import retinaface
+from data_prep.identify import describe, unwrap
+from deskpro_jax.errors import InputError
+from deskpro_jax.weights import table
+from deskpro_jax.weights.read import read_file
+
+COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A face detector.
+
+    Attributes:
+        variant: one of `data_prep.detection.model.VARIANTS`.
+        variables: `params` and `batch_stats`, NumPy arrays in float32.
+        checksum: SHA-256 of its file, hexadecimal.
+    """
+
+    variant: str
+    variables: dict[str, Any]
+    checksum: str
+
+
+def load_detector(path: str | Path) -> Detector:
+    """Reads a RetinaFace file (`mobilenet0.25_Final.pth`, `Resnet50_Final.pth`); its names tell the variant.
+
+    Args:
+        path: PyTorch or safetensors file; names may start with `module.`.
+
+    Raises:
+        MissingInputError: there is no such file.
+        InputError: it is no weights file, holds another network, or not all of this one.
+    """
+    path = Path(path)
+    held = read_file(path).tensors
+    found = describe(held)
+    variant = next((variant for variant in VARIANTS if found == f"a RetinaFace detector ({variant})"), None)
+    if variant is None:
+        raise InputError(
+            f"{path} holds {found} ({len(held)} tensors: {', '.join(list(held)[:3])[:200]}, ...); expected a RetinaFace"
+            f" detector ({' or '.join(VARIANTS)}): give mobilenet0.25_Final.pth or Resnet50_Final.pth."
+        )
+    try:
+        variables = to_variables(variant, unwrap(held))
+    except InputError as error:
+        raise InputError(
+            f"{path} holds {found}, but not all of it as published: fetch the file again. {error}"
+        ) from error
+    return Detector(variant, variables, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def to_variables(variant: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the flax variables that a published state dict holds, in float32.
+
+    Args:
+        variant: which network it is.
+        tensors: by the names of the published code.
+
+    Raises:
+        InputError: a tensor has no place, another shape or type, or is missing; lists all of them.
+    """
+    entries = retinaface(variant)
+    names = {entry.name for entry in entries}
+    taken: dict[str, np.ndarray] = {}
+    problems = []
+    for name, value in tensors.items():
+        if name in names:
+            taken[name] = value
+            if jnp.issubdtype(value.dtype, np.floating):
+                taken[name] = value.astype(np.float32)
+            else:
+                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
+        elif not name.endswith(f".{COUNTER}") or name.removesuffix(COUNTER) + "running_mean" not in names:
+            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
+    return table.load(entries, taken, _template(variant), problems=problems)
+
+
+@functools.cache
+def _template(variant: str) -> Any:
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    return flax.core.meta.unbox(jax.eval_shape(RetinaFace(variant).init, jax.random.key(0), image))

@@ -1,0 +1,115 @@
+"""The photos of a folder: which there are, what they are called in the output, and reading one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deskpro_jax.errors import InputError, MissingInputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 2**24  # 4096 x 4096: a photo of one person is far below it, and a few of its canvases would fill a memory
+_EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # modes of Pillow
+MIN_SIDE = 2  # pixels: less has no extent that a network could be shown
+
+
+class UnreadableError(Exception):
+    """A photo cannot be used; the text says why, the same in every run and on every machine."""
+
+
+def find_photos(root: Path) -> list[str]:
+    """Lists the photos below a folder, links to folders followed; hidden files and folders are left out.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Paths relative to `root` with forward slashes and their suffix, in the order of the names.
+
+    Raises:
+        MissingInputError: there is no such folder.
+        InputError: it holds no photo, or two whose output would have the same name.
+    """
+    if not root.is_dir():
+        raise MissingInputError(f"no folder at {root}: correct --images.")
+    names: list[str] = []
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=_raise):
+        here = Path(folder)
+        inner[:] = [name for name in inner if not name.startswith(".") and not _leads_back(root, here / name)]
+        below = PurePosixPath(here.relative_to(root).as_posix())
+        names += [str(below / name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    if not names:
+        raise InputError(f"{root} holds no photo: expected files ending in {', '.join(SUFFIXES)}, at any depth.")
+    names.sort()
+    _check_names(root, names)
+    return names
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would leave the folder out
+
+
+def _leads_back(root: Path, folder: Path) -> bool:
+    """Returns whether a folder is a link to one that it lies in, so that walking it would never end."""
+    if not folder.is_symlink():
+        return False
+    above = [root, *(root / parent for parent in folder.relative_to(root).parents)]
+    return any(folder.samefile(parent) for parent in above)
+
+
+def image_id(name: str) -> str:
+    """Returns a photo's name in the output: its path without the suffix."""
+    return str(PurePosixPath(name).with_suffix(""))
+
+
+def _check_names(root: Path, names: Iterable[str]) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{root}: the name {name!a} is not valid UTF-8: rename the file.") from None
+        other = first.setdefault(image_id(name), name)
+        if other != name:
+            raise InputError(
+                f"{root / other} and {root / name} differ only in their suffix, so their output would have the same "
+                "name: rename or remove one."
+            )
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Reads a photo as RGB, turned upright as its EXIF orientation says: so it gets into a dataset as well.
+
+    Args:
+        path: the file.
+
+    Returns:
+        [height, width, 3] uint8.
+
+    Raises:
+        UnreadableError: it is missing, damaged, no image, too large or too small, has several frames or not 8 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            if image.mode not in _EIGHT_BIT:
+                raise UnreadableError(f"mode {image.mode}, not 8 bits a channel")
+            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # the frames of an MPO are previews
+                raise UnreadableError("several frames")
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableError("empty file" if path.stat().st_size == 0 else "not an image that Pillow knows") from None
+    except OSError as error:
+        raise UnreadableError(error.strerror or str(error)) from error
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UnreadableError(f"{type(error).__name__}: {error}") from error
+    if min(pixels.shape[:2]) < MIN_SIDE:
+        raise UnreadableError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, too small")
+    return pixels

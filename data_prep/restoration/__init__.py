@@ -1,0 +1,1 @@
+"""Face restoration with GPEN, and the frame that faces are cut out in."""

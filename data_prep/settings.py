@@ -1,0 +1,150 @@
+"""The settings file of an output folder: what decided each stage's results, refused when it changes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import deskpro_jax
+from data_prep.records import RECORDS, Records, write_whole
+from deskpro_jax.data.schema import CLOTH_MASK
+from deskpro_jax.errors import InputError
+from deskpro_jax.workdir import flatten
+
+SETTINGS_FILE = "prepare.json"
+STAGES = ("parse", "detect", "restore")
+_VERSIONED = ("jax", "jaxlib", "flax", "numpy", "pillow", "pyarrow")
+_FREE = (".file",)  # a checkpoint may be called otherwise: its checksum counts
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    """Returns the content of `prepare.json`, nothing where the folder has none yet.
+
+    Raises:
+        InputError: it is no settings file.
+    """
+    path = out / SETTINGS_FILE
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored["stages"], dict):
+            raise TypeError("stages is no mapping")
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is no settings file ({error!r}): give another --out, or remove {out}.") from error
+    return dict(stored)
+
+
+def check_out(out: Path, images: Path) -> None:
+    """Checks that a folder can take the output of photos.
+
+    Raises:
+        InputError: it lies among the photos, is no folder, or holds something else than such output.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder as --out.")
+    inside = out.resolve().is_relative_to(images.resolve())
+    if inside or images.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"{out} and {images} lie in each other: the output must not mix with the photos. Change --out."
+        )
+    if out.is_dir() and not read_settings(out) and any(_is_foreign(path) for path in out.iterdir()):
+        raise InputError(f"{out} holds something, but no {SETTINGS_FILE}: give a new or empty folder as --out.")
+
+
+def _is_foreign(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name != RECORDS  # which is made first, so a killed run may leave it
+
+
+def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], images: str) -> list[str]:
+    """Writes the settings of the stages that are to run, or checks that they are those the stages were begun with.
+
+    A stage without any record holds nothing that settings could contradict: it takes the new ones.
+
+    Args:
+        records: the folder.
+        wanted: settings of each stage that is to run.
+        images: the folder of the photos, relative to the output.
+
+    Returns:
+        The stages that take other settings than before, whose files are no longer valid.
+
+    Raises:
+        InputError: settings of a stage that has begun differ; the message lists them with both values.
+    """
+    stored = read_settings(records.out)
+    before: dict[str, Any] = stored.get("stages", {})
+    lines, replaced = "", []
+    for stage, settings in wanted.items():
+        old, new = (flatten({stage: values}) for values in (before.get(stage, {}), settings))
+        names = [n for n in sorted(old | new) if old.get(n) != new.get(n) and not n.endswith(_FREE)]
+        if names and records.done(stage):
+            lines += "".join(f"\n  {n}: {old.get(n)!r} there, {new.get(n)!r} now" for n in names)
+        elif names:
+            replaced.append(stage)
+    if lines:
+        raise InputError(
+            f"{records.out} was begun with other settings:{lines}\nUse another --out, or the settings as they were."
+        )
+    stages = {**before, **{stage: dict(wanted[stage]) for stage in wanted if stage in replaced or stage not in before}}
+    content = {
+        **_summary(stages),
+        "images": images,
+        "finished": finished_stages(records, stages),
+        "stages": {stage: stages[stage] for stage in STAGES if stage in stages},
+        "versions": stored.get("versions") or versions(),
+    }
+    _write(records, content)
+    return replaced
+
+
+def finished_stages(records: Records, stages: Iterable[str]) -> list[str]:
+    """Returns which of the stages that have begun have done all photos."""
+    return [stage for stage in STAGES if stage in stages and len(records.done(stage)) == len(records.chunks)]
+
+
+def settle_finished(records: Records) -> None:
+    """Writes into the settings file which stages have done all photos, once a run has ended."""
+    content = read_settings(records.out)
+    content["finished"] = finished_stages(records, content["stages"])
+    _write(records, content)
+
+
+def _write(records: Records, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_whole(records.out / SETTINGS_FILE, text.encode(), records.partial)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of what the results depend on."""
+    found = {"deskpro_jax": deskpro_jax.__version__, "python": platform.python_version()}
+    return found | {package: importlib.metadata.version(package) for package in _VERSIONED}
+
+
+def _summary(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns in words how masks and faces are made, which becomes part of a dataset's metadata."""
+    parse, detect, restore = (stages.get(stage) for stage in STAGES)
+    masks = faces = "none"
+    if parse:
+        masks = f"SCHP, {parse['label_scheme']} labels, from {parse['file']}"
+    if detect:
+        faces = f"RetinaFace {detect['variant']}, from {detect['file']}, score {detect['score']} or more"
+    if restore:
+        faces += f"; aligned at {restore['size']} pixels; restored by {restore['restored']}"
+    return {
+        "label_scheme": parse["label_scheme"] if parse else CLOTH_MASK.name,  # as of datasets that have no masks
+        "masks": masks,
+        "faces": faces,
+        "restored": restore["restored"] if restore else None,
+        "parser": _checkpoint(parse),
+        "detector": _checkpoint(detect),
+        "restorer": _checkpoint(restore),
+    }
+
+
+def _checkpoint(stage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return {"file": stage["file"], "sha256": stage["checkpoint"]} if stage and stage["checkpoint"] else None

@@ -1,0 +1,193 @@
+"""The table of an output folder: one row a photo, written from the stages' records chunk by chunk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from data_prep.photos import image_id
+from data_prep.records import Records, Row
+from data_prep.settings import STAGES, read_settings
+from deskpro_jax.errors import InputError, MissingInputError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+TABLE_FILE = "images.parquet"
+OK = "ok"
+_ROWS = 16384  # of a row group
+
+
+def require_pyarrow() -> Any:
+    """Returns the module pyarrow with its Parquet reader and writer.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            f"the table of the photos needs pyarrow ({error}): pip install 'deskpro_jax[prep]' brings it."
+        ) from error
+    return pyarrow
+
+
+def schema() -> pyarrow.Schema:
+    """Returns the columns of `images.parquet`; lengths in pixels of the photo, checksums are SHA-256."""
+    pa = require_pyarrow()
+    floats = pa.list_(pa.float32())
+    return pa.schema(
+        [
+            ("image", pa.string()),  # path below the photos' folder
+            ("image_id", pa.string()),  # the same without suffix: where the outputs are
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("status", pa.string()),  # "ok", or why the photo could not be used
+            ("has_parts", pa.bool_()),
+            ("has_face", pa.bool_()),
+            ("box", floats),  # of the face: x1 y1 x2 y2
+            ("score", pa.float32()),
+            ("landmarks", floats),  # x y of both eyes, the nose, both corners of the mouth
+            ("face_height", pa.float32()),
+            ("boxes", pa.list_(floats)),  # all that were found: x1 y1 x2 y2 score
+            ("parser", pa.string()),  # checksum; null where the stage has not done the photo
+            ("detector", pa.string()),
+            ("restorer", pa.string()),  # checksum or "lanczos"
+            ("detector_scale", pa.float32()),  # by how much the photo was enlarged before detection
+        ]
+    )
+
+
+def write_table(records: Records) -> list[tuple[str, str]]:
+    """Writes the table of everything that the records hold about the photos that are there.
+
+    Args:
+        records: the output folder.
+
+    Returns:
+        The photos that could not be used, and why.
+
+    Raises:
+        RunError: a record is damaged.
+    """
+    pa = require_pyarrow()
+    columns, bad = schema(), []
+    temporary = records.partial / TABLE_FILE
+    with pa.parquet.ParquetWriter(temporary, columns, compression="zstd") as writer:
+        source = _rows(records)
+        while group := list(itertools.islice(source, _ROWS)):
+            bad += [(row["image"], row["status"]) for row in group if row["status"] != OK]
+            values = {name: [row[name] for row in group] for name in columns.names}
+            writer.write_table(pa.Table.from_pydict(values, columns))
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(records.out / TABLE_FILE)
+    return bad
+
+
+def _rows(records: Records) -> Iterator[Row]:
+    stages = read_settings(records.out)["stages"]
+    marks = {stage: settings["checkpoint"] or settings["restored"] for stage, settings in stages.items()}
+    for number, names in enumerate(records.chunks):
+        found = {stage: records.read(stage, number) for stage in STAGES}
+        for name in names:
+            if name in records.present:
+                yield _row(name, {stage: rows.get(name) for stage, rows in found.items()}, marks)
+
+
+def _row(name: str, found: dict[str, Row | None], marks: dict[str, str]) -> Row:
+    parse, detect, restore = (found[stage] or {} for stage in STAGES)
+    failures = [row["failure"] for row in (parse, detect, restore) if "failure" in row]
+    size = next((row["size"] for row in (parse, detect, restore) if "size" in row), (None, None))
+    boxes, best = detect.get("boxes"), detect.get("best")
+    box = None if boxes is None or best is None else boxes[best]
+    return {
+        "image": name,
+        "image_id": image_id(name),
+        "width": size[0],
+        "height": size[1],
+        "status": failures[0] if failures else OK,
+        "has_parts": parse.get("parts", False),
+        "has_face": box is not None,
+        "box": None if box is None else box[:4],
+        "score": None if box is None else box[4],
+        "landmarks": detect.get("landmarks"),
+        "face_height": None if box is None else box[3] - box[1],
+        "boxes": boxes,
+        "parser": marks["parse"] if parse.get("parts") else None,
+        "detector": marks["detect"] if boxes is not None else None,
+        "restorer": marks["restore"] if restore.get("face") else None,
+        "detector_scale": detect.get("scale"),
+    }
+
+
+class Overview(NamedTuple):
+    """What the whole table says in numbers, an entry for each photo.
+
+    Attributes:
+        failed: the photo could not be used.
+        parsed, detected, restored: the stage gave a result for it; of detection, that no face is there, too.
+        has_face: a face was found.
+        score: of the face, NaN where there is none.
+        face_height: in pixels of the photo, NaN where there is no face.
+    """
+
+    failed: Bool[np.ndarray, " photos"]
+    parsed: Bool[np.ndarray, " photos"]
+    detected: Bool[np.ndarray, " photos"]
+    restored: Bool[np.ndarray, " photos"]
+    has_face: Bool[np.ndarray, " photos"]
+    score: Float[np.ndarray, " photos"]
+    face_height: Float[np.ndarray, " photos"]
+
+
+def read_table(folder: Path) -> pyarrow.Table:
+    """Reads the table of an output folder; `overview` and `rows` look into it.
+
+    Raises:
+        MissingInputError: the folder has none.
+        InputError: the table is damaged, or pyarrow is not installed.
+    """
+    pa = require_pyarrow()
+    path = folder / TABLE_FILE
+    if not path.is_file():
+        raise MissingInputError(
+            f"no {TABLE_FILE} in {folder}: give the folder that data_prep.prepare wrote, once it has finished."
+        )
+    try:
+        return pa.parquet.read_table(path, schema=schema())
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}): run data_prep.prepare again to write it anew.") from error
+
+
+def overview(table: pyarrow.Table) -> Overview:
+    """Returns the numbers of all photos."""
+
+    def column(name: str) -> np.ndarray:
+        return np.asarray(table[name].to_numpy())
+
+    def present(name: str) -> np.ndarray:
+        return np.asarray(table[name].is_valid().to_numpy())
+
+    return Overview(
+        failed=column("status") != OK,
+        parsed=present("parser"),
+        detected=present("detector"),
+        restored=present("restorer"),
+        has_face=column("has_face").astype(bool),
+        score=column("score"),
+        face_height=column("face_height"),
+    )
+
+
+def rows(table: pyarrow.Table, positions: Sequence[int]) -> list[Row]:
+    """Returns some rows in full."""
+    return list(table.take(list(positions)).to_pylist())

@@ -1,0 +1,132 @@
+"""What a dataset is made from: the files of each image, what their names say, and what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deskpro_jax.data.schema import CLOTH_MASK
+from deskpro_jax.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+_LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini", "@eadir", "__macosx")
+
+
+class Finding(NamedTuple):
+    """A file that can't be used and why; printed, the two make one sentence."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}{self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One image of a dataset: its labels, and the files that it is made of.
+
+    Attributes:
+      split: One of `schema.SPLITS`.
+      image_id: Unique within the split.
+      identity: The dataset's own number of the person; negative for a distractor.
+      camera: -1 when not known.
+      clothes: -1 when not known.
+      body: The photo.
+      parts: Part labels or mask, as the recipe says.
+      face: The face as photographed.
+      restored_face: The face restored.
+      sha256: What `files` must have, "" where it is not known; () where nothing is known.
+    """
+
+    split: str
+    image_id: str
+    identity: int
+    camera: int
+    clothes: int
+    body: str
+    parts: str | None = None
+    face: str | None = None
+    restored_face: str | None = None
+    sha256: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str | None, ...]:
+        """The files, in the order of the attributes."""
+        return (self.body, self.parts, self.face, self.restored_face)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the files of a source become an example.
+
+    Attributes:
+      scheme: Name of the label scheme of the parts.
+      masks: Whether `Source.parts` are masks, white off the clothes, rather than label maps.
+      same_size: Whether label maps must have the size of their photo.
+    """
+
+    scheme: str = CLOTH_MASK.name
+    masks: bool = True
+    same_size: bool = False
+
+
+@dataclasses.dataclass
+class Listing:
+    """Everything that was found for one dataset before a single image is opened.
+
+    Attributes:
+      sources: The images, in the order of splits and names.
+      recipe: How each of them becomes an example.
+      origin: What the dataset's metadata says of labels, masks, faces and where they come from.
+      findings: Files whose place or name says nothing.
+      notes: What a person who builds should be told.
+    """
+
+    sources: list[Source]
+    recipe: Recipe
+    origin: dict[str, Any]
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def files_below(folder: Path, depth: int = 1) -> Iterator[tuple[str, Path]]:
+    """Yields the files `depth` levels below a folder in the order of their names, and whatever is in their place.
+
+    Args:
+      folder: Where to look; nothing is there if it does not exist.
+      depth: 1 for the files in the folder itself, 2 for those in its folders, ...
+
+    Yields:
+      The path relative to `folder`, "/" between its parts, and the path.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        found = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in found:
+        if name.startswith(".") or name.lower() in _LEFT_BY_FILE_MANAGERS:
+            continue
+        if is_folder and depth > 1:
+            for below, file in files_below(folder / name, depth - 1):
+                yield f"{name}/{below}", file
+        else:
+            yield name, folder / name
+
+
+def refuse(findings: Sequence[Finding], remedy: str) -> None:
+    """Raises InputError that lists every finding, if there are any.
+
+    Args:
+      findings: What was found.
+      remedy: What else can be done, as the end of the message.
+    """
+    if not findings:
+        return
+    if len(findings) == 1:
+        raise InputError(f"{findings[0]}{remedy}")
+    listed = "".join(f"\n  {finding}" for finding in findings)
+    raise InputError(f"{len(findings)} files can't be used:{listed}\nNothing was left out in silence{remedy}")
