@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from deskpro_jax.faces import open_finder
-from deskpro_jax.selection import REPORTS
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
@@ -16,7 +15,11 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--as", dest="role", choices=("body", "student", "teacher"), help="which network a file holds")
     parser.add_argument("--os-streams", choices=("abcd", "aacd"), help="OSBlock streams, where a file hides them")
     parser.add_argument("--face", choices=("student", "teacher", "none"), help="face network (default: as trained)")
-    parser.add_argument("--report", choices=REPORTS, help="checkpoint of a workdir (default: as trained)")
+    parser.add_argument(
+        "--report",
+        choices=("last", "validation", "stitched"),  # selection.REPORTS, whose import would load JAX
+        help="checkpoint of a workdir (default: as trained)",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation (default: as trained)")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="add mirrored images (default: as trained)"

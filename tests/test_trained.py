@@ -13,10 +13,12 @@ import safetensors.numpy
 from small_models import write_workdir
 
 from deskpro_jax import trained
-from deskpro_jax.convert import import_weights
+from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.selection import METRICS
 from deskpro_jax.trained import open_trained
 from deskpro_jax.weights.export import export_weights
+from deskpro_jax.weights.imports import import_weights
 from deskpro_jax.weights.read import read_tensors
 
 
@@ -71,6 +73,18 @@ def test_files_and_converted_workdirs_hold_the_same_networks(alone: Path, file: 
     assert not bare.sizes_known
 
 
+def test_each_stream_may_come_from_its_own_checkpoint(tmp_path: Path) -> None:
+    place = tmp_path / "student" / "checkpoints"
+    with CheckpointStore(place, best_metric=METRICS, asynchronous=False) as store:
+        for step, face, body in ((1, 0.9, 0.1), (2, 0.1, 0.9), (3, 0.2, 0.2)):
+            tree = {name: {"scale": jnp.full(2, step)} for name in ("face_stream", "body_stream")}
+            metrics = {"mAP": 0.5, "face_mAP": face, "body_mAP": body}
+            store.save(step, {"params": tree, "batch_stats": tree}, data={}, metrics=metrics, wait=True)
+    for report, steps in (("last", (3, 3)), ("stitched", (1, 2))):
+        found = trained._phase(place, "student", report)
+        assert tuple(int(found[role]["params"]["scale"][0]) for role in ("student", "body")) == steps
+
+
 def test_a_checksum_depends_on_all_but_the_classifiers() -> None:
     def checksum(**changed: float) -> str:
         numbers = {"neck": 1.0, "classifier": 2.0, "mean": 3.0} | changed
@@ -107,6 +121,9 @@ def test_what_is_not_there_is_named(workdir: Path, file: Path, tmp_path: Path) -
         open_trained(file, face="both")
     with pytest.raises(InputError, match="dtype is 'int8'"):
         open_trained(file, dtype="int8")
+    safetensors.numpy.save_file(read_tensors(file), tmp_path / "odd.safetensors", {"preprocessing": "[32"})
+    with pytest.raises(InputError, match=r"odd\.safetensors: its metadata 'preprocessing' is no JSON object"):
+        open_trained(tmp_path / "odd.safetensors")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
     with pytest.raises(InputError, match=r"page\.pth is a web page"):
         open_trained(tmp_path / "page.pth")
