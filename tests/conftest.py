@@ -15,7 +15,19 @@ from absl import flags  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes and readers look at absl flags
 
+import logging  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
 import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Commands say how much is logged for their whole process; called in a test, for that test alone."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +56,9 @@ def untrained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     import small_models
 
     return small_models.write_workdir(tmp_path_factory.mktemp("untrained") / "workdir", tiny_data, eval__flip=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
