@@ -13,6 +13,7 @@ from configs import base, variants
 from deskpro_jax import experiment, protocols, workdir
 from deskpro_jax.data import published
 from deskpro_jax.data.dataset import NAMES
+from deskpro_jax.errors import InputError
 from deskpro_jax.models import deskpro
 
 FILES = ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder", "synthetic")
@@ -35,6 +36,10 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
     assert config.is_locked
     assert config.data.name in NAMES
     assert set(workdir.flatten(config)) == set(workdir.flatten(base.get_config()))
+    if not config.teacher.train:  # the official presets: the released teacher has to be named
+        with pytest.raises(InputError, match=r"teacher\.checkpoint is empty"):
+            experiment._check(config)
+        config.teacher.checkpoint = "released.pth"
     experiment._check(config)
     deskpro.student_model(config.model, 10)  # refuses values that no model can be built from
 
