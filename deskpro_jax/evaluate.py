@@ -26,6 +26,7 @@ from deskpro_jax.retrieval import Scores, score_from_distances
 from deskpro_jax.tables import ResultRow
 
 BOTH = "both"
+CPU_ROWS = 2  # images that a CPU embeds at a time
 MISSING_FACE = ("body", "zeros")
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
@@ -89,23 +90,46 @@ def make_embed(
         mesh: the devices.
     """
 
-    def features(variables: Sequence[Any], images: Mapping[str, Array], mirror: bool) -> dict[str, Array]:
+    def features(variables: Sequence[Any], images: Mapping[str, Array]) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for net, values in zip(networks, variables, strict=True):
-            chosen = [images.get("body"), images.get(net.face_field)]
-            chosen = [image[:, :, ::-1] if mirror and image is not None else image for image in chosen]
-            outputs, _ = net.module.apply(values, *chosen, train=False)
+            outputs, _ = net.module.apply(values, images.get("body"), images.get(net.face_field), train=False)
             found |= {stream: out["embeddings"] for stream, out in outputs.items()}
         return found
 
     def embed(variables: Sequence[Any], batch: Mapping[str, Array]) -> Array:
         images = augment.normalise_batch(dict(batch))
-        mirrored = features(variables, images, True) if flip else None
-        joined = embedding.combine(features(variables, images, False), mirrored, has_face=batch["has_face"])
+        fields = {name: images[name] for net in networks for name in net.fields}
+        if flip:  # an image and its mirror image one after the other: one pass over both, each device over its own
+            fields = {name: _interleave(image, image[:, :, ::-1]) for name, image in fields.items()}
+        found = _in_chunks(lambda chosen: features(variables, chosen), fields, rows_at_once)
+        if flip:
+            found, mirrored = ({name: value[:, i::2] for name, value in found.items()} for i in range(2))
+        joined = embedding.combine(found, mirrored if flip else None, has_face=batch["has_face"])
         return jnp.where(batch["valid"][:, None], joined, 0)
 
+    # One image's maps stay in a CPU's cache, those of a batch do not. Devices share a batch otherwise.
+    on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    rows_at_once = CPU_ROWS if on_cpu else None
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
     return jax.jit(embed, in_shardings=(whole, rows), out_shardings=whole)
+
+
+def _interleave(first: Array, second: Array) -> Array:
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def _in_chunks(
+    function: Callable[[Mapping[str, Array]], dict[str, Array]], images: Mapping[str, Array], rows: int | None
+) -> dict[str, Array]:
+    """Applies a function to some rows of a batch at a time; its results hold the batch on their second axis."""
+    size = len(next(iter(images.values())))
+    if rows is None or size <= rows:
+        return function(images)
+    rows = math.gcd(size, rows)
+    blocks = {name: image.reshape(size // rows, rows, *image.shape[1:]) for name, image in images.items()}
+    found = jax.lax.map(function, blocks)  # [blocks, parts, rows, dimension]
+    return {name: jnp.moveaxis(value, 0, 1).reshape(value.shape[1], size, -1) for name, value in found.items()}
 
 
 def embed_split(

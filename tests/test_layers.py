@@ -255,6 +255,23 @@ def test_average_pooling_leaves_out_an_odd_last_row_and_column(x64: None, size: 
     x = jnp.asarray(normal(0, 2, *size, 3))
     np.testing.assert_allclose(layers.avg_pool2x2(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-12)
     np.testing.assert_allclose(layers.avg_pool2x2(x[None])[0], layers.avg_pool2x2(x))
+    cotangent = jnp.asarray(normal(1, 2, size[0] // 2, size[1] // 2, 3))
+    _, expected = with_gradients(lambda x: nn.avg_pool(x, (2, 2), (2, 2)), x, cotangent)
+    np.testing.assert_allclose(with_gradients(layers.avg_pool2x2, x, cotangent)[1], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (6, 9), (2, 2)])
+def test_the_gradients_of_the_stem_are_those_of_the_convolution(x64: None, size: tuple[int, int]) -> None:
+    x, kernel = jnp.asarray(normal(0, 3, *size, 2)), jnp.asarray(normal(1, 7, 7, 2, 5))
+    cotangent = jnp.asarray(normal(2, 3, -(-size[0] // 2), -(-size[1] // 2), 5))
+
+    def convolution(x: Any, kernel: Any) -> Any:
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=layout)
+
+    expected = jax.vjp(convolution, x, kernel)[1](cotangent)
+    for found, right in zip(jax.vjp(layers.stem_conv7x7, x, kernel)[1](cotangent), expected, strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-9, atol=1e-12)
 
 
 def test_the_stem_pads_three_pixels_and_halves_both_sides(x64: None) -> None:

@@ -128,6 +128,69 @@ class Depthwise3x3(nn.Module):
         return depthwise_conv3x3(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
+def _stem_conv(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, window_strides=(2, 2), padding=((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@jax.custom_vjp
+def stem_conv7x7(
+    x: Float[Array, "batch height width channels"], kernel: Float[Array, "7 7 channels features"]
+) -> Float[Array, "batch half_height half_width features"]:
+    """Convolves with a 7x7 kernel, stride 2, zero padding 3.
+
+    Args:
+        x: images.
+        kernel: in the type of `x`.
+
+    Returns:
+        Feature maps of half the height and width, in the type of `x`.
+    """
+    return _stem_conv(x, kernel)
+
+
+def _stem_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _stem_conv(x, kernel), (x, kernel)
+
+
+def _stem_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    _, to_images = jax.vjp(lambda images: _stem_conv(images, kernel), x)  # left out of programs that do not use it
+    even = x.shape[1] % 2 == 0 and x.shape[2] % 2 == 0
+    by_patches = _stem_kernel_grad_by_patches if even else _stem_kernel_grad
+    # XLA's CPU code for this gradient is a convolution with a window of the whole image, ten times slower than
+    # products; those of other platforms have kernels for it.
+    grad_kernel = jax.lax.platform_dependent(x, grad, cpu=by_patches, default=_stem_kernel_grad)
+    return to_images(grad)[0], grad_kernel
+
+
+def _stem_kernel_grad(x: Array, grad: Array) -> Array:
+    kernel = jnp.zeros((7, 7, x.shape[-1], grad.shape[-1]), x.dtype)
+    return jax.vjp(lambda weights: _stem_conv(x, weights), kernel)[1](grad)[0]
+
+
+def _stem_kernel_grad_by_patches(x: Array, grad: Array) -> Array:
+    """The gradient as four matrix products.
+
+    Each 2x2 square of pixels becomes one pixel of four times the channels, which makes the convolution one of 4x4 with
+    stride 1; its four columns are laid side by side, and each of its rows is one product.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns, features = height // 2, width // 2, grad.shape[-1]
+    padded = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0)))  # one more than the convolution in front: 8 taps, not 7
+    squares = padded.reshape(batch, rows + 3, 2, columns + 3, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    squares = jax.lax.optimization_barrier(squares.reshape(batch, rows + 3, columns + 3, 4 * channels))
+    beside = jnp.concatenate([squares[:, :, i : i + columns] for i in range(4)], -1)
+    beside = jax.lax.optimization_barrier(beside)
+    taps = jnp.stack([jnp.einsum("bhwc,bhwf->cf", beside[:, i : i + rows], grad) for i in range(4)])
+    taps = taps.reshape(4, 4, 2, 2, channels, features).transpose(0, 2, 1, 3, 4, 5)
+    return taps.reshape(8, 8, channels, features)[1:, 1:]
+
+
+stem_conv7x7.defvjp(_stem_forward, _stem_backward)
+
+
 class StemConv(nn.Module):
     """7x7 convolution, stride 2, zero padding 3, without bias."""
 
@@ -137,13 +200,7 @@ class StemConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         kernel = self.param("kernel", kaiming_fan_out(49 * self.features), (7, 7, x.shape[-1], self.features))
-        return jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(2, 2),
-            padding=((3, 3), (3, 3)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return stem_conv7x7(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -260,8 +317,31 @@ def global_max(x: Float[Array, "batch height width channels"]) -> Float[Array, "
     return jnp.where(chosen, flat, 0).sum(1)
 
 
+@jax.custom_vjp
 def avg_pool2x2(x: Float[Array, "*groups batch height width channels"]) -> Array:
-    """Average pooling 2x2, stride 2; an odd last row or column is left out, as in PyTorch."""
-    *lead, height, width, channels = x.shape
-    x = x[..., : height // 2 * 2, : width // 2 * 2, :]
-    return x.reshape(*lead, height // 2, 2, width // 2, 2, channels).mean((-4, -2))
+    """Average pooling 2x2, stride 2; an odd last row or column is left out, as in PyTorch.
+
+    The sum of four shifted slices: as a reduction, XLA's CPU code joins it with the products before it, at half their
+    speed.
+    """
+    height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
+    total = at_least_float32(x.dtype)
+    corners = [x[..., i:height:2, j:width:2, :].astype(total) for i in range(2) for j in range(2)]
+    return (functools.reduce(jnp.add, corners) * 0.25).astype(x.dtype)
+
+
+def _avg_pool_forward(x: Array) -> tuple[Array, Array]:
+    return avg_pool2x2(x), x[..., :0]  # of the input only its shape is needed
+
+
+def _avg_pool_backward(empty: Array, grad: Array) -> tuple[Array]:
+    *lead, height, width, _ = empty.shape
+    rows, columns, channels = grad.shape[-3:]
+    shared = jnp.broadcast_to((grad * 0.25)[..., :, None, :, None, :], (*lead, rows, 2, columns, 2, channels)).reshape(
+        *lead, rows * 2, columns * 2, channels
+    )
+    pad = [(0, 0)] * len(lead) + [(0, height - rows * 2), (0, width - columns * 2), (0, 0)]
+    return (jnp.pad(shared, pad),)
+
+
+avg_pool2x2.defvjp(_avg_pool_forward, _avg_pool_backward)
