@@ -76,10 +76,12 @@ class Race:
         case: what is done, as "batch 8"; names the rows of the results.
         entrants: who does it.
         rounds: how often each repeats it; 0 for what is known once it is prepared.
+        setup: True for what others need, as files: its figures are not kept, and if it fails the rest is not begun.
         agree: metric of the preparation -> largest relative difference between entrants; beyond it nothing is timed.
     """
 
     case: str
     entrants: tuple[Entrant, ...]
     rounds: int
+    setup: bool = False
     agree: Mapping[str, float] = field(default_factory=dict)

@@ -73,10 +73,14 @@ def measure(names: Sequence[str], settings: Settings) -> Report:
         own = dataclasses.replace(settings, scratch=folder)
         for race in registry.races(name, own):
             try:
-                measurements += run_race(name, race, own, _tell)
+                found = run_race(name, race, own, _tell)
             except RunError as error:
                 failures[f"{name}, {race.case}"] = str(error)
-                _tell(f"{name}, {race.case} failed: {error}")
+                _tell(f"{name}, {race.case} failed")
+                if race.setup:
+                    break
+            else:
+                measurements += [] if race.setup else found
     about["load_after"] = machine.load()
     kept = dataclasses.asdict(settings) | {"names": list(names)}
     del kept["scratch"]

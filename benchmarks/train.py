@@ -29,7 +29,7 @@ def races(settings: Settings) -> list[Race]:
     found = []
     if settings.torch and "stream" in settings.phases:
         writer = Entrant(OURS, "benchmarks.stream:write", {"scratch": scratch, "shape": shape})
-        found.append(Race("weights for PyTorch", (writer,), 0))
+        found.append(Race("weights for PyTorch", (writer,), 0, setup=True))
     for phase in settings.phases:
         forms = settings.torch if phase == "stream" else ()
         ours = {"phase": phase, "face": [32, 32] if settings.quick else list(FACE), **given}
@@ -44,7 +44,7 @@ def races(settings: Settings) -> list[Race]:
         found += [Race(f"{phase}, cold", (entrant,), 0) for entrant in cold]
         # The first loss tells whether both sides take the same step; bfloat16 rounds it away.
         agree = {"loss": 1e-3} if settings.dtype == "float32" else {}
-        found.append(Race(f"{phase}, batch {batch}", tuple(steps), settings.rounds(7), agree))
+        found.append(Race(f"{phase}, batch {batch}", tuple(steps), settings.rounds(7), agree=agree))
     return found
 
 
