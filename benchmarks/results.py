@@ -175,13 +175,10 @@ def read(path: Path) -> Report:
             dict(found["machine"]),
             dict(found["settings"]),
             tuple(
-                Measurement(*(str(m[name]) for name in ("benchmark", "case", "entrant", "metric")), _numbers(m))
+                Measurement(m["benchmark"], m["case"], m["entrant"], m["metric"], _numbers(m))
                 for m in found["measurements"]
             ),
-            tuple(
-                Ratio(*(str(r[name]) for name in ("benchmark", "case", "metric", "over")), _numbers(r))
-                for r in found["ratios"]
-            ),
+            tuple(Ratio(r["benchmark"], r["case"], r["metric"], r["over"], _numbers(r)) for r in found["ratios"]),
             dict(found["failures"]),
             tuple(found["notes"]),
         )

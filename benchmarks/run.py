@@ -15,9 +15,10 @@ import argparse
 import dataclasses
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rich.console
@@ -43,12 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_targets(options)
         with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=options.scratch) as scratch:
             settings = _settings(options, Path(scratch))
-            report = measure(names, settings)
+            report = measure(names, settings, lambda found: _write(found, options.out))
     except (InputError, MissingInputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
-    if options.out:
-        write_json(options.out, results.to_json(report))
+    _write(report, options.out)
     if options.plot and report.measurements:
         plot.draw(report, options.plot)
     table.show(report, rich.console.Console(), against)
@@ -57,36 +57,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.failures else 0
 
 
-def measure(names: Sequence[str], settings: Settings) -> Report:
-    """Runs benchmarks one after the other; one that fails loses its own figures alone.
+def measure(names: Sequence[str], settings: Settings, keep: Callable[[Report], None]) -> Report:
+    """Runs benchmarks one after the other; a race that fails loses its own figures alone, an interrupt those to come.
 
     Args:
         names: of `registry.NAMES`.
         settings: of the command.
+        keep: is called after each benchmark with all that was measured so far.
     """
     about = machine.describe()
+    kept = dataclasses.asdict(settings) | {"names": list(names)}
+    del kept["scratch"]
     measurements: list[Measurement] = []
     failures: dict[str, str] = {}
+
+    def report() -> Report:
+        now = about | {"load_after": machine.load()}
+        ours = results.ratios(measurements, OURS)
+        return Report(now, kept, tuple(measurements), ours, dict(failures), _notes(names, settings))
+
     for name in names:
         folder = settings.scratch / name
         folder.mkdir()
-        own = dataclasses.replace(settings, scratch=folder)
-        for race in registry.races(name, own):
-            try:
-                found = run_race(name, race, own, _tell)
-            except RunError as error:
-                failures[f"{name}, {race.case}"] = str(error)
-                _tell(f"{name}, {race.case} failed")
-                if race.setup:
-                    break
-            else:
-                measurements += [] if race.setup else found
-    about["load_after"] = machine.load()
-    kept = dataclasses.asdict(settings) | {"names": list(names)}
-    del kept["scratch"]
-    return Report(
-        about, kept, tuple(measurements), results.ratios(measurements, OURS), failures, _notes(names, settings)
-    )
+        try:
+            _run(name, dataclasses.replace(settings, scratch=folder), measurements, failures)
+        except KeyboardInterrupt:
+            failures[name] = "interrupted"
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        keep(report())
+    return report()
+
+
+def _run(name: str, settings: Settings, measurements: list[Measurement], failures: dict[str, str]) -> None:
+    for race in registry.races(name, settings):
+        try:
+            found = run_race(name, race, settings, _tell)
+        except RunError as error:
+            failures[f"{name}, {race.case}"] = str(error)
+            _tell(f"{name}, {race.case} failed")
+            if race.setup:
+                break
+        else:
+            measurements += [] if race.setup else found
+
+
+def _write(report: Report, target: Path | None) -> None:
+    if target is not None:
+        write_json(target, results.to_json(report))
 
 
 def _tell(line: str) -> None:

@@ -116,8 +116,8 @@ def _checked_model(form: str, scratch: str, shape: Shape, device: torch.device) 
     Raises:
         ValueError: they differ by more than rounding.
     """
-    cache = Path(scratch) / "inductor"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    cache = Path(scratch) / f"inductor-{form}".replace(" ", "-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)  # in the scratch folder: empty when a cold start is measured
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of processes that outlives this one
     tensors, expected = stream.read(scratch)
     model = LightMBN(shape.classes, shape.backbone, shape.feature_dim)
