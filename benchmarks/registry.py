@@ -21,7 +21,7 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, cutoff=0.5)
+            near = difflib.get_close_matches(name, NAMES)
             hint = f"; did you mean {' or '.join(near)}?" if near else "."
             raise InputError(f"no benchmark is called {name!r}{hint} There are {', '.join(NAMES)}.")
     return tuple(dict.fromkeys(names)) or USUAL

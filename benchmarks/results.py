@@ -15,6 +15,7 @@ import numpy as np
 from deskpro_jax.errors import InputError, MissingInputError
 
 FORMAT = 1
+_MACHINE = ("date", "processor", "cores", "memory_bytes", "accelerators", "python", "versions", "load")
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def read(path: Path) -> Report:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["format"] != FORMAT:
             raise InputError(f"{path} has format {found['format']}, expected {FORMAT}: measure it again.")
+        for part, names in (("machine", _MACHINE), ("settings", ("threads", "quick"))):
+            if absent := [name for name in names if name not in found[part]]:
+                raise ValueError(f"{part} lacks {', '.join(absent)}")
         return Report(
             dict(found["machine"]),
             dict(found["settings"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import stream
@@ -64,20 +64,18 @@ def configuration(phase: str, shape: Shape, face: tuple[int, int], batch: int, d
     return config
 
 
-class _Step:
-    """A phase's step, compiled, with its state."""
+class Step:
+    """A phase's step with its state; to be compiled, then called."""
 
-    def __init__(self, phase: str, face: tuple[int, int], shape: Shape, batch: int, dtype: str, scratch: str):
+    def __init__(self, phase: str, face: tuple[int, int], shape: Shape, batch: int, dtype: str):
+        """Draws the state and jits the step, without compiling it."""
         import jax
         import numpy as np
         from jax.sharding import Mesh
 
-        from benchmarks.flops import count_flops
         from deskpro_jax import optim, sharding, train
         from deskpro_jax.models.deskpro import init_variables, student_model, teacher_model
 
-        jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla_cache")
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         config = configuration(phase, shape, face, batch, dtype)
         model = teacher_model if phase == "teacher" else student_model
         module = model(config.model, shape.classes)
@@ -90,23 +88,45 @@ class _Step:
             drawn = init_variables(module, 0)
         whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
         create = jax.jit(lambda variables: train.create_state(variables, optimizer), out_shardings=whole)
-        self.state = create(sharding.put_replicated(mesh, drawn))
-        self.teacher = sharding.put_replicated(mesh, init_variables(teacher, 1)) if teacher else None
-        step = train.make_train_step(module, optimizer, config, phase, teacher, 1)
-        self.batch = sharding.put_batch(mesh, _batch(phase, shape, face, batch))
+        state = create(sharding.put_replicated(mesh, drawn))
+        others = sharding.put_replicated(mesh, init_variables(teacher, 1)) if teacher else None
         key = sharding.put_replicated(mesh, jax.random.key_data(jax.random.key(0)))
-        self.key = jax.random.wrap_key_data(key)
-        arguments = (self.state, self.teacher, self.batch, self.key)
+        self._step = train.make_train_step(module, optimizer, config, phase, teacher, 1)
+        self._arguments = (
+            state,
+            others,
+            sharding.put_batch(mesh, _batch(phase, shape, face, batch)),
+            jax.random.wrap_key_data(key),
+        )
+        self._jitted = jax.jit(
+            self._step, in_shardings=(whole, whole, rows, whole), out_shardings=whole, donate_argnums=0
+        )
+
+    def operations(self) -> int:
+        """Returns the operations of a step, see `flops.count_flops`."""
+        import jax
+
+        from benchmarks.flops import count_flops
+
+        return count_flops(jax.make_jaxpr(self._step)(*self._arguments).jaxpr)
+
+    def compile(self) -> dict[str, float]:
+        """Compiles the step, or reads it from the persistent cache; returns the seconds and memory it takes."""
         start = time.perf_counter()
-        jitted = jax.jit(step, in_shardings=(whole, whole, rows, whole), out_shardings=whole, donate_argnums=0)
-        self.program = jitted.lower(*arguments).compile()
-        self.compile_seconds = time.perf_counter() - start
-        self.first_loss = self()
-        self.start_seconds = time.time() - float(os.environ[BEGAN])
-        self.operations = count_flops(jax.make_jaxpr(step)(*arguments).jaxpr)
+        self._program = self._jitted.lower(*self._arguments).compile()
+        found = {"compile": time.perf_counter() - start}
+        analysis = self._program.memory_analysis()
+        if analysis is not None:
+            # A donated state is argument and result at once.
+            whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+            found["temporary memory"] = analysis.temp_size_in_bytes
+            found["program memory"] = whole + analysis.temp_size_in_bytes
+        return found
 
     def __call__(self) -> float:
-        self.state, terms = self.program(self.state, self.teacher, self.batch, self.key)
+        """Takes a step; returns its loss."""
+        state, terms = self._program(*self._arguments)
+        self._arguments = (state, *self._arguments[1:])
         return float(terms["total"])
 
 
@@ -127,23 +147,21 @@ def _batch(phase: str, shape: Shape, face: tuple[int, int], batch: int) -> dict[
 
 
 def _prepared(
-    phase: str, face: tuple[int, int], shape: Mapping[str, Any], batch: int, dtype: str, scratch: str
-) -> tuple[_Step, dict[str, float]]:
-    step = _Step(phase, tuple(face), Shape(**shape), batch, dtype, scratch)
-    found = {"compile": step.compile_seconds, "start": step.start_seconds}
-    analysis = step.program.memory_analysis()
-    if analysis is not None:
-        # A donated state is argument and result at once.
-        whole = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-        found["temporary memory"] = analysis.temp_size_in_bytes
-        found["program memory"] = whole + analysis.temp_size_in_bytes
-    return step, found
+    phase: str, face: Sequence[int], shape: Mapping[str, Any], batch: int, dtype: str, scratch: str
+) -> tuple[Step, dict[str, float]]:
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla_cache")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    step = Step(phase, (face[0], face[1]), Shape(**shape), batch, dtype)
+    found = step.compile()
+    loss = step()
+    return step, {**found, "start": time.time() - float(os.environ[BEGAN]), "loss": loss}
 
 
 def compile_cold(**arguments: Any) -> Iterator[dict[str, float]]:
     """Compiles the step without a cache and takes it once; an entrant of no rounds."""
-    _, found = _prepared(**arguments)
-    yield found
+    yield _prepared(**arguments)[1]
 
 
 def step(seconds: float, **arguments: Any) -> Iterator[dict[str, float]]:
@@ -152,11 +170,11 @@ def step(seconds: float, **arguments: Any) -> Iterator[dict[str, float]]:
 
     run, found = _prepared(**arguments)
     run()
-    batch, peak = arguments["batch"], matrix_peak(arguments["dtype"])
-    yield {**found, "loss": run.first_loss, "operations": run.operations, "machine's peak": peak}
+    batch, peak, operations = arguments["batch"], matrix_peak(arguments["dtype"]), run.operations()
+    yield {**found, "operations": operations, "machine's peak": peak}
     while True:
         figures = rate_and_latency(run, batch, seconds)
-        speed = run.operations * figures["rate"] / batch
+        speed = operations * figures["rate"] / batch
         figures |= {"speed": speed, "share of peak": 100 * speed / peak}
         used = jax.devices()[0].memory_stats()
         if used:
