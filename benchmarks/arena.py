@@ -31,7 +31,6 @@ class Runner:
             settings: of the command.
             shared: whether other entrants use the accelerators at the same time.
         """
-        self.name = entrant.name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in `end`)
         wanted = {
             "function": entrant.function,
@@ -89,10 +88,10 @@ class Runner:
         if not line:
             code = self._process.wait()
             why = f"was killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
-            raise RunError(f"{self.name} {why}{self._tail()}")
+            raise RunError(f"{why}{self._tail()}")
         answer = dict(json.loads(line))
         if "error" in answer:
-            raise RunError(f"{self.name} failed: {answer['error']}{self._tail()}")
+            raise RunError(f"{answer['error']}{self._tail()}")
         return answer
 
     def _tail(self) -> str:
@@ -106,8 +105,10 @@ def _python_path() -> str:
     return os.pathsep.join([str(_ROOT), *([before] if before else [])])
 
 
-def run_race(benchmark: str, race: Race, settings: Settings, tell: Callable[[str], None]) -> list[Measurement]:
-    """Runs a race.
+def run_race(
+    benchmark: str, race: Race, settings: Settings, tell: Callable[[str], None]
+) -> tuple[list[Measurement], dict[str, str]]:
+    """Runs a race; an entrant that fails leaves it, the others go on.
 
     Args:
         benchmark: which it belongs to.
@@ -116,45 +117,59 @@ def run_race(benchmark: str, race: Race, settings: Settings, tell: Callable[[str
         tell: is called with a line about what is going on.
 
     Returns:
-        For each entrant and metric all samples: one of what the preparation tells, one a round of the rest.
+        For each entrant and metric all samples: one of what the preparation tells, one a round of the rest; and
+        entrant -> why it failed.
 
     Raises:
-        RunError: an entrant failed, or they do not agree where they must.
+        RunError: entrants do not agree where they must.
     """
-    runners: list[Runner] = []
+    running: dict[str, Runner] = {}
     samples: dict[tuple[str, str], list[float]] = {}
+    failed: dict[str, str] = {}
 
-    def take(name: str, figures: dict[str, Any]) -> None:
-        for metric, value in figures.items():
-            if metric not in METRICS:
-                raise RunError(f"{name} gives the unknown metric {metric!r}")
+    def take(name: str, what: Callable[[Runner], dict[str, Any]]) -> None:
+        try:
+            answer = what(running[name])
+            if unknown := sorted(set(answer) - set(METRICS)):
+                raise RunError(f"it gives the unknown metric {unknown[0]!r}")
+        except RunError as error:
+            failed[name] = str(error)
+            running.pop(name).stop()
+            tell(f"{benchmark}, {race.case}: {name} failed: {str(error).splitlines()[0]}")
+            return
+        for metric, value in answer.items():
             samples.setdefault((name, metric), []).append(float(value))
 
     try:
         for entrant in race.entrants:
             tell(f"{benchmark}, {race.case}: {entrant.name} prepares")
-            runners.append(Runner(entrant, settings, shared=len(race.entrants) > 1))
-            take(entrant.name, runners[-1].ask())
+            running[entrant.name] = Runner(entrant, settings, shared=len(race.entrants) > 1)
+            take(entrant.name, Runner.ask)
         _check_agreement(race, samples)
         for number in range(race.rounds):
             tell(f"{benchmark}, {race.case}: round {number + 1} of {race.rounds}")
             # The other way round every second time: nobody always follows the same entrant.
-            for runner in runners if number % 2 == 0 else reversed(runners):
-                take(runner.name, runner.ask())
-        for runner in runners:
-            take(runner.name, runner.end())
+            for name in list(running) if number % 2 == 0 else list(running)[::-1]:
+                take(name, Runner.ask)
+        for name in list(running):
+            take(name, Runner.end)
     finally:
-        for runner in runners:
+        for runner in running.values():
             runner.stop()
-    return [
-        Measurement(benchmark, race.case, name, metric, tuple(values)) for (name, metric), values in samples.items()
+    found = [
+        Measurement(benchmark, race.case, name, metric, tuple(values))
+        for (name, metric), values in samples.items()
+        if name not in failed
     ]
+    return found, failed
 
 
 def _check_agreement(race: Race, samples: dict[tuple[str, str], list[float]]) -> None:
     for metric, tolerance in race.agree.items():
         values = {name: found[0] for (name, what), found in samples.items() if what == metric}
+        if not values:
+            continue
         low, high = min(values.values()), max(values.values())
         if high - low > tolerance * max(abs(low), abs(high)):
             listed = ", ".join(f"{name} {value:.7g}" for name, value in values.items())
-            raise RunError(f"{race.case}: the entrants do not do the same work, {metric}: {listed}")
+            raise RunError(f"the entrants do not do the same work, {metric}: {listed}")

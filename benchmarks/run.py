@@ -92,14 +92,15 @@ def measure(names: Sequence[str], settings: Settings, keep: Callable[[Report], N
 def _run(name: str, settings: Settings, measurements: list[Measurement], failures: dict[str, str]) -> None:
     for race in registry.races(name, settings):
         try:
-            found = run_race(name, race, settings, _tell)
+            found, failed = run_race(name, race, settings, _tell)
         except RunError as error:
             failures[f"{name}, {race.case}"] = str(error)
-            _tell(f"{name}, {race.case} failed")
-            if race.setup:
-                break
-        else:
-            measurements += [] if race.setup else found
+            continue
+        failures |= {f"{name}, {race.case}, {entrant}": why for entrant, why in failed.items()}
+        if not race.setup:
+            measurements += found
+        elif failed:
+            break
 
 
 def _write(report: Report, target: Path | None) -> None:
@@ -117,6 +118,10 @@ def _notes(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
         found.append("Other work ran on this machine meanwhile (see the load): repeat it on an idle one.")
     if not settings.torch and {"embedding", "train"} & set(names):
         found.append("Without PyTorch: it is not installed, or --torch none was given.")
+    elif settings.torch and not _compiler():
+        found.append(
+            "Without compiled PyTorch: torch.compile needs a C++ compiler, and there is no g++ or clang++ here."
+        )
     return tuple(found)
 
 
@@ -190,11 +195,18 @@ def _words(flag: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
 
 def _torch_forms(text: str) -> tuple[str, ...]:
     forms = () if text == "none" else TORCH_FORMS if text == "all" else _words("--torch", text, TORCH_FORMS)
-    if importlib.util.find_spec("torch") is not None:
-        return forms
-    if text not in ("all", "none"):
-        raise InputError("--torch asks for PyTorch, which is not installed here: install it, or leave the flag out.")
-    return ()
+    if forms and importlib.util.find_spec("torch") is None:
+        if text != "all":
+            raise InputError(
+                "--torch asks for PyTorch, which is not installed here: install it, or leave the flag out."
+            )
+        return ()
+    return forms if _compiler() else tuple(form for form in forms if not form.startswith("compiled"))
+
+
+def _compiler() -> str | None:
+    """Returns the C++ compiler that torch.compile would use."""
+    return next(filter(None, map(shutil.which, (os.environ.get("CXX") or "g++", "g++", "clang++"))), None)
 
 
 def _check_targets(options: argparse.Namespace) -> None:

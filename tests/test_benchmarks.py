@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -109,6 +110,7 @@ def test_a_failing_benchmark_loses_its_own_figures_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = registry.races("evaluation", Settings(tmp_path, quick=True, threads=1))[-1]
+    good = dataclasses.replace(good, entrants=(*good.entrants, Entrant("other", "os:_exit", {"status": 7})))
     raises = Entrant(OURS, "benchmarks.evaluation:score_features", {"size": 0})
     dies = Entrant(OURS, "os:_exit", {"status": 7})
     races = {
@@ -119,11 +121,13 @@ def test_a_failing_benchmark_loses_its_own_figures_alone(
     out = tmp_path / "out.json"
     assert run.main(["evaluation", "rerank", f"--out={out}", "--quick"]) == 1
     errors = capsys.readouterr().err
-    assert "error: evaluation, raises: deskpro_jax failed: TypeError" in errors
-    assert "error: evaluation, dies: deskpro_jax ended with exit code 7" in errors
+    assert "error: evaluation, raises, deskpro_jax: TypeError" in errors
+    assert "error: evaluation, dies, deskpro_jax: ended with exit code 7" in errors
     found = json.loads(out.read_text())
-    assert set(found["failures"]) == {"evaluation, raises", "evaluation, dies", "rerank, files"}
-    assert {m["case"] for m in found["measurements"]} == {good.case}
+    names = ("evaluation, raises", "evaluation, dies", f"{good.case}, other", "rerank, files")
+    assert len(found["failures"]) == len(names)
+    assert all(any(name in key for key in found["failures"]) for name in names)
+    assert {(m["case"], m["entrant"]) for m in found["measurements"]} == {(good.case, OURS)}
 
 
 def test_entrants_that_do_different_work_are_not_timed(tmp_path: Path) -> None:
