@@ -97,7 +97,8 @@ def decode(
             start = time.perf_counter()
             for first in itertools.cycle(range(0, len(contents), chunk)):
                 some = contents[first : first + chunk]
-                list(pool.map(one, some)) if threads > 1 else [one(files) for files in some]
+                for _ in pool.map(one, some) if threads > 1 else map(one, some):
+                    pass
                 taken += len(some)
                 if time.perf_counter() - start >= seconds:
                     break
