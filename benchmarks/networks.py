@@ -1,6 +1,7 @@
 """Measures the three frozen networks: images/s by batch size beside their operations, with random weights.
 
 python -m benchmarks.networks --batch 1,4,8 --out networks.json
+python -m benchmarks.run networks                                # each in a process of its own, in one report
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import rich.console
 import rich.table
 
 from benchmarks.flops import count_flops
+from benchmarks.races import Entrant, Race, Settings
+from benchmarks.timing import call_seconds, rate_and_latency
 from data_prep.detection.detect import detect_raw
 from data_prep.detection.load import Detector
 from data_prep.detection.model import VARIANTS, RetinaFace
@@ -134,6 +137,37 @@ def measure(case: Case, batch: int, seconds: float) -> Result:
         batch: images at a time, rounded up to a multiple of the devices.
         seconds: how long to repeat, three times at least.
     """
+    program, result = _prepare(case, batch)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        times += call_seconds(program, 0.0)
+    rate = result.batch / statistics.median(times)
+    return dataclasses.replace(result, images_per_second=rate, batch_seconds=times)
+
+
+def races(settings: Settings) -> list[Race]:
+    """Returns a race for each network and batch size, of that network alone."""
+    found = []
+    for case in cases():
+        for batch in (1, 8) if not settings.quick else (1,):
+            arguments = {"name": case.name, "batch": batch, "seconds": settings.seconds}
+            entrant = Entrant(case.name, "benchmarks.networks:embed", arguments)
+            found.append(Race(f"batch {batch}", (entrant,), settings.rounds(3)))
+    return found
+
+
+def embed(name: str, batch: int, seconds: float) -> Iterator[dict[str, float]]:
+    """Runs one network; an entrant."""
+    program, result = _prepare(next(case for case in cases() if case.name == name), batch)
+    operations = result.gflops * 1e9 * result.batch
+    yield {"compile": result.compile_seconds, "operations": operations}
+    while True:
+        found = rate_and_latency(program, result.batch, seconds)
+        yield {**found, "speed": operations * found["rate"] / result.batch}
+
+
+def _prepare(case: Case, batch: int) -> tuple[Callable[[], Any], Result]:
+    """Compiles a network and runs it once; returns a call that does it again, and what is known of it."""
     mesh = all_devices()
     rows = batch_rows(mesh, batch)
     variables = random_variables(case.module, case.shape)
@@ -146,20 +180,15 @@ def measure(case: Case, batch: int, seconds: float) -> Result:
     program = jax.jit(case.run, in_shardings=(whole, split), out_shardings=split).lower(placed, batched).compile()
     compiled = time.perf_counter() - start
     jax.block_until_ready(program(placed, batched))
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        start = time.perf_counter()
-        jax.block_until_ready(program(placed, batched))
-        times.append(time.perf_counter() - start)
-    return Result(
+    return lambda: jax.block_until_ready(program(placed, batched)), Result(
         case.name,
         rows,
         *case.shape[:2],
         sum(leaf.size for leaf in jax.tree.leaves(variables)),
         flops / rows / 1e9,
         _compiler_flops(program.cost_analysis(), rows // mesh.size),
-        rows / statistics.median(times),
-        times,
+        0.0,
+        [],
         compiled,
         getattr(program.memory_analysis(), "temp_size_in_bytes", None),
     )

@@ -2,6 +2,7 @@
 
     python -m benchmarks.serving                        # OSNet x1_0 body stream, 384 x 128, random weights
     python -m benchmarks.serving --workdir runs/celeb   # what a workdir embeds with
+    python -m benchmarks.run serving                    # the default, taking turns, in one report
 
 Each way runs in a process of its own. "cold" is from its start to the first embedding of one image: imports, reading
 the file, compiling (without a cache of compiled programs). Throughput is the best of several calls of one batch, after
@@ -20,11 +21,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks import machine
+from benchmarks.races import BEGAN, Entrant, Race, Settings
+from benchmarks.timing import rate_and_latency
 
 WAYS = ("XLA", "StableHLO", "ONNX")
 _FILES = {"XLA": "", "StableHLO": "served.stablehlo", "ONNX": "served.onnx"}
@@ -70,6 +75,54 @@ def _onnx(workdir: Path, files: Path) -> Callable[..., Any]:
     return lambda *arguments: session.run(None, dict(zip(names, arguments, strict=True)))[0]
 
 
+_BEGIN = {"XLA": _flax, "StableHLO": _stablehlo, "ONNX": _onnx}
+
+
+def _arguments(files: Path, batch: int) -> list[np.ndarray]:
+    """Returns a batch of what the exported files take."""
+    about = json.loads((files / f"{_FILES['StableHLO']}.json").read_text())
+    rng = np.random.default_rng(0)
+    shapes = [(entry["dtype"], (batch, *entry["shape"][1:])) for entry in about["inputs"]]
+    return [
+        np.ones(shape, bool) if dtype == "bool" else rng.integers(0, 256, shape, np.uint8) for dtype, shape in shapes
+    ]
+
+
+def races(settings: Settings) -> list[Race]:
+    """Returns a race of the three ways for each batch size; the files are written before."""
+    scratch = str(settings.scratch)
+    backbone = "x0_25" if settings.quick else "x1_0"
+    writer = Entrant("files", "benchmarks.serving:write_files", {"scratch": scratch, "backbone": backbone})
+    found = [Race("files", (writer,), 0, setup=True)]
+    for batch in (1,) if settings.quick else (1, 8):
+        arguments = {"scratch": scratch, "batch": batch, "seconds": settings.seconds}
+        entrants = [Entrant(way, "benchmarks.serving:serve", {"way": way, **arguments}) for way in WAYS]
+        found.append(Race(f"batch {batch}", tuple(entrants), settings.rounds(7)))
+    return found
+
+
+def write_files(scratch: str, backbone: str) -> Iterator[dict[str, float]]:
+    """Writes a workdir and its exported files; an entrant of no rounds."""
+    make_workdir(Path(scratch) / "run", backbone)
+    _export(Path(scratch) / "run", Path(scratch))
+    yield {}
+
+
+def serve(way: str, scratch: str, batch: int, seconds: float) -> Iterator[dict[str, float]]:
+    """Embeds batches one of the three ways; an entrant."""
+    embed, given = _BEGIN[way](Path(scratch) / "run", Path(scratch)), _arguments(Path(scratch), batch)
+    np.asarray(embed(*given))
+    yield {"start": time.time() - float(os.environ[BEGAN])}
+    while True:
+        yield rate_and_latency(lambda: np.asarray(embed(*given)), batch, seconds)
+
+
+def _export(workdir: Path, files: Path) -> None:
+    for file in filter(None, _FILES.values()):
+        command = [sys.executable, "-m", "deskpro_jax.convert", str(workdir), "--to", str(files / file), "--no-flip"]
+        subprocess.run(command, check=True)
+
+
 def measure(way: str, workdir: Path, files: Path, batches: Sequence[int], repeats: int, began: float) -> dict[str, Any]:
     """Times one way; to be called in a fresh process.
 
@@ -84,21 +137,11 @@ def measure(way: str, workdir: Path, files: Path, batches: Sequence[int], repeat
     Returns:
         `cold` in seconds, and images a second by batch.
     """
-    about = json.loads((files / f"{_FILES['StableHLO']}.json").read_text())
-    rng = np.random.default_rng(0)
-
-    def arguments(batch: int) -> list[np.ndarray]:
-        shapes = [(entry["dtype"], (batch, *entry["shape"][1:])) for entry in about["inputs"]]
-        return [
-            np.ones(shape, bool) if dtype == "bool" else rng.integers(0, 256, shape, np.uint8)
-            for dtype, shape in shapes
-        ]
-
-    embed = {"XLA": _flax, "StableHLO": _stablehlo, "ONNX": _onnx}[way](workdir, files)
-    np.asarray(embed(*arguments(1)))
+    embed = _BEGIN[way](workdir, files)
+    np.asarray(embed(*_arguments(files, 1)))
     found: dict[str, Any] = {"cold": time.time() - began}
     for batch in batches:
-        given = arguments(batch)
+        given = _arguments(files, batch)
         seconds = []
         for _ in range(repeats + 2):
             start = time.perf_counter()
@@ -134,17 +177,7 @@ def main() -> int:
         workdir = options.workdir or files / "run"
         if options.workdir is None:
             make_workdir(workdir, options.backbone)
-        for file in filter(None, _FILES.values()):
-            convert = [
-                sys.executable,
-                "-m",
-                "deskpro_jax.convert",
-                str(workdir),
-                "--to",
-                str(files / file),
-                "--no-flip",
-            ]
-            subprocess.run(convert, check=True)
+        _export(workdir, files)
         common = ["--workdir", str(workdir), "--files", str(files), "--repeats", str(options.repeats), "--batches"]
         common += [str(batch) for batch in options.batches]
         rows = {way: _in_process(["--way", way, *common]) for way in WAYS}
@@ -158,17 +191,11 @@ def main() -> int:
         print(f"| {way} | {row['cold']:.1f} | {' | '.join(rates)} | {size} |")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "onnxruntime"))
-    print(f"\n{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, load {load}")
+    print(
+        f"\n{machine.processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}, load {load}"
+    )
     print(datetime.datetime.now(datetime.UTC).date().isoformat())
     return 0
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
