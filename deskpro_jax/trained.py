@@ -125,9 +125,7 @@ def _from_file(
     return roles, chosen, found.preprocessing or {}
 
 
-def _from_workdir(
-    folder: Path, face: str | None, report: str | None, body: bool
-) -> tuple[Roles, str, dict[str, Any]]:
+def _from_workdir(folder: Path, face: str | None, report: str | None, body: bool) -> tuple[Roles, str, dict[str, Any]]:
     path = folder / workdir.CONFIG_FILE
     if not path.exists():
         held: Roles = {}

@@ -27,7 +27,7 @@ class Maps(NamedTuple):
     """What a network's CSA module makes of some photos.
 
     Attributes:
-        index: [photos] their positions in the split; one that cannot be read is left out.
+        at: [photos] their positions in the split; one that cannot be read is left out.
         attention: [photos, rows, columns] in (0, 1).
         refined: [photos, rows, columns] mean over the channels of the absolute refined features.
         clothing: mean attention over clothing, each photo with a mask counting alike; nan without any.
@@ -35,7 +35,7 @@ class Maps(NamedTuple):
         measured: photos with a mask that these means are of.
     """
 
-    index: np.ndarray
+    at: np.ndarray
     attention: np.ndarray
     refined: np.ndarray
     clothing: float
@@ -94,15 +94,14 @@ def attention_maps(trained: Trained, config: ml_collections.ConfigDict, split: R
         values = [np.asarray(value) for value in compute(variables, batch["body"], batch["cloth_mask"])]
         blocks.append([batch["index"][used], *(value[used] for value in values), known[used]])
     at, attention, refined, clothing, elsewhere, masked = (np.concatenate(part) for part in zip(*blocks, strict=True))
-    means = [part[masked & np.isfinite(part)] for part in (clothing, elsewhere)]
+    over, beside = (_mean(part[masked]) for part in (clothing, elsewhere))
     first = at < len(shown)
-    return Maps(
-        both[at[first]],
-        attention[first],
-        refined[first],
-        *(float(part.mean()) if len(part) else float("nan") for part in means),
-        int(masked.sum()),
-    )
+    return Maps(both[at[first]], attention[first], refined[first], over, beside, int(masked.sum()))
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _body(trained: Trained) -> tuple[Network, Any] | None:

@@ -99,7 +99,7 @@ def _facts(record: Record, phases: list[dict[str, Any]]) -> list[tuple[str, str]
     name = results.get("dataset") or record.field("data.name")
     seed = results.get("seed", record.field("seed"))
     facts = [("dataset", str(name or "none named"))]
-    rows = [entry for entry in results.get("results", ()) if isinstance(entry, dict)]
+    rows = tables.entries(results)
     first = [entry for entry in rows if entry.get("protocol") == rows[0].get("protocol")]
     if first:
         main = first[-1]  # both streams together come last
@@ -245,7 +245,7 @@ def _agrees(record: Record, opened: Opened, view: View, scores: Scores) -> str:
     results: dict[str, Any] = next(
         (found for found in record.results.values() if found.get("dataset") == opened.config.data.name), {}
     )
-    for entry in results.get("results", ()):
+    for entry in tables.entries(results):
         if (entry.get("protocol"), entry.get("stream")) != (opened.protocol.name, view.stream) or view.draws:
             continue
         if not np.isclose(entry.get("mAP", np.nan), scores.map, atol=_EQUAL, rtol=0):

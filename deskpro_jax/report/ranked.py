@@ -15,7 +15,7 @@ GROUPS = ("best", "median", "worst")
 class Entry(NamedTuple):
     """A gallery image in a ranking: its position in the split, and whether it shows the query's person."""
 
-    index: int
+    position: int
     right: bool
     similarity: float
 

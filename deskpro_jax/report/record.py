@@ -62,7 +62,7 @@ def read_record(folder: Path) -> Record:
     """
     if not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: give the folder that deskpro_jax.main had as --workdir.")
-    steps = {path.name: found for path in sorted(folder.iterdir()) if (found := _steps(path / "checkpoints"))}
+    steps = {path.name: kept for path in sorted(folder.iterdir()) if (kept := _steps(path / "checkpoints"))}
     known = (workdir.CONFIG_FILE, RECORD, workdir.RESULTS_FILE, *(f"{phase}/{METRICS_FILE}" for phase in PHASES))
     if not steps and not any((folder / name).is_file() for name in known):
         raise InputError(

@@ -83,7 +83,7 @@ def ranked_section(opened: Opened, view: View, scores: Scores, budget: Budget, p
         shown = []
         for one in lists:
             query = card(pictures, opened.query, one.query, faces=faces)
-            entries = [(card(pictures, opened.gallery, entry.index, faces=faces), entry) for entry in one.entries]
+            entries = [(card(pictures, opened.gallery, entry.position, faces=faces), entry) for entry in one.entries]
             shown.append({"list": one, "query": query, "entries": entries})
         groups.append((group, shown))
     return Shown(content={"groups": groups})
@@ -99,7 +99,7 @@ def similarity_section(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray]
     streams, notes = [], []
     clothes = False
     for found in similarities.find_similarities(opened, embeddings):
-        charts = []
+        charts: list[dict[str, str]] = []
         for title, names in (
             ("same and different people", (similarities.DIFFERENT, similarities.SAME)),
             (
@@ -169,9 +169,9 @@ def attention_section(opened: Opened, runs: Sequence[Run], budget: Budget, pictu
         notes.append("No query image has a mask, so where clothing is is not known.")
     if not count:
         notes.append("No maps are shown: --images leaves no room for them.")
-    low = min((float(one.attention.min()) for one in maps if len(one.index)), default=0.0)
-    high = max((float(one.attention.max()) for one in maps if len(one.index)), default=1.0)
-    index = [int(i) for i in maps[0].index if all(i in one.index for one in maps)]
+    low = min((float(one.attention.min()) for one in maps if len(one.at)), default=0.0)
+    high = max((float(one.attention.max()) for one in maps if len(one.at)), default=1.0)
+    index = [int(i) for i in maps[0].at if all(i in one.at for one in maps)]
     photos = [_attention_photo(opened, i, able, maps, (low, high), pictures) for i in index]
     content = {
         "photos": photos,
@@ -203,7 +203,7 @@ def _attention_photo(
     else:
         cells.append(("clothing", "", Picture("", *photo.size, "no mask")))
     for run, found in zip(runs, maps, strict=True):
-        at = int(np.flatnonzero(found.index == index)[0])
+        at = int(np.flatnonzero(found.at == index)[0])
         values = found.attention[at]
         picture = pictures.picture(overlaid(photo, values, *limits))
         alt = f"attention map of {run.name}, from {values.min():.2f} to {values.max():.2f}"

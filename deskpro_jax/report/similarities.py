@@ -90,7 +90,7 @@ def _count(
         same = bins[at, column]
         counts[0] += everything - np.bincount(same, minlength=_FINE)
         camera = mine.camera[at]
-        apart = (camera == UNKNOWN) | (camera != labels[1].camera[column])
+        apart: np.ndarray = np.logical_or(camera == UNKNOWN, camera != labels[1].camera[column])
         clothes, other = mine.clothes[at], labels[1].clothes[column]
         known = apart & (clothes != UNKNOWN) & (other != UNKNOWN)
         for kind, wanted in ((1, apart), (2, known & (clothes == other)), (3, known & (clothes != other))):

@@ -54,13 +54,18 @@ def read_results(file: str, record: Mapping[str, Any], checkpoint: str) -> Resul
     trained_on = record.get("trained_on")
     if trained_on != record.get("dataset"):
         title += f", networks trained on {trained_on or 'another dataset'}"
-    results = [entry for entry in record.get("results", ()) if isinstance(entry, Mapping)]
+    results = entries(record)
     rows = [_row(entry) for entry in results]
-    rows += [_baseline(entry) for entry in record.get("baselines", ()) if isinstance(entry, Mapping)]
+    rows += [_baseline(entry) for entry in record.get("baselines") or () if isinstance(entry, Mapping)]
     notes = {str(entry.get("protocol")): str(entry.get("description", "")) for entry in results}
     for name, reason in dict(record.get("left_out") or {}).items():
         notes[str(name)] = f"left out: {str(reason).removeprefix(f'protocol {name!r}: ')}"
     return Results(file, title, rows, notes, str(record.get("date", "")))
+
+
+def entries(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the results in a results file, one for each stream under each protocol."""
+    return [entry for entry in record.get("results") or () if isinstance(entry, Mapping)]
 
 
 def checkpoint_of(record: Mapping[str, Any]) -> str:
@@ -94,8 +99,8 @@ def _baseline(entry: Mapping[str, Any]) -> Row:
     ranks, deviations = dict(entry.get("ranks") or {}), dict(entry.get("deviations") or {})
     shares = {"mAP": entry.get("map"), **ranks}
     figures = [percent(shares.get(figure), deviations.get(figure)) for figure in FIGURES]
-    counts = [str(entry.get(name, "-")) for name in ("counted", "dropped")]
-    return Row(str(entry.get("protocol")), str(entry.get("stream")), "baseline", figures, "-", *counts, "")
+    counted, dropped = (str(entry.get(name, "-")) for name in ("counted", "dropped"))
+    return Row(str(entry.get("protocol")), str(entry.get("stream")), "baseline", figures, "-", counted, dropped, "")
 
 
 def percent(share: Any, deviation: Any = None) -> str:
