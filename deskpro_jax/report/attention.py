@@ -84,7 +84,7 @@ def attention_maps(trained: Trained, config: ml_collections.ConfigDict, split: R
     network, variables = found
     config = config.copy_and_resolve_references()
     config.data.body_size = trained.body_size
-    compute = jax.jit(functools.partial(_maps, network.module.clone(face=False)))
+    compute = _compiled(network.module.clone(face=False))
     measured = choose(split, _MEASURED) if split.has_mask.any() else np.zeros(0, np.int64)
     both = np.concatenate([shown, np.setdiff1d(measured, shown)])
     blocks = []
@@ -109,6 +109,11 @@ def _body(trained: Trained) -> tuple[Network, Any] | None:
         if network.module.body:
             return network, variables
     return None
+
+
+@functools.lru_cache(maxsize=4)  # two runs of one kind share what is compiled
+def _compiled(module: Any) -> Any:
+    return jax.jit(functools.partial(_maps, module))
 
 
 def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tuple[Array, Array, Array, Array]:

@@ -35,8 +35,8 @@ def fields(config: Mapping[str, Any]) -> dict[str, list[Field]]:
     for name, value in own.items():
         default = defaults.get(name, _MISSING)
         group, _, field = name.rpartition(".")
-        shown = "not a field of this version" if default is _MISSING else _text(default)
-        groups.setdefault(group, []).append(Field(field, _text(value), shown, value != default))
+        shown = "not a field of this version" if default is _MISSING else text(default)
+        groups.setdefault(group, []).append(Field(field, text(value), shown, value != default))
     return dict(sorted(groups.items()))
 
 
@@ -48,5 +48,6 @@ def versions(record: Mapping[str, Any] | None) -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Returns a JSON value as it is shown: words as they are, all else as JSON."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

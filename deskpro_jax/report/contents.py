@@ -152,7 +152,7 @@ def _made_with(record: Record) -> dict[str, Any]:
         "checksums": dict((results or {}).get("checksums") or {}),
         "checkpoint": tables.checkpoint_of(results) if results else "",
         "steps": record.steps,
-        "conversion": record.conversion or {},
+        "conversion": {name: configuration.text(value) for name, value in (record.conversion or {}).items()},
     }
 
 
@@ -173,7 +173,7 @@ def _look(
         embeddings = embed(opened)
         view = make_view(opened, embeddings, options.stream)
         scores = view.score()
-    except (InputError, MissingInputError) as error:
+    except (InputError, MissingInputError, OSError) as error:
         if options.asked:
             raise
         return {name: Shown(missing=f"Not to be had: {error}") for name in _SECTIONS}, []
@@ -210,8 +210,8 @@ def _attention(
     else:
         name = _run_name(other)
         if name == runs[0].name:
-            runs[0] = Run(f"{record.folder.name}, {name}", opened.trained)
-            name = f"{other.folder.name}, {name}"
+            runs[0] = Run(f"{record.folder.resolve().name}, {name}", opened.trained)
+            name = f"{other.folder.resolve().name}, {name}"
             notes.append("The two runs have the same weight of L_att: their maps differ for other reasons.")
         try:
             runs.append(Run(name, open_networks(other)[0]))
