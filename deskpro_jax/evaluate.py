@@ -169,6 +169,20 @@ def labels_of(split: ReIDSplit) -> Labels:
     return Labels(split.identity, split.camera, split.clothes)
 
 
+def stream_columns(present: Sequence[str], dimension: int) -> dict[str, tuple[slice, int]]:
+    """Returns for each stream, and for both together where there are two, its columns and number of parts.
+
+    Args:
+        present: streams in the embedding, in order.
+        dimension: length of an embedding.
+    """
+    width = dimension // len(present)
+    columns = {name: (slice(i * width, (i + 1) * width), len(PARTS)) for i, name in enumerate(present)}
+    if len(present) > 1:
+        columns[BOTH] = slice(None), len(PARTS) * len(present)
+    return columns
+
+
 def score_embeddings(
     query: np.ndarray,
     gallery: np.ndarray,
@@ -199,10 +213,7 @@ def score_embeddings(
     """
     if missing_face not in MISSING_FACE:
         raise InputError(f"eval.missing_face is {missing_face!r}; expected one of {', '.join(MISSING_FACE)}.")
-    width = query.shape[1] // len(present)
-    columns = {name: slice(i * width, (i + 1) * width) for i, name in enumerate(present)}
-    if len(present) > 1:
-        columns[BOTH] = slice(None)
+    columns = stream_columns(present, query.shape[1])
     labels = labels_of(splits[0]), labels_of(splits[1])
     results = []
     for protocol in wanted:
@@ -211,8 +222,7 @@ def score_embeddings(
             logging.warning("left out: %s", reason)
             continue
         for method in (None, reranking) if reranking else (None,):
-            for name, part in columns.items():
-                parts = len(PARTS) * (len(present) if name == BOTH else 1)
+            for name, (part, parts) in columns.items():
                 parts = 1 if missing_face == "zeros" else parts  # as one part, an embedding counts its zeros too
                 if method:
                     logging.info("re-ranking: protocol %s, stream %s", protocol.name, name)

@@ -141,11 +141,15 @@ def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> N
     jax.config.update("jax_compilation_cache_dir", config.compilation_cache or str(folder.absolute() / "xla_cache"))
 
 
+def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Returns the folder of datasets that a run in the workdir `folder` uses."""
+    default = folder / "data" if config.data.name.startswith("synthetic") else Path("~/tensorflow_datasets")
+    return Path(config.data.data_dir or default).expanduser()
+
+
 def _build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
     """Builds the dataset unless it is there; returns the folder of datasets."""
-    d = config.data
-    default = folder / "data" if d.name.startswith("synthetic") else Path("~/tensorflow_datasets")
-    where = Path(d.data_dir or default).expanduser()
+    d, where = config.data, data_folder(config, folder)
 
     def build() -> str:
         if not builder.is_built(d.name, where):

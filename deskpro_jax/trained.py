@@ -70,6 +70,7 @@ def open_trained(
     source: str | Path,
     *,
     face: str | None = None,
+    body: bool = True,
     dtype: str | None = None,
     report: str | None = None,
     role: str | None = None,
@@ -81,6 +82,7 @@ def open_trained(
         source: the folder or file.
         face: "student", "teacher" (reads restored faces) or "none"; None for what the workdir was configured with,
             and the student where there is no configuration.
+        body: False leaves the body network out.
         dtype: of the computation, "float32" or "bfloat16"; None for that of the training.
         report: checkpoint, one of `selection.REPORTS`; None for what the workdir was configured with.
         role: which network a file holds, where its names do not say so.
@@ -103,9 +105,11 @@ def open_trained(
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
     if source.is_dir():
-        roles, chosen, settings = _from_workdir(source, face, report)
+        roles, chosen, settings = _from_workdir(source, face, report, body)
     else:
         roles, chosen, settings = _from_file(source, face, role, os_streams)
+    if not body:
+        roles.pop("body", None)
     if not roles:
         raise InputError(f"{source} has no body network, and face={chosen!r} asks for none: choose another face.")
     return _assemble(source, roles, chosen, dtype, settings)
@@ -121,7 +125,7 @@ def _from_file(
     return roles, chosen, found.preprocessing or {}
 
 
-def _from_workdir(folder: Path, face: str | None, report: str | None) -> tuple[Roles, str, dict[str, Any]]:
+def _from_workdir(folder: Path, face: str | None, report: str | None, body: bool) -> tuple[Roles, str, dict[str, Any]]:
     path = folder / workdir.CONFIG_FILE
     if not path.exists():
         held: Roles = {}
@@ -142,12 +146,13 @@ def _from_workdir(folder: Path, face: str | None, report: str | None) -> tuple[R
     if missing := [name for name in _FIELDS if name not in config]:
         raise InputError(f"{path} has no field {missing[0]}: restore the file that the training wrote.")
     report, face = report or config["eval.report"], face or config["model.face"]
+    body = body and bool(config["model.body"])
     roles: Roles = {}
-    if config["model.body"] or face == "student":
+    if body or face == "student":
         roles |= _phase(folder / "student" / "checkpoints", "student", str(report))
     if face == "teacher":
         roles |= _teacher(folder, config["teacher.checkpoint"], str(report))
-    wanted = {*(("body",) if config["model.body"] else ()), *(() if face == "none" else (face,))}
+    wanted = {*(("body",) if body else ()), *(() if face == "none" else (face,))}
     if missing := sorted(wanted - set(roles)):
         raise InputError(f"{folder}: its checkpoints hold {', '.join(roles)}, no {missing[0]} network.")
     settings = {name.split(".")[1]: config[name] for name in _FIELDS[:5]}

@@ -1,0 +1,127 @@
+"""Attention maps of the body stream over photos, beside where clothing is (the paper's Fig. 3)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Array
+
+from deskpro_jax import losses
+from deskpro_jax.data import augment, dataset, pipeline
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.evaluate import Network
+from deskpro_jax.trained import Trained
+
+_BATCH = 16
+_MEASURED = 128  # photos with a mask that the means are taken over, at most
+NO_BODY = "these networks have no body stream, and no other has attention maps"
+NO_ATTENTION = "this body network has no CSA module (model.attention is none)"
+
+
+class Maps(NamedTuple):
+    """What a network's CSA module makes of some photos.
+
+    Attributes:
+        at: [photos] their positions in the split; one that cannot be read is left out.
+        attention: [photos, rows, columns] in (0, 1).
+        refined: [photos, rows, columns] mean over the channels of the absolute refined features.
+        clothing: mean attention over clothing, each photo with a mask counting alike; nan without any.
+        elsewhere: the same of all else.
+        measured: photos with a mask that these means are of.
+    """
+
+    at: np.ndarray
+    attention: np.ndarray
+    refined: np.ndarray
+    clothing: float
+    elsewhere: float
+    measured: int
+
+
+def unavailable(trained: Trained) -> str | None:
+    """Returns why networks have no attention maps, None where they have."""
+    body = _body(trained)
+    if body is None:
+        return NO_BODY
+    return NO_ATTENTION if body[0].module.attention == "none" else None
+
+
+def choose(split: ReIDSplit, count: int) -> np.ndarray:
+    """Chooses photos to look at, of as many people as possible, with a mask where there are any.
+
+    Args:
+        split: where from.
+        count: how many, at most.
+
+    Returns:
+        Ascending positions [n]; the same for the same split.
+    """
+    able = np.flatnonzero(split.has_mask) if split.has_mask.any() else np.arange(len(split))
+    order = able[np.argsort(split.identity[able], kind="stable")]
+    count = min(count, len(order))
+    return np.sort(order[(2 * np.arange(count) + 1) * len(order) // (2 * max(count, 1))])
+
+
+def attention_maps(trained: Trained, config: ml_collections.ConfigDict, split: ReIDSplit, shown: np.ndarray) -> Maps:
+    """Computes the maps of some photos, and means over a larger sample.
+
+    Args:
+        trained: networks with attention.
+        config: `data` is read; the size of photos is the networks'.
+        split: where the photos are.
+        shown: [n] positions of the photos.
+
+    Returns:
+        Maps, in the order of `shown`.
+    """
+    found = _body(trained)
+    assert found is not None
+    network, variables = found
+    config = config.copy_and_resolve_references()
+    config.data.body_size = trained.body_size
+    compute = _compiled(network.module.clone(face=False))
+    measured = choose(split, _MEASURED) if split.has_mask.any() else np.zeros(0, np.int64)
+    both = np.concatenate([shown, np.setdiff1d(measured, shown)])
+    blocks = []
+    for batch in pipeline.eval_batches(dataset.subset(split, both), config, _BATCH, ("body", "cloth_mask")):
+        used = batch["valid"]
+        known = used & batch["has_mask"]
+        values = [np.asarray(value) for value in compute(variables, batch["body"], batch["cloth_mask"])]
+        blocks.append([batch["index"][used], *(value[used] for value in values), known[used]])
+    at, attention, refined, clothing, elsewhere, masked = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    over, beside = (_mean(part[masked]) for part in (clothing, elsewhere))
+    first = at < len(shown)
+    return Maps(both[at[first]], attention[first], refined[first], over, beside, int(masked.sum()))
+
+
+def _mean(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _body(trained: Trained) -> tuple[Network, Any] | None:
+    for network, variables in zip(trained.networks, trained.variables, strict=True):
+        if network.module.body:
+            return network, variables
+    return None
+
+
+@functools.lru_cache(maxsize=4)  # two runs of one kind share what is compiled
+def _compiled(module: Any) -> Any:
+    return jax.jit(functools.partial(_maps, module))
+
+
+def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tuple[Array, Array, Array, Array]:
+    """Returns attention and refined features [batch, rows, columns], means over clothing and elsewhere [batch]."""
+    images = augment.normalise_batch({"body": body})
+    _, middle = module.apply(variables, images["body"], None, train=False)
+    attention = middle["body"]["attention"].astype(jnp.float32)
+    refined = jnp.abs(middle["body"]["refined"].astype(jnp.float32)).mean(-1)
+    other = losses.cloth_target(not_clothing.astype(jnp.float32), (attention.shape[1], attention.shape[2]), 0.0)
+    mean = lambda share: (attention * share).sum((1, 2)) / share.sum((1, 2))  # noqa: E731
+    return attention, refined, mean(1 - other), mean(other)

@@ -1,0 +1,139 @@
+"""Opens what a workdir's pictures are made of: its networks, the query and gallery of a dataset, their embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from configs import base
+from deskpro_jax import evaluate, experiment, scoring, sharding, workdir
+from deskpro_jax.data import dataset
+from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.model_flags import use_compilation_cache
+from deskpro_jax.protocols import Protocol
+from deskpro_jax.report.record import Record
+from deskpro_jax.telemetry import Progress
+from deskpro_jax.trained import Trained, open_trained
+
+_READING = ("data.", "eval.", "seed")  # fields of a run that decide how its networks are shown images
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Networks, and the images that they are shown."""
+
+    trained: Trained
+    config: ml_collections.ConfigDict
+    query: ReIDSplit
+    gallery: ReIDSplit
+    protocol: Protocol
+    note: str  # what is not as the configuration says; "" where all is
+
+
+def open_networks(record: Record) -> tuple[Trained, str]:
+    """Opens the networks of a workdir: those of its configuration, or the teacher alone while there is no student.
+
+    Args:
+        record: of the workdir.
+
+    Returns:
+        The networks, and what is missing of those of the configuration.
+
+    Raises:
+        InputError: a checkpoint does not hold what the configuration says.
+        MissingInputError: there is no checkpoint.
+    """
+    use_compilation_cache(record.folder)
+    alone = set(record.steps) == {"teacher"} and record.field("model.body") is not None
+    if alone and (record.field("model.body") or record.field("model.face") != "teacher"):
+        found = open_trained(record.folder, face="teacher", body=False)
+        return found, "the student phase has no checkpoint yet: what follows is the teacher's, on restored faces"
+    return open_trained(record.folder), ""
+
+
+def open_data(
+    record: Record, trained: Trained, note: str, *, name: str | None, data_dir: str | None, protocol: str | None
+) -> Opened:
+    """Opens query and gallery of a dataset, and chooses the protocol.
+
+    Args:
+        record: of the workdir.
+        trained: its networks.
+        note: what is missing of them.
+        name: of the dataset; None for the run's own, and with converted weights for the one of `results.json`.
+        data_dir: where datasets are kept; None for where the run had them.
+        protocol: name of a protocol; None for the dataset's first that its labels allow.
+
+    Raises:
+        InputError: nothing says which dataset, or the protocol cannot be applied.
+        MissingInputError: the dataset is not built.
+    """
+    config = _config(record, trained, name)
+    if data_dir is not None:
+        config.data.data_dir = data_dir
+    if protocol is not None:
+        config.eval.protocols = (protocol,)
+    where = experiment.data_folder(config, record.folder)
+    try:
+        query, gallery = (dataset.load(config.data.name, where, split) for split in ("query", "gallery"))
+    except MissingInputError as error:
+        raise MissingInputError(f"{error} (say where datasets are with --data-dir)") from error
+    chosen = scoring.choose_protocols(config, (query, gallery))
+    return Opened(trained, config, query, gallery, chosen.protocols[0], note)
+
+
+def _config(record: Record, trained: Trained, name: str | None) -> ml_collections.ConfigDict:
+    """Returns the configuration with which the networks are shown the images of a dataset."""
+    own: dict[str, Any] = record.config or (record.own_results or {}).get("config") or {}
+    config = base.get_config()
+    known, fields = workdir.flatten(config), workdir.flatten(own)
+    chosen = {n: v for n, v in fields.items() if n in known and n.startswith(_READING)}
+    try:
+        for field, value in chosen.items():
+            config.update_from_flattened_dict({field: tuple(value) if isinstance(value, list) else value})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{record.folder}: its configuration has an unusable field {field}: {error}") from error
+    if "data.name" not in fields and name is None:
+        raise InputError(
+            "nothing says on which dataset: name a built one with --dataset NAME --data-dir DIR, or evaluate the"
+            " workdir first"
+        )
+    if name is not None and name != fields.get("data.name"):
+        dataset.check_name(name)
+        config.data.name, config.data.data_dir = name, ""
+        config.data.clothing, config.eval.protocols = (), ()
+    config.data.body_size, config.data.face_size = trained.body_size, trained.face_size
+    config.data.workers, config.mesh.data = 0, -1
+    return config
+
+
+def embed(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
+    """Embeds query and gallery as evaluation does, with a progress line.
+
+    Args:
+        opened: networks and images.
+
+    Returns:
+        Embeddings [queries, dimension] and [gallery images, dimension], float32.
+    """
+    trained, config = opened.trained, opened.config
+    mesh = sharding.make_mesh(config)
+    variables = [sharding.put_replicated(mesh, values) for values in trained.variables]
+    compute = evaluate.make_embed(trained.networks, trained.flip, mesh)
+    fields = tuple(dict.fromkeys(field for network in trained.networks for field in network.fields))
+    total = len(opened.query) + len(opened.gallery)
+    with Progress(total, "embedding query and gallery") as progress:
+
+        def counted(values: Any, batch: Any) -> Any:
+            progress.advance(steps=int(np.count_nonzero(batch["valid"])))
+            return compute(values, batch)
+
+        found = [
+            evaluate.embed_split(counted, variables, split, config, mesh, fields)
+            for split in (opened.query, opened.gallery)
+        ]
+    return found[0], found[1]

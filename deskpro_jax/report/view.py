@@ -1,0 +1,127 @@
+"""One stream's rankings of the gallery under one protocol, block by block: what lists and confusions are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from deskpro_jax import evaluate, protocols, retrieval
+from deskpro_jax.errors import InputError
+from deskpro_jax.matching import Labels, Pairs, find_rule, removals, same_identity
+from deskpro_jax.report.opened import Opened
+
+BLOCK = 256  # queries compared at a time
+
+
+class Block(NamedTuple):
+    """Some queries compared with the whole gallery.
+
+    Attributes:
+        rows: [n] positions of the queries in the view.
+        similarity: [n, gallery images] mean over the parts that both images have.
+        pairs: queries (positions in the block) and gallery images of their identity.
+        removed: [pairs] which of them the protocol takes out of the ranking.
+    """
+
+    rows: np.ndarray
+    similarity: np.ndarray
+    pairs: Pairs
+    removed: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The images that take part in a protocol, as one stream sees them.
+
+    Attributes:
+        stream: "face", "body" or "both".
+        rule: name of the matching rule.
+        draws: single-shot galleries of the protocol, of which this is the first; 0 where it has the whole gallery.
+        query, gallery: embeddings [images, parts * dimension].
+        query_labels, gallery_labels: their labels, cameras as the rule reads them.
+        query_index, gallery_index: [images] their positions in the splits.
+        parts: how many parts similarities are divided by, 1 where zeros of a missing face count.
+        scale: what a similarity is divided by to be a mean over parts.
+    """
+
+    stream: str
+    rule: str
+    draws: int
+    query: np.ndarray
+    gallery: np.ndarray
+    query_labels: Labels
+    gallery_labels: Labels
+    query_index: np.ndarray
+    gallery_index: np.ndarray
+    parts: int
+    scale: int
+
+    def score(self) -> retrieval.Scores:
+        """Scores the rankings, as evaluation does."""
+        return retrieval.score(
+            self.query, self.gallery, self.query_labels, self.gallery_labels, self.rule, parts=self.parts, block=BLOCK
+        )
+
+    def block(self, rows: np.ndarray) -> Block:
+        """Compares the queries at `rows` [n] with the gallery."""
+        labels = self.query_labels.take(rows)
+        near = retrieval.similarity(self.query[rows], self.gallery, parts=self.parts) / self.scale
+        pairs = same_identity(labels, self.gallery_labels)
+        removed, _ = removals(find_rule(self.rule), labels, self.gallery_labels, pairs)
+        return Block(rows, near, pairs, removed)
+
+    def blocks(self, order: np.ndarray) -> Iterator[Block]:
+        """Compares the queries at `order` [n] with the gallery, a block at a time."""
+        for start in range(0, len(order), BLOCK):
+            yield self.block(order[start : start + BLOCK])
+
+
+def stream_names(opened: Opened) -> tuple[str, ...]:
+    """Returns the streams that can be looked at: each by itself, then both together."""
+    present = opened.trained.streams
+    return (*present, evaluate.BOTH) if len(present) > 1 else present
+
+
+def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream: str | None) -> View:
+    """Returns what a stream makes of the protocol of `opened`.
+
+    Args:
+        opened: networks, images and protocol.
+        embeddings: of query and gallery.
+        stream: "face", "body" or "both"; None for both together where there are two.
+
+    Raises:
+        InputError: there is no such stream.
+    """
+    names = stream_names(opened)
+    stream = stream or names[-1]
+    if stream not in names:
+        raise InputError(f"--stream is {stream!r}; these networks have {', '.join(names)}.")
+    protocol = opened.protocol
+    columns, parts = evaluate.stream_columns(opened.trained.streams, embeddings[0].shape[1])[stream]
+    labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
+    query_index, gallery_index = protocols.select(protocol, *labels)
+    if protocol.draws:
+        drawn = protocols.draw_single_shot(labels[1].identity[gallery_index], seed=int(opened.config.seed), draw=0)
+        gallery_index = gallery_index[drawn]
+    zeros = opened.config.eval.missing_face == "zeros"
+    return View(
+        stream,
+        protocol.rule,
+        protocol.draws,
+        _rows(embeddings[0][:, columns], query_index),
+        _rows(embeddings[1][:, columns], gallery_index),
+        protocols.read_cameras(protocol, labels[0].take(query_index)),
+        protocols.read_cameras(protocol, labels[1].take(gallery_index)),
+        query_index,
+        gallery_index,
+        1 if zeros else parts,
+        parts if zeros else 1,
+    )
+
+
+def _rows(embeddings: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    return embeddings if len(chosen) == len(embeddings) else embeddings[chosen]
