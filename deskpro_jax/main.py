@@ -97,9 +97,18 @@ def _with_config_file(arguments: Sequence[str]) -> list[str]:
         if flag not in ("--config", "-config"):
             continue
         if equals:
-            found[place] = f"{flag}={config_files.find_config(value)}"
+            found[place] = f"{flag}={_config_file(value)}"
         elif place + 1 < len(found):
-            found[place + 1] = config_files.find_config(found[place + 1])
+            found[place + 1] = _config_file(found[place + 1])
+    return found
+
+
+def _config_file(given: str) -> str:
+    found = config_files.find_config(given)
+    # What a fork adds may lie beside its configuration; last, so that it hides no module of anybody else.
+    folder = str(Path(found.partition(":")[0]).parent.resolve())
+    if folder not in sys.path and not config_files.FOLDER.samefile(folder):
+        sys.path.append(folder)
     return found
 
 
