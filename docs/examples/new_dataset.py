@@ -8,8 +8,9 @@ from deskpro_jax.data.authors import Layout, Place
 from deskpro_jax.extensions import add_dataset
 from deskpro_jax.named_protocols import Protocol
 
-NAME = r"(?P<name>(?P<identity>\d+)/(?P<camera>\d+)_(?P<clothes>\d+)_(?P<frame>\d+))"
-PLACES = tuple(Place(split, split, NAME, "PERSON/CAMERA_OUTFIT_NUMBER") for split in ("train", "query", "gallery"))
+FILE = r"(?P<identity>\d+)/(?P<camera>\d+)_(?P<clothes>\d+)_(?P<frame>\d+)"
+ID = "{identity}_{camera}_{clothes}_{frame}"
+PLACES = tuple(Place(split, split, FILE, "PERSON/CAMERA_OUTFIT_NUMBER", ID) for split in ("train", "query", "gallery"))
 add_dataset(
     "office",
     Layout("our own cameras", PLACES, camera="the office's cameras", clothes="outfits of one person"),
