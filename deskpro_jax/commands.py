@@ -102,9 +102,10 @@ COMMANDS = (
     ),
     Command(
         "report",
-        "deskpro_jax.report",
+        "deskpro_jax.report.command",
         "one HTML page about a run: curves, results, ranked lists, attention maps",
-        ("report runs/celeb",),
+        ("report runs/celeb", "report runs/celeb --out celeb.html"),
+        extra="report",
     ),
     Command(
         "convert",

@@ -24,7 +24,10 @@ NAMES = [command.name for command in COMMANDS]
 
 
 def installed(command: Command) -> bool:
-    return importlib.util.find_spec(command.module) is not None
+    try:
+        return importlib.util.find_spec(command.module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 @pytest.fixture(autouse=True)

@@ -87,6 +87,8 @@ def test_an_installed_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Pa
     for given in ("configs/celeb.py:debug", "celeb:debug"):
         flags = [f"--config={given}", "--config.train.epochs=7", "--workdir=w"]
         assert succeed([python, "-c", load, *flags], work).stdout == "celeb 7 w train\n"
-    page = "import data_prep.reviewing.page as p, pathlib; print(len(list(pathlib.Path(p.__file__).parent.rglob('*.html'))))"
+    page = (
+        "import data_prep.reviewing.page as p, pathlib as l; print(len([*l.Path(p.__file__).parent.rglob('*.html')]))"
+    )
     assert succeed([python, "-c", page], work).stdout == "1\n"
     assert [path.name for path in work.iterdir()] == ["configs"]
