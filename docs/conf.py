@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import flax.linen as nn  # noqa: E402
+from sphinx.util.inspect import stringify_signature  # noqa: E402
 
 import deskpro_jax  # noqa: E402
 from deskpro_jax import config_files  # noqa: E402
@@ -27,7 +28,7 @@ author = "the authors of deskpro_jax"
 release = version = deskpro_jax.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "_generated", "examples"]
+exclude_patterns = ["_build", "_generated", "examples", "jupyter_execute"]
 nb_execution_mode = "off"  # the tests run the notebook
 nb_merge_streams = True
 myst_heading_anchors = 3
@@ -35,7 +36,8 @@ myst_heading_anchors = 3
 napoleon_use_ivar = True  # attributes are part of their class and no entries of their own
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True, "show-inheritance": False, "exclude-members": "name, parent, scope, setup"}
+autodoc_default_options = {"members": True, "exclude-members": "name, parent, scope, setup, dtype"}
+add_module_names = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 toc_object_entries = False
@@ -72,7 +74,8 @@ def _signature_of_module(_app: Any, what: str, _name: str, found: Any, *_rest: A
         return None
     signature = inspect.signature(found)
     own = [parameter for name, parameter in signature.parameters.items() if name not in ("parent", "name")]
-    return str(signature.replace(parameters=own, return_annotation=inspect.Signature.empty)), None
+    shown = stringify_signature(signature.replace(parameters=own, return_annotation=inspect.Signature.empty))
+    return shown.replace("<class 'jax.numpy.float32'>", "float32"), None
 
 
 def _skip_fields(_app: Any, _what: str, _name: str, found: Any, skip: bool, _options: Any) -> bool | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import runs
 
 BLOCK = re.compile(r"^```(?:bash|sh|shell|console)\n(.*?)^```", re.M | re.S)
+_OPTIONAL = re.compile(r"\[(--[^\]]*)\]")  # [--flag VALUE] in a synopsis
 _ENDS = ("&&", "||", ";", "|", "&")
 _REDIRECTS = (">", ">>", "2>", "2>&1", "<")
 
@@ -46,7 +47,7 @@ def commands(path: Path) -> Iterator[Documented]:
         lines = block[1].replace("\\\n", " \0")  # a line that goes on keeps its number
         for number, line in enumerate(lines.split("\n")):
             at = first + number + lines[: sum(len(one) + 1 for one in lines.split("\n")[:number])].count("\0")
-            for words in _split(shlex.split(line.replace("\0", ""), comments=True)):
+            for words in _split(shlex.split(_OPTIONAL.sub(r"\1", line.replace("\0", "")), comments=True)):
                 yield Documented(page, at, words)
 
 
