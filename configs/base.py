@@ -15,7 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    # Builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, folder.
+    # Builder config: synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, folder, or one that a
+    # fork adds (docs/forking.md).
     d.name = "synthetic_small"
     # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
     d.data_dir = ""
@@ -50,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     a.shared_draws = 0
 
     c.model = m = ml_collections.ConfigDict()
-    m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0
+    m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0; or "module:name" of a fork (docs/forking.md)
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
@@ -78,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.triplet_weight = 1.0  # of L_trip in Eq. 7; less of it helps a network that starts from random weights
     l.soft_margin = False  # log(1 + exp(.)) in place of the hinge
     l.label_smoothing = 0.0  # 0.1 in the released code
+    l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 
     c.teacher = t = ml_collections.ConfigDict()
     # A trained teacher: a workdir or its teacher/ folder, or a released weights file (.pth, .safetensors) of as many

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ml_collections
 
-from configs import base, variants
+from deskpro_jax.configs import base, variants
 
 
 def get_config(variant: str | None = None) -> ml_collections.ConfigDict:

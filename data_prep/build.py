@@ -20,9 +20,10 @@ from typing import Any
 
 from absl import logging as absl_logging
 
+from deskpro_jax.commands import command_parser
 from deskpro_jax.data.building import Runner
 from deskpro_jax.data.dataset import NAMES
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.errors import InputError, end_command
 
 RUNNERS = ("local", "beam")
 _ALSO = {"celeb_reid": "celeb", "celebreid": "celeb", "celeb_reid_light": "celeb_light", "vcclothes": "vc_clothes"}
@@ -48,19 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells of every step
-    try:
-        _build(options)
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
-    except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on from here", file=sys.stderr)
-        return 1
-    return 0
+    return end_command(lambda: _build(options), "interrupted; the same command goes on from here.")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_prep.build", description=main.__doc__)
+    parser = command_parser("build", main.__doc__)
     add = parser.add_argument
     add("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(NAMES)}")
     add(

@@ -29,13 +29,14 @@ from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.recognise import BUILT, PREPARED, Recognised
 from data_prep.checking.report import Report
 from deskpro_jax import telemetry
+from deskpro_jax.commands import command_parser
 from deskpro_jax.data import published
 from deskpro_jax.data.assemble import assemble
 from deskpro_jax.data.dataset import COLUMNS, Records
 from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.data.sources import Listing, Source
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.errors import InputError, MissingInputError, end_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,20 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
+
+    def judge_all() -> int:
         report = check(options)
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 1
-    print("\n".join(report.lines(everything=options.all)))
-    return 0 if report.usable else 1
+        print("\n".join(report.lines(everything=options.all)))
+        return 0 if report.usable else 1
+
+    return end_command(judge_all)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_prep.check", description=main.__doc__)
+    parser = command_parser("check", main.__doc__)
     add = parser.add_argument
     add("folder", metavar="DIR", type=Path, help="what to check: raw files of any layout, or a built dataset")
     add("--dataset", metavar="NAME", help="which dataset it is (default: guessed from folders and names)")

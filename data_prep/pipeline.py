@@ -13,12 +13,9 @@ import numpy as np
 from data_prep.photos import UnreadableError
 from data_prep.records import Records, Row
 from data_prep.stages.stage import Item, Stage
+from deskpro_jax.errors import Stopped
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.telemetry import Progress
-
-
-class Stopped(Exception):
-    """A signal asked for an end; what is done is on disk and the same command goes on from there."""
 
 
 def run_stage(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from data_prep.settings import STAGES
 from data_prep.stages import detect, restore
+from deskpro_jax.commands import command_parser
 from deskpro_jax.errors import InputError
 
 FACE_SIZES = (256, 512)
@@ -84,7 +84,7 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
     Raises:
         InputError: a value is out of range, or flags do not go together.
     """
-    parser = argparse.ArgumentParser(prog="python -m data_prep.prepare", description=description)
+    parser = command_parser("prepare", description)
     parser.add_argument(
         "--images", type=Path, required=True, metavar="DIR", help="folder of photos, each of one person"
     )

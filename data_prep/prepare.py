@@ -20,7 +20,7 @@ from data_prep import devices
 from data_prep.detection.load import load_detector
 from data_prep.parsing.load import load_parser
 from data_prep.photos import UnreadableError, find_photos, read_photo
-from data_prep.pipeline import Stopped, run_stage
+from data_prep.pipeline import run_stage
 from data_prep.plan import FACE_SIZES, NETWORKS, Plan, parse_flags
 from data_prep.records import CHUNK, Records
 from data_prep.restoration.load import load_restorer
@@ -28,7 +28,7 @@ from data_prep.settings import check_out, read_settings, settle_finished, settle
 from data_prep.stages import detect, parse, restore
 from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.preemption import SignalGuard
 
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
@@ -151,22 +151,14 @@ def _is_readable(path: Path) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Makes masks, faces and restored faces from a folder of person photos; returns the exit code."""
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+    return end_command(lambda: _run(parse_flags(arguments, main.__doc__)), "interrupted; the same command goes on.")
 
+
+def _run(plan: Plan) -> int:
     def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr)
 
-    try:
-        plan = parse_flags(arguments, main.__doc__)
-        bad = prepare(plan, note)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on.", file=sys.stderr)
-        return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    bad = prepare(plan, note)
     print(f"{plan.out}: {', '.join(plan.stages)} done")
     begun = read_settings(plan.out)["stages"]
     for stage, missing in _WITHOUT.items():

@@ -5,7 +5,6 @@ python -m data_prep.review DIR --out review.html
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from data_prep.reviewing.colours import kinds
 from data_prep.reviewing.page import render
 from data_prep.settings import SETTINGS_FILE, read_settings
 from data_prep.table import overview, read_table, rows
+from deskpro_jax.commands import command_parser
 from deskpro_jax.data.schema import SCHEMES
-from deskpro_jax.errors import InputError, MissingInputError, exit_code
+from deskpro_jax.errors import InputError, MissingInputError, end_command
 
 SAMPLES = 60
 PAGE = "review.html"
@@ -69,7 +69,7 @@ def review(folder: Path, page: Path, samples: int = SAMPLES, images: Path | None
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Shows samples of masks, faces and restored faces on one HTML page; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep.review", description=main.__doc__)
+    parser = command_parser("review", main.__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what data_prep.prepare wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help=f"the page (default: DIR/{PAGE})")
     parser.add_argument(
@@ -78,17 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="the folder of the photos, if it has moved")
     options = parser.parse_args(arguments)
     page = options.out or options.folder / PAGE
-    try:
+
+    def write() -> None:
         if options.samples < 1:
             raise InputError(f"--samples is {options.samples}; expected 1 or more.")
         if page.is_dir():
             raise InputError(f"{page} is a folder; --out takes an HTML file.")
         count = review(options.folder, page, options.samples, options.images)
-    except (InputError, MissingInputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
-    print(f"{page}: {count} photos, {page.stat().st_size / 1e6:.1f} MB")
-    return 0
+        print(f"{page}: {count} photos, {page.stat().st_size / 1e6:.1f} MB")
+
+    return end_command(write)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.commands import command_parser
+from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import STREAM_CHOICES
 from deskpro_jax.selection import REPORTS, Steps
@@ -42,7 +43,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deskpro_jax.convert", description=main.__doc__)
+    parser = command_parser("convert", main.__doc__)
     parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
     endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
     parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
@@ -129,18 +130,10 @@ def _told(step: Steps) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts published weights into a workdir, or a workdir's networks into a file; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.source.is_dir():
-            _export(options)
-        else:
-            _import(options)
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
-    return 0
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    return end_command(lambda: _export(options) if options.source.is_dir() else _import(options))
 
 
 if __name__ == "__main__":
-    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through `finally`: nothing half-written stays
     sys.exit(main())

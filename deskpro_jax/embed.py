@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from deskpro_jax.commands import command_parser
 from deskpro_jax.data.photo_list import Listed, Listing, list_photos
 from deskpro_jax.embed_work import Unreadable, Work
 from deskpro_jax.embedding_files import FORMATS, STORED, Part
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.errors import InputError, Stopped, end_command
 from deskpro_jax.faces import open_faces, with_faces
 from deskpro_jax.model_flags import add_model_flags, model_options, positive, use_compilation_cache
 from deskpro_jax.parquet import require_pyarrow
@@ -46,10 +47,6 @@ class Streams(Protocol):
     def stream(self, pairs: Iterator[Pair], *, faces: bool) -> Generator[Block]:
         """Embeds photos batch by batch."""
         ...
-
-
-class Stopped(Exception):
-    """A signal asked for an end; the parts that are done stay, and the same command goes on from there."""
 
 
 def embed_photos(
@@ -124,7 +121,7 @@ class _Collected:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Embeds photos into Parquet, or .npy with JSON lines; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deskpro_jax.embed", description=main.__doc__)
+    parser = command_parser("embed", main.__doc__)
     parser.add_argument("--checkpoint", required=True, help="a workdir, or a weights file (safetensors, PyTorch)")
     parser.add_argument(
         "--images", required=True, help="a folder, a pattern, a photo, a .txt, or a .csv or .parquet with a column path"
@@ -143,17 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    try:
-        return _run(options)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last part that is done.", file=sys.stderr)
-        return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    return end_command(lambda: _run(options), "interrupted; the same command goes on from the last part that is done.")
 
 
 def _run(options: argparse.Namespace) -> int:

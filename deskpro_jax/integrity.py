@@ -18,7 +18,8 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -35,7 +36,7 @@ def write_checksums(folder: Path) -> None:
       OSError: a file vanished or cannot be read, or the folder cannot be written.
     """
     entries = {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": _digest(p)} for p in _files(folder)
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
     }
     temporary = folder / f".{CHECKSUM_FILE}.{os.getpid()}"
     with temporary.open("w", encoding="utf-8") as file:
@@ -69,14 +70,14 @@ def find_damage(folder: Path) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return f"{CHECKSUM_FILE} is unreadable ({type(error).__name__}: {error})"
     found = []
-    for name, (size, digest) in expected.items():
+    for name, (size, known) in expected.items():
         path = folder / name
         try:
             if not path.is_file():
                 found.append(f"{name} is missing")
             elif path.stat().st_size != size:
                 found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-            elif _digest(path) != digest:
+            elif digest(path) != known:
                 found.append(f"{name} differs from its checksum")
         except OSError as error:
             found.append(f"{name} cannot be read ({error})")

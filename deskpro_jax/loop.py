@@ -20,7 +20,7 @@ from deskpro_jax import optim, sharding, train
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.errors import RunError
+from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.preemption import SignalGuard, agree
 from deskpro_jax.selection import METRICS, Steps, restore_reported
@@ -41,10 +41,6 @@ class Phase:
     teacher: DeSKPro | None = None
     teacher_variables: Any = None
     start: Callable[[Any], Any] | None = None  # drawn variables -> those a phase that is not under way begins with
-
-
-class Stopped(Exception):
-    """A signal asked for an end; the state is saved and the same command goes on from there."""
 
 
 def run_phase(

@@ -182,7 +182,7 @@ def total_loss(
 
     Args:
         terms: any of `attention` (Eq. 4), `triplet_face`, `triplet_body`, `ce_face`, `ce_body` (Eq. 6, each summed over
-            its outputs) and `kd` (Eq. 5).
+            its outputs) and `kd` (Eq. 5); any others (`loss.extra`) are added as they are.
         attention_weight: lambda.
         alpha: weight of `kd`; the student's cross-entropy keeps 1 - alpha. Without `kd` it keeps 1.
         triplet_weight: weight of both triplet terms, 1 in the paper.

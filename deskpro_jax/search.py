@@ -15,8 +15,9 @@ from typing import Any
 
 from deskpro_jax import approximate
 from deskpro_jax.calibration import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
+from deskpro_jax.commands import command_parser
 from deskpro_jax.embedding_set import EmbeddingSet
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.matches import FORMATS, Match, Query, write_matches
 from deskpro_jax.model_flags import add_model_flags, positive
 from deskpro_jax.nearest import Neighbours, compared, nearest, present
@@ -128,7 +129,7 @@ def _share(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches a gallery of embeddings for the people on photos; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deskpro_jax.search", description=main.__doc__)
+    parser = command_parser("search", main.__doc__)
     parser.add_argument("--gallery", required=True, help="embeddings that deskpro_jax.embed wrote")
     parser.add_argument("--query", required=True, help="embeddings; or photos, as deskpro_jax.embed takes them")
     parser.add_argument("-k", type=positive, default=20, help="images a query (default: 20)")
@@ -152,14 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    try:
-        return _run(options)
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    return end_command(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ import ml_collections
 import optax
 from jaxtyping import Array
 
-from deskpro_jax import losses
+from deskpro_jax import extensions, losses
 from deskpro_jax.data import augment
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.deskpro import DeSKPro
@@ -126,7 +126,10 @@ def loss_terms(
             valid & inputs["has_face"],
             temperature=config.temperature,
         )
-    return terms
+    added = extensions.added_terms(config.extra)
+    if taken := sorted(terms.keys() & added.keys() | {"total"} & added.keys()):
+        raise InputError(f"loss.extra has a function called {taken[0]!r}, which is a term already: rename it.")
+    return terms | {name: term(outputs, intermediates, inputs) for name, term in added.items()}
 
 
 def update(

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import base
 from deskpro_jax import evaluate, workdir
+from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network
 from deskpro_jax.models.deskpro import DTYPES, FACES, DeSKPro

@@ -100,6 +100,6 @@ def to_variables(architecture: Architecture, tensors: Mapping[str, np.ndarray]) 
 
 @functools.cache
 def template(architecture: Architecture) -> Any:
-    """Returns variables of a restorer as `jax.ShapeDtypeStruct`s."""
+    """Returns variables of a restorer as `jax.ShapeDtypeStruct` leaves."""
     faces = jax.ShapeDtypeStruct((1, architecture.size, architecture.size, 3), jnp.float32)
     return jax.eval_shape(GPEN(architecture).init, jax.random.key(0), faces)

@@ -200,7 +200,8 @@ def build(
     """
     folder = dataset_path(name, data_dir)
     drawn = name.startswith(_SYNTHETIC) and not raw_dir
-    builder = CcReid(config=name, data_dir=str(Path(data_dir).expanduser()))
+    config = name if name in NAMES else tfds.core.BuilderConfig(name=name)  # the latter added by a fork
+    builder = CcReid(config=config, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
         _check_same(folder, builder.info.metadata, seed if drawn else None, with_val)
         return folder

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from deskpro_jax.data.authors import LAYOUTS
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example, LabelScheme
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -28,8 +29,9 @@ COLUMNS = ("image_id", "identity", "camera", "clothes", "has_face", "has_restore
 
 def check_name(name: str) -> None:
     """Raises InputError with the near matches when no dataset is called `name`."""
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=3) or list(NAMES)
+    known = tuple(dict.fromkeys((*NAMES, *LAYOUTS)))  # a fork adds layouts (deskpro_jax.extensions)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or list(known)
         raise InputError(f"no dataset is called {name!r}; did you mean {' or '.join(near)}? (field data.name)")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -20,13 +19,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deskpro_jax.commands import command_parser
 from deskpro_jax.data import synthetic
 from deskpro_jax.data.assemble import assemble
 from deskpro_jax.data.naming import FOLDERS, TREES, names_of
 from deskpro_jax.data.prepared import MANIFEST_COLUMNS, list_prepared
 from deskpro_jax.data.schema import LIP, SCHEMES, Example
 from deskpro_jax.data.sources import refuse
-from deskpro_jax.errors import InputError, exit_code
+from deskpro_jax.errors import InputError, end_command
 
 
 def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Example]]:
@@ -125,21 +125,20 @@ def synthetic_origin(size: str, seed: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes a synthetic dataset as prepared folders; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m deskpro_jax.data.layouts", description=main.__doc__)
+    parser = command_parser("draw", main.__doc__)
     parser.add_argument("--size", default="small", help=f"one of {', '.join(synthetic.SIZES)} (default: small)")
     parser.add_argument("--seed", type=int, default=0, help="of the drawn people (default: 0)")
     parser.add_argument("--out", required=True, help="folder to write; must not exist or be empty")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw (default: 0, this one)")
     options = parser.parse_args(arguments)
-    try:
+
+    def write() -> None:
         examples = synthetic.generate(options.size, options.seed, options.workers)
         name = f"synthetic_{options.size}"
         out = write_prepared(examples, options.out, name, synthetic_origin(options.size, options.seed))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
-    print(f"{name} written to {out}")
-    return 0
+        print(f"{name} written to {out}")
+
+    return end_command(write)
 
 
 if __name__ == "__main__":

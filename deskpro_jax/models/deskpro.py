@@ -133,7 +133,7 @@ def init_variables(module: DeSKPro, seed: int) -> dict[str, Any]:
         seed: of the initial values.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}` of float32 NumPy arrays; shapes do not depend on the size of images.
+        A dict of `params` and `batch_stats`, float32 NumPy arrays; shapes do not depend on the size of images.
     """
     return initialisers.fill(_shapes(module, jnp.zeros(()).dtype), seed)
 

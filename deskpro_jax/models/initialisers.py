@@ -98,7 +98,7 @@ def fill(shapes: Any, seed: int) -> dict[str, Any]:
         seed: of the values; each parameter draws from a stream of its own, named by its path.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}` of NumPy arrays.
+        A dict of `params` and `batch_stats`, NumPy arrays.
     """
     is_box = lambda leaf: isinstance(leaf, Drawn)  # noqa: E731
     params = jax.tree_util.tree_map_with_path(

@@ -67,16 +67,16 @@ class LightMBN(nn.Module):
         """
         spec = backbone(self.backbone)
         stats = layers.at_least_float32(self.dtype)
-        trunk = Trunk(spec, self.streams, self.dtype, name="trunk")(images, train=train, valid=valid)
+        trunk = (spec.trunk or Trunk)(spec, self.streams, self.dtype, name="trunk")(images, train=train, valid=valid)
         middle = {"trunk": trunk}
         if self.attention != "none":
             trunk, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(trunk)
             middle["refined"] = trunk
-        maps = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")(trunk, train=train, valid=valid)
+        tail = (spec.tail or Tail)(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")
+        maps = tail(trunk, train=train, valid=valid)
         middle["branches"] = maps
-        global_map = OSBlock(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")(
-            maps[0], train=train, valid=valid
-        )
+        block = (spec.block or OSBlock)(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
+        global_map = block(maps[0], train=train, valid=valid)
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped
         top, bottom = _halves(maps[1])

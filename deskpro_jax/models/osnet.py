@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from deskpro_jax import extensions
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 
@@ -20,10 +22,18 @@ STREAM_CHOICES = ("abcd", "aacd")
 
 @dataclass(frozen=True)
 class Backbone:
-    """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's)."""
+    """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's).
+
+    Another network takes OSNet's place by its own modules, which are made and called as those that they replace:
+    `trunk` as `Trunk` [batch, height, width, 3] -> [batch, rows, columns, features], `tail` as `Tail` with groups (3,)
+    -> [3, batch, ...], `block` as `OSBlock` on the first of these.
+    """
 
     channels: tuple[int, int, int, int]
     instance_norm: bool = False
+    trunk: Callable[..., nn.Module] | None = None
+    tail: Callable[..., nn.Module] | None = None
+    block: Callable[..., nn.Module] | None = None
 
 
 BACKBONES = {
@@ -36,11 +46,16 @@ BACKBONES = {
 
 
 def backbone(name: str) -> Backbone:
-    """Returns the widths of the OSNet called `name`.
+    """Returns the OSNet called `name`, or the backbone of a fork that it names as "module:name".
 
     Raises:
-        InputError: there is no such OSNet.
+        InputError: there is no such backbone.
     """
+    if ":" in name:
+        found = extensions.find("model.backbone", name)
+        if not isinstance(found, Backbone):
+            raise InputError(f"model.backbone is {name!r}, a {type(found).__name__}; expected a Backbone.")
+        return found
     if name not in BACKBONES:
         raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
     return BACKBONES[name]
@@ -190,7 +205,7 @@ class Trunk(nn.Module):
 
 
 class Tail(nn.Module):
-    """The rest of OSNet, in as many independent copies as `groups` says: -> [*groups, B, H/16, W/16, channels[3]]."""
+    """The rest of OSNet, in as many independent copies as `groups` says: -> `[*groups, B, H/16, W/16, channels[3]]`."""
 
     backbone: Backbone
     groups: tuple[int, ...] = ()

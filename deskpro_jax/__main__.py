@@ -1,0 +1,10 @@
+"""`python -m deskpro_jax COMMAND ...` is `deskpro COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from deskpro_jax.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
