@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.commands import command_parser
+from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.files import write_whole
 from deskpro_jax.model_flags import positive
 
@@ -23,7 +24,7 @@ IMAGES, RANKS = 240, 10
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m deskpro_jax.report", description=main.__doc__)
+    parser = command_parser("report", main.__doc__)
     parser.add_argument("workdir", type=Path, help="what deskpro_jax.main or deskpro_jax.convert wrote")
     parser.add_argument("--out", type=Path, metavar="FILE.html", help=f"the page (default: WORKDIR/{PAGE})")
     parser.add_argument(
@@ -65,14 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     page = options.out or options.workdir / PAGE
-    try:
-        return _run(options, page)
-    except KeyboardInterrupt:
-        print("interrupted; no page was written.", file=sys.stderr)
-        return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    return end_command(lambda: _run(options, page), "interrupted; no page was written.")
 
 
 def _run(options: argparse.Namespace, page: Path) -> int:

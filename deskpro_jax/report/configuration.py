@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import deskpro_jax
-from configs import base
 from deskpro_jax import workdir
+from deskpro_jax.configs import base
 
 _MISSING = object()
 

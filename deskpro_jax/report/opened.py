@@ -8,8 +8,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from configs import base
 from deskpro_jax import evaluate, experiment, scoring, sharding, workdir
+from deskpro_jax.configs import base
 from deskpro_jax.data import dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
