@@ -53,7 +53,7 @@ def build(scratch: str, images: int) -> Iterator[dict[str, float]]:
 
 def batches(scratch: str, fields: Sequence[str], seconds: float) -> Iterator[dict[str, float]]:
     """Takes training batches as fast as they come; an entrant."""
-    from configs import base
+    from deskpro_jax.configs import base
     from deskpro_jax.data import dataset, pipeline
 
     config = base.get_config()

@@ -50,7 +50,7 @@ def races(settings: Settings) -> list[Race]:
 
 def configuration(phase: str, shape: Shape, face: tuple[int, int], batch: int, dtype: str) -> Any:
     """Returns the configuration of a phase's step."""
-    from configs import base
+    from deskpro_jax.configs import base
 
     config = base.get_config()
     config.data.body_size = (shape.height, shape.width)

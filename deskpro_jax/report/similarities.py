@@ -77,7 +77,7 @@ def _count(
 ) -> np.ndarray:
     """Returns counts [kinds, fine bins]."""
     counts = np.zeros((len(_KINDS), _FINE), np.int64)
-    present = gallery.any(axis=1)
+    present: np.ndarray = np.asarray(gallery.any(axis=1))
     for start in range(0, len(rows), BLOCK):
         chosen = rows[start : start + BLOCK]
         near = retrieval.similarity(query[chosen], gallery, parts=parts) / scale
