@@ -17,16 +17,14 @@ from jaxtyping import Array, Float
 from deskpro_jax import embedding, protocols, sharding
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.errors import InputError
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.rerank import Reranking
-from deskpro_jax.retrieval import Scores, score_from_distances
+from deskpro_jax.retrieval import Scores, check_missing_face, score_from_distances
 from deskpro_jax.tables import ResultRow
 
 BOTH = "both"
-MISSING_FACE = ("body", "zeros")
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
@@ -173,8 +171,7 @@ def score_embeddings(
     Raises:
         InputError: `missing_face` is neither.
     """
-    if missing_face not in MISSING_FACE:
-        raise InputError(f"eval.missing_face is {missing_face!r}; expected one of {', '.join(MISSING_FACE)}.")
+    check_missing_face(missing_face)
     width = query.shape[1] // len(present)
     columns = {name: slice(i * width, (i + 1) * width) for i, name in enumerate(present)}
     if len(present) > 1:
