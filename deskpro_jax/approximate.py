@@ -27,7 +27,7 @@ from deskpro_jax.workdir import write_json
 
 METHODS = ("ivf", "hnsw")
 HNSW_EFFORT = 256  # candidates kept
-IVF_SHARE = 4  # a quarter of the lists is looked through
+IVF_SHARE, IVF_LEAST = 4, 16  # a quarter of the lists is looked through, at least so many
 CANDIDATES = 256  # of an inverted file that are compared by all their numbers, at least ...
 _A_RESULT = 10  # ... and for each that is asked for
 _FILE = "index.json"
@@ -125,7 +125,7 @@ class GalleryIndex:
     def _effort(self, faiss: Any, group: _Group, k: int, effort: int | None, times: int) -> tuple[int, Any]:
         """Returns how many candidates to look for, and faiss's parameters."""
         if self.method == "ivf":
-            lists = min(times * (effort or max(1, group.index.nlist // IVF_SHARE)), group.index.nlist)
+            lists = min(times * (effort or max(IVF_LEAST, group.index.nlist // IVF_SHARE)), group.index.nlist)
             wanted, parameters = times * max(CANDIDATES, _A_RESULT * k), faiss.SearchParametersIVF(nprobe=lists)
         else:
             wanted = max(times * (effort or HNSW_EFFORT), k)

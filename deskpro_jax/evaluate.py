@@ -23,6 +23,7 @@ from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.rerank import Reranking
 from deskpro_jax.retrieval import Scores, check_missing_face, score_from_distances
 from deskpro_jax.tables import ResultRow
+from deskpro_jax.telemetry import Progress
 
 BOTH = "both"
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
@@ -113,6 +114,8 @@ def embed_split(
     config: ml_collections.ConfigDict,
     mesh: Mesh,
     fields: Sequence[str],
+    *,
+    show: bool = False,
 ) -> np.ndarray:
     """Embeds a whole split.
 
@@ -123,6 +126,7 @@ def embed_split(
         config: `data` and `eval.batch` are read.
         mesh: the devices.
         fields: images that the networks need.
+        show: whether there is a progress line; not while that of a training phase is shown.
 
     Returns:
         Embeddings [len(split), streams * 7 * dim] float32, in the order of the split.
@@ -131,10 +135,12 @@ def embed_split(
     size = -(-config.eval.batch // multiple) * multiple
     batches = pipeline.eval_batches(split, config, size, fields, jax.process_index(), jax.process_count())
     blocks = []
-    for batch in batches:
-        batch.pop("index")
-        # Replicated, so that every process holds all rows and scores them without another exchange.
-        blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+    with Progress(len(split), f"embedding {split.split}", images_per_step=1, enabled=show) as progress:
+        for batch in batches:
+            batch.pop("index")
+            # Replicated, so that every process holds all rows and scores them without another exchange.
+            blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+            progress.advance(steps=min(size, len(split) - (len(blocks) - 1) * size))
     return np.concatenate(blocks)[: len(split)]
 
 
