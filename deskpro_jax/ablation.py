@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
 import warnings
@@ -83,7 +84,7 @@ class Cell:
         """What it is called in messages."""
         return f"{self.row.name}, seed {self.seed}"
 
-    @property
+    @functools.cached_property
     def config(self) -> dict[str, Any]:
         """All fields of its configuration, by dotted name."""
         config, *overrides = self.flags
