@@ -282,6 +282,7 @@ class Embedder:
             if face is not None:
                 decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
                 decoded.batch["has_face"][row] = True
+        decoded.photos.clear()  # the batch stays until the devices are done with it, these need not
 
     def _block(self, decoded: _Decoded, result: Any) -> Block:
         found = np.asarray(result)[: decoded.used]
