@@ -27,7 +27,7 @@ from deskpro_jax.workdir import write_json
 
 METHODS = ("ivf", "hnsw")
 HNSW_EFFORT = 256  # candidates kept
-IVF_SHARE, IVF_LEAST = 4, 16  # a quarter of the lists is looked through, at least so many
+IVF_SHARE, IVF_LEAST = 2, 16  # half of the lists are looked through, at least so many
 CANDIDATES = 256  # of an inverted file that are compared by all their numbers, at least ...
 _A_RESULT = 10  # ... and for each that is asked for
 _FILE = "index.json"
@@ -90,7 +90,7 @@ class GalleryIndex:
         Args:
             query: [queries, parts * dimension].
             k: how many.
-            effort: lists looked through (IVF; None: a quarter), candidates kept and compared (HNSW; None:
+            effort: lists looked through (IVF; None: half of them), candidates kept and compared (HNSW; None:
                 `HNSW_EFFORT`); more find more and take longer. Twice as many where a query lacks a face that the images
                 have.
 
