@@ -7,18 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from deskpro_jax.data.inspection import EIGHT_BIT, MAX_PIXELS, count_frames
+from deskpro_jax.data.photos import UnreadableError, explained, upright
+from deskpro_jax.data.sources import SUFFIXES
 from deskpro_jax.errors import InputError, MissingInputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 2**24  # 4096 x 4096: a photo of one person is far below it, and a few of its canvases would fill a memory
-_EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # modes of Pillow
 MIN_SIDE = 2  # pixels: less has no extent that a network could be shown
-
-
-class UnreadableError(Exception):
-    """A photo cannot be used; the text says why, the same in every run and on every machine."""
 
 
 def find_photos(root: Path) -> list[str]:
@@ -93,23 +89,14 @@ def read_photo(path: Path) -> np.ndarray:
     Raises:
         UnreadableError: it is missing, damaged, no image, too large or too small, has several frames or not 8 bits.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            if image.mode not in _EIGHT_BIT:
-                raise UnreadableError(f"mode {image.mode}, not 8 bits a channel")
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # the frames of an MPO are previews
-                raise UnreadableError("several frames")
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnreadableError:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableError("empty file" if path.stat().st_size == 0 else "not an image that Pillow knows") from None
-    except OSError as error:
-        raise UnreadableError(error.strerror or str(error)) from error
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise UnreadableError(f"{type(error).__name__}: {error}") from error
+    with explained(path), Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:  # a few canvases of such a photo would fill a memory
+            raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+        if image.mode not in EIGHT_BIT:
+            raise UnreadableError(f"mode {image.mode}, not 8 bits a channel")
+        if count_frames(image) > 1:
+            raise UnreadableError("several frames")
+        pixels = np.asarray(upright(image))
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise UnreadableError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, too small")
     return pixels

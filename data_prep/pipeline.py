@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_prep.photos import UnreadableError
 from data_prep.records import Records, Row
 from data_prep.stages.stage import Item, Stage
+from deskpro_jax.data.photos import UnreadableError
 from deskpro_jax.errors import Stopped
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.telemetry import Progress

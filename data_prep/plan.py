@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep.detection.person import AUTO, Choice
+from data_prep.restoration.align import FACE_SIZES
 from data_prep.settings import STAGES
-from data_prep.stages import detect, restore
+from data_prep.stages import restore
 from deskpro_jax.commands import command_parser
 from deskpro_jax.errors import InputError
 
-FACE_SIZES = (256, 512)
 NETWORKS = dict(zip(STAGES, ("parser", "detector", "restorer"), strict=True))
 
 
@@ -38,7 +39,7 @@ class Plan:
     detector: Path | None = None
     restorer: Path | str | None = None
     stages: tuple[str, ...] = STAGES
-    choice: detect.Choice = field(default_factory=detect.Choice)
+    choice: Choice = field(default_factory=Choice)
     face_size: int | None = None
     batch: int | None = None
     workers: int = max(2, os.cpu_count() or 1)
@@ -69,9 +70,9 @@ def plan_stages(listed: str | None, given: Mapping[str, Any]) -> tuple[str, ...]
 
 def _enlarge(text: str) -> float | None:
     try:
-        return None if text == detect.AUTO else float(text)
+        return None if text == AUTO else float(text)
     except ValueError:
-        raise InputError(f"--enlarge is {text!r}; expected {detect.AUTO} or a number.") from None
+        raise InputError(f"--enlarge is {text!r}; expected {AUTO} or a number.") from None
 
 
 def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Plan:
@@ -107,10 +108,10 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
     )
     parser.add_argument(
         "--enlarge",
-        default=detect.AUTO,
-        help=f"factor before detection, as 2 to 4 for crops; {detect.AUTO}: by size (default)",
+        default=AUTO,
+        help=f"factor before detection, as 2 to 4 for crops; {AUTO}: by size (default)",
     )
-    default = detect.Choice()
+    default = Choice()
     for flag, value, text in (
         ("--score", default.score, "least score of the person's face"),
         ("--box-score", default.box_score, "boxes score more than this to be in the table"),
@@ -126,7 +127,7 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
     for flag, value in (("batch", o.batch), ("workers", o.workers)):
         if value is not None and value < 1:
             raise InputError(f"--{flag} is {value}; expected 1 or more.")
-    choice = detect.Choice(_enlarge(o.enlarge), o.box_score, o.nms, o.score, o.head_bottom, o.head_side)
+    choice = Choice(_enlarge(o.enlarge), o.box_score, o.nms, o.score, o.head_bottom, o.head_side)
     stages = plan_stages(o.stages, vars(o))
     return Plan(
         o.images.expanduser(),

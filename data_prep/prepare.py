@@ -19,15 +19,17 @@ from jax.sharding import Mesh
 from data_prep import devices
 from data_prep.detection.load import load_detector
 from data_prep.parsing.load import load_parser
-from data_prep.photos import UnreadableError, find_photos, read_photo
+from data_prep.photos import find_photos, read_photo
 from data_prep.pipeline import run_stage
-from data_prep.plan import FACE_SIZES, NETWORKS, Plan, parse_flags
+from data_prep.plan import NETWORKS, Plan, parse_flags
 from data_prep.records import CHUNK, Records
+from data_prep.restoration.align import FACE_SIZES
 from data_prep.restoration.load import load_restorer
 from data_prep.settings import check_out, read_settings, settle_finished, settle_settings
 from data_prep.stages import detect, parse, restore
 from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
+from deskpro_jax.data.photos import UnreadableError
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.preemption import SignalGuard
 

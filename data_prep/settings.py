@@ -13,7 +13,7 @@ import deskpro_jax
 from data_prep.records import RECORDS, Records, write_whole
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
-from deskpro_jax.workdir import flatten
+from deskpro_jax.workdir import differences, flatten
 
 SETTINGS_FILE = "prepare.json"
 STAGES = ("parse", "detect", "restore")
@@ -81,10 +81,10 @@ def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], i
     lines, replaced = "", []
     for stage, settings in wanted.items():
         old, new = (flatten({stage: values}) for values in (before.get(stage, {}), settings))
-        names = [n for n in sorted(old | new) if old.get(n) != new.get(n) and not n.endswith(_FREE)]
-        if names and records.done(stage):
-            lines += "".join(f"\n  {n}: {old.get(n)!r} there, {new.get(n)!r} now" for n in names)
-        elif names:
+        changed = differences(old, new, lambda name: not name.endswith(_FREE))
+        if changed and records.done(stage):
+            lines += changed
+        elif changed:
             replaced.append(stage)
     if lines:
         raise InputError(

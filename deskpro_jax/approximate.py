@@ -1,4 +1,8 @@
-"""Approximate search of large galleries with faiss: an inverted file (IVF) or a graph (HNSW) kept on disk."""
+"""Approximate search of large galleries with faiss: an inverted file (IVF) or a graph (HNSW) kept on disk.
+
+An index finds candidates by shortened vectors, their coordinates in the directions along which the gallery varies most;
+the candidates are then compared by all their numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +21,18 @@ import numpy as np
 
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.nearest import Neighbours, empty, merge, present
+from deskpro_jax.nearest import Neighbours, empty, merge
+from deskpro_jax.shortened import SEED, SHORTENED, directions_of, members, sample_of, shorten, streams_of, vectors_of
 from deskpro_jax.workdir import write_json
 
 METHODS = ("ivf", "hnsw")
-HNSW_EFFORT = 128  # candidates kept
-IVF_SHARE = 4  # a quarter of the lists is looked through
+HNSW_EFFORT = 256  # candidates kept
+IVF_SHARE, IVF_LEAST = 2, 16  # half of the lists are looked through, at least so many
+CANDIDATES = 256  # of an inverted file that are compared by all their numbers, at least ...
+_A_RESULT = 10  # ... and for each that is asked for
 _FILE = "index.json"
 _LINKS = 32  # of a node of the graph
 _POINTS = 39  # for each list of an inverted file, the least that faiss trains with
-_SEED = 0
 
 
 def require_faiss() -> Any:
@@ -45,11 +52,21 @@ def require_faiss() -> Any:
 
 @dataclass(frozen=True)
 class _Group:
-    """The gallery images that have the same streams: columns of an embedding, rows of the gallery, their index."""
+    """The gallery images that have the same streams.
+
+    Attributes:
+        streams: which; columns of an embedding.
+        rows: [images] positions in the gallery.
+        index: of their shortened vectors.
+        directions: [numbers, SHORTENED] that shorten them, None where they are that short.
+        vectors: [images, numbers] float16.
+    """
 
     streams: tuple[str, ...]
     rows: np.ndarray
     index: Any
+    directions: np.ndarray | None
+    vectors: np.ndarray
 
 
 class GalleryIndex:
@@ -65,6 +82,7 @@ class GalleryIndex:
         """Holds what `build_index` or `open_index` made."""
         self.method, self.groups = method, tuple(groups)
         self._streams, self._parts = gallery.streams, gallery.parts
+        self._all_parts = gallery.missing_face == "zeros"  # those that an image lacks count as zeros
 
     def search(self, query: np.ndarray, k: int, effort: int | None = None) -> Neighbours:
         """Finds about the k most similar gallery images of every query, as `deskpro_jax.nearest.nearest` does exactly.
@@ -72,8 +90,9 @@ class GalleryIndex:
         Args:
             query: [queries, parts * dimension].
             k: how many.
-            effort: lists looked through (IVF; None: a quarter), candidates kept (HNSW; None: `HNSW_EFFORT`); more find
-                more and take longer. Twice as many where a query lacks a face that the images have.
+            effort: lists looked through (IVF; None: half of them), candidates kept and compared (HNSW; None:
+                `HNSW_EFFORT`); more find more and take longer. Twice as many where a query lacks a face that the images
+                have.
 
         Returns:
             The neighbours; similarities are those of vectors rounded to float16.
@@ -81,7 +100,7 @@ class GalleryIndex:
         faiss = require_faiss()
         best = empty(len(query), k)
         each = self._parts // len(self._streams)
-        by_stream = _streams_of(query, self._parts, len(self._streams))
+        by_stream = streams_of(query, self._parts, len(self._streams))
         width = query.shape[1] // len(self._streams)
         for group in self.groups:
             columns = [self._streams.index(name) for name in group.streams]
@@ -92,30 +111,47 @@ class GalleryIndex:
                     continue
                 # A stream that the query lacks is zero in it and adds nothing to the products.
                 vectors = np.concatenate([query[chosen, i * width : (i + 1) * width] for i in columns], axis=1)
+                vectors = vectors.astype(np.float32, copy=False)
                 shared = each * len(common)
+                counted = self._parts if self._all_parts else shared
                 # The index is laid out by all streams of its images, so a part of them needs a wider search.
-                parameters = self._parameters(faiss, group.index, k, effort, 1 if len(common) == len(columns) else 2)
-                products, places = group.index.search(np.ascontiguousarray(vectors), k, params=parameters)
-                for i, near, place in zip(chosen, products / shared, places, strict=True):
-                    found = place >= 0
-                    rows = group.rows[place[found]]
-                    merge(best, int(i), rows, near[found], np.full(len(rows), shared))
+                candidates, parameters = self._effort(faiss, group, k, effort, 1 if len(common) == len(columns) else 2)
+                short = np.ascontiguousarray(shorten(vectors, group.directions))
+                _, places = group.index.search(short, candidates, params=parameters)
+                for i, rows, products in zip(chosen, *_compare(vectors, places, group), strict=True):
+                    merge(best, int(i), rows, products / counted, np.full(len(rows), shared))
         return best
 
-    def _parameters(self, faiss: Any, index: Any, k: int, effort: int | None, times: int) -> Any:
+    def _effort(self, faiss: Any, group: _Group, k: int, effort: int | None, times: int) -> tuple[int, Any]:
+        """Returns how many candidates to look for, and faiss's parameters."""
         if self.method == "ivf":
-            lists = times * (effort or max(1, index.nlist // IVF_SHARE))
-            return faiss.SearchParametersIVF(nprobe=min(lists, index.nlist))
-        return faiss.SearchParametersHNSW(efSearch=max(times * (effort or HNSW_EFFORT), k))
+            lists = min(times * (effort or max(IVF_LEAST, group.index.nlist // IVF_SHARE)), group.index.nlist)
+            wanted, parameters = times * max(CANDIDATES, _A_RESULT * k), faiss.SearchParametersIVF(nprobe=lists)
+        else:
+            wanted = max(times * (effort or HNSW_EFFORT), k)
+            parameters = faiss.SearchParametersHNSW(efSearch=wanted)
+        return max(1, min(wanted, len(group.rows))), parameters
+
+
+def _compare(vectors: np.ndarray, places: np.ndarray, group: _Group) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the gallery rows of each query's candidates, and their products with it by all numbers."""
+
+    def one(query: int) -> tuple[np.ndarray, np.ndarray]:
+        found = np.sort(places[query][places[query] >= 0])  # in the order in which they lie on disk
+        return group.rows[found], group.vectors[found].astype(np.float32) @ vectors[query]
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        compared = list(pool.map(one, range(len(vectors))))
+    return [rows for rows, _ in compared], [products for _, products in compared]
 
 
 def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) -> GalleryIndex:
-    """Builds an index; the gallery is read twice, block by block.
+    """Builds an index; the gallery is read four times, block by block.
 
     Args:
         gallery: what to index.
         method: "ivf" or "hnsw".
-        folder: where to keep it; None keeps it in memory alone.
+        folder: where to keep it, with the vectors in float16; None keeps it in memory alone.
 
     Raises:
         InputError: the method is unknown, faiss is not installed, the folder is there, or the gallery holds nothing.
@@ -125,42 +161,48 @@ def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) 
         raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
     if folder is not None and folder.exists():
         raise InputError(f"{folder} is there already: give a new name.")
-    groups = []
-    for streams, rows in _members(gallery).items():
-        vectors = gallery.dimension // len(gallery.streams) * len(streams)
-        index = _empty_index(faiss, method, vectors, len(rows))
-        sample = rows
-        if len(rows) > _POINTS * 2 * _lists(len(rows)):
-            generator = np.random.default_rng(_SEED)
-            sample = np.sort(generator.choice(rows, _POINTS * 2 * _lists(len(rows)), replace=False))
-        index.train(np.concatenate(list(_vectors(gallery, streams, sample))))
-        for block in _vectors(gallery, streams, rows):
-            index.add(block)
-        groups.append(_Group(streams, rows, index))
+    if folder is None:
+        return GalleryIndex(gallery, method, _build(faiss, gallery, method, None))
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        groups = _build(faiss, gallery, method, partial)
+        record = {"method": method, "gallery": _fingerprint(gallery), "groups": [list(g.streams) for g in groups]}
+        write_json(partial / _FILE, record)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return open_index(gallery, folder)
+
+
+def _build(faiss: Any, gallery: EmbeddingSet, method: str, folder: Path | None) -> list[_Group]:
+    """Returns the indexes of a gallery, having written them into a folder, if there is one."""
+    groups: list[_Group] = []
+    for streams, rows in members(gallery).items():
+        width = gallery.dimension // len(gallery.streams) * len(streams)
+        directions = directions_of(gallery, streams, rows) if width > SHORTENED else None
+        index = _empty_index(faiss, method, min(width, SHORTENED), len(rows))
+        sample = sample_of(rows, _POINTS * 2 * _lists(len(rows)))
+        index.train(np.concatenate([shorten(block, directions) for block in vectors_of(gallery, streams, sample)]))
+        stem = None if folder is None else folder / str(len(groups))
+        if stem is None:
+            vectors: np.ndarray = np.empty((len(rows), width), np.float16)
+        else:
+            vectors = np.lib.format.open_memmap(f"{stem}.vectors.npy", "w+", np.float16, (len(rows), width))
+        done = 0
+        for block in vectors_of(gallery, streams, rows):
+            index.add(shorten(block, directions))
+            vectors[done : done + len(block)] = block
+            done += len(block)
+        groups.append(_Group(streams, rows, index, directions, vectors))
+        if stem is not None:
+            faiss.write_index(index, f"{stem}.faiss")
+            np.save(f"{stem}.rows.npy", rows)
+            if directions is not None:
+                np.save(f"{stem}.directions.npy", directions)
     if not groups:
         raise InputError(f"{gallery.path} holds no embedding that could be searched.")
-    if folder is not None:
-        _write(faiss, gallery, method, groups, folder)
-    return GalleryIndex(gallery, method, groups)
-
-
-def _members(gallery: EmbeddingSet) -> dict[tuple[str, ...], np.ndarray]:
-    """Returns the rows of the gallery by the streams they have."""
-    nothing = np.zeros((0, len(gallery.streams)), np.bool_)
-    blocks = (_streams_of(block, gallery.parts, len(gallery.streams)) for block in gallery.blocks())
-    have = np.concatenate([nothing, *blocks])
-    members = {}
-    for pattern in np.unique(have, axis=0)[::-1]:
-        streams = tuple(name for name, there in zip(gallery.streams, pattern, strict=True) if there)
-        if streams:
-            members[streams] = np.flatnonzero((have == pattern).all(axis=1))
-    return members
-
-
-def _streams_of(embeddings: np.ndarray, parts: int, streams: int) -> np.ndarray:
-    """Returns which streams embeddings have, [images, streams] bool."""
-    each = present(embeddings, parts).reshape(len(embeddings), streams, -1)
-    return np.asarray(each.any(axis=2))
+    return groups
 
 
 def _lists(count: int) -> int:
@@ -174,22 +216,10 @@ def _empty_index(faiss: Any, method: str, dimension: int, count: int) -> Any:
         return faiss.IndexHNSWSQ(dimension, half, _LINKS, faiss.METRIC_INNER_PRODUCT)
     coarse = faiss.IndexFlatIP(dimension)
     index = faiss.IndexIVFScalarQuantizer(coarse, dimension, _lists(count), half, faiss.METRIC_INNER_PRODUCT, False)
-    index.cp.spherical, index.cp.seed = True, _SEED
+    index.cp.spherical, index.cp.seed = True, SEED
     index.own_fields = True
     coarse.this.disown()
     return index
-
-
-def _vectors(gallery: EmbeddingSet, streams: tuple[str, ...], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the columns of some streams of some rows (ascending), block by block."""
-    width = gallery.dimension // len(gallery.streams)
-    columns = np.concatenate([np.arange(width) + width * gallery.streams.index(name) for name in streams])
-    start = 0
-    for block in gallery.blocks():
-        low, high = np.searchsorted(rows, (start, start + len(block)))
-        if high > low:
-            yield np.ascontiguousarray(block[np.ix_(rows[low:high] - start, columns)])
-        start += len(block)
 
 
 def _fingerprint(gallery: EmbeddingSet) -> str:
@@ -198,20 +228,6 @@ def _fingerprint(gallery: EmbeddingSet) -> str:
     for file in gallery.files:
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
     return digest.hexdigest()
-
-
-def _write(faiss: Any, gallery: EmbeddingSet, method: str, groups: Sequence[_Group], folder: Path) -> None:
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        for number, group in enumerate(groups):
-            faiss.write_index(group.index, str(partial / f"{number}.faiss"))
-            np.save(partial / f"{number}.rows.npy", group.rows)
-        record = {"method": method, "gallery": _fingerprint(gallery), "groups": [list(g.streams) for g in groups]}
-        write_json(partial / _FILE, record)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def open_index(gallery: EmbeddingSet, folder: Path) -> GalleryIndex:
@@ -234,17 +250,21 @@ def open_index(gallery: EmbeddingSet, folder: Path) -> GalleryIndex:
             raise InputError(
                 f"{folder} is the index of another gallery than {gallery.path}: remove it, or name another."
             )
-        groups = [
-            _Group(
-                tuple(streams),
-                np.load(folder / f"{number}.rows.npy"),
-                faiss.read_index(str(folder / f"{number}.faiss")),
+        groups: list[_Group] = []
+        for number, streams in enumerate(record["groups"]):
+            directions = folder / f"{number}.directions.npy"
+            groups.append(
+                _Group(
+                    tuple(streams),
+                    np.load(folder / f"{number}.rows.npy"),
+                    faiss.read_index(str(folder / f"{number}.faiss")),
+                    np.load(directions) if directions.exists() else None,
+                    np.load(folder / f"{number}.vectors.npy", mmap_mode="r"),
+                )
             )
-            for number, streams in enumerate(record["groups"])
-        ]
         return GalleryIndex(gallery, record["method"], groups)
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise InputError(f"{folder} is damaged ({reason}): remove it and build it again.") from error

@@ -14,7 +14,7 @@ import numpy as np
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.nearest import compared, present
-from deskpro_jax.retrieval import similarity
+from deskpro_jax.retrieval import MISSING_FACE, similarity
 from deskpro_jax.workdir import write_json
 
 MAX_IMAGES = 10_000  # 50 million pairs; more change a threshold in the fourth digit
@@ -46,6 +46,7 @@ class Thresholds:
 
     Attributes:
         model_checksum: of the networks whose embeddings they are for.
+        missing_face: how photos without a face are compared there.
         wanted: the share of false accepts that was asked for.
         by_streams: the thresholds.
     """
@@ -53,6 +54,7 @@ class Thresholds:
     model_checksum: str | None
     wanted: float
     by_streams: dict[str, Threshold]
+    missing_face: str = MISSING_FACE[0]
 
     def same_person(self, by: str, near: float) -> bool | None:
         """Returns whether a similarity says that two images show the same person, None where nothing was calibrated.
@@ -95,7 +97,8 @@ def calibrate(labelled: EmbeddingSet, false_accepts: float = 0.01, *, seed: int 
         width = labelled.dimension // len(streams) * kept
         vectors, count = embeddings[:, -width:], parts // len(streams) * kept
         whole = present(vectors, count).all(axis=1)
-        threshold = _threshold(vectors[whole], people[whole], count, false_accepts)
+        share = count / parts if labelled.missing_face == "zeros" else 1.0
+        threshold = _threshold(vectors[whole], people[whole], count, false_accepts, share)
         if threshold is not None:
             found[compared(count, streams if kept > 1 else streams[-1:], count)] = threshold
     if not found:
@@ -104,7 +107,7 @@ def calibrate(labelled: EmbeddingSet, false_accepts: float = 0.01, *, seed: int 
             f"{labelled.path} has {len(rows)} labelled images of {len(set(people.tolist()))} people: fewer than"
             f" {needed} pairs of different people, which {false_accepts:.2%} false accepts need."
         )
-    return Thresholds(labelled.settings.get("model_checksum"), false_accepts, found)
+    return Thresholds(labelled.settings.get("model_checksum"), false_accepts, found, labelled.missing_face)
 
 
 def _is_person(identity: Any) -> bool:
@@ -120,7 +123,10 @@ def _rows(labelled: EmbeddingSet, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def _threshold(vectors: np.ndarray, people: np.ndarray, parts: int, false_accepts: float) -> Threshold | None:
+def _threshold(
+    vectors: np.ndarray, people: np.ndarray, parts: int, false_accepts: float, share: float
+) -> Threshold | None:
+    """Returns the threshold of vectors whose similarity is multiplied by `share`, None where there are too few."""
     # Of the pairs of different people only those are needed that are among the most similar ones.
     sizes = np.bincount(people)
     same = int((sizes * (sizes - 1) // 2).sum())
@@ -131,6 +137,7 @@ def _threshold(vectors: np.ndarray, people: np.ndarray, parts: int, false_accept
     highest = np.zeros(0, np.float32)
     matches = []
     for near, is_same in _pairs(vectors, people, parts):
+        near = near * np.float32(share)
         matches.append(near[is_same])
         highest = np.concatenate([highest, near[~is_same]])
         if len(highest) > allowed + 1:  # one more than may pass: the threshold lies above it
@@ -177,7 +184,8 @@ def read_thresholds(path: Path) -> Thresholds:
             )
             for name, value in record["by_streams"].items()
         }
-        return Thresholds(record["model_checksum"], float(record["wanted"]), by_streams)
+        rule = str(record.get("missing_face", MISSING_FACE[0]))
+        return Thresholds(record["model_checksum"], float(record["wanted"]), by_streams, rule)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} holds no thresholds ({error!r}): write them with --calibrate.") from error
 

@@ -17,7 +17,7 @@ from deskpro_jax.data.photo_list import LABELS, Listed
 from deskpro_jax.embedding_files import INDEX, Part, join_parts, label_types, names_of_part, write_part
 from deskpro_jax.embedding_set import read_settings
 from deskpro_jax.errors import InputError, RunError
-from deskpro_jax.workdir import write_json
+from deskpro_jax.workdir import differences, write_json
 
 _PROGRESS = ".progress"  # settings, the list of photos, and a record a part while there is work left
 _SETTINGS, _PHOTOS = "settings.json", "photos.jsonl"
@@ -170,9 +170,7 @@ class Work:
         return None
 
     def _contradiction(self, before: Mapping[str, Any]) -> str:
-        names = [n for n in dict.fromkeys((*before, *self.settings)) if before.get(n) != self.settings.get(n)]
-        listed = "".join(f"\n  {name}: {before.get(name)!r} there, {self.settings.get(name)!r} now" for name in names)
-        out = self._target or self._folder
+        out, listed = self._target or self._folder, differences(before, self.settings)
         return f"{out} was begun with other photos or settings:{listed}\nGive another --out, or these as they were."
 
     def _complete(self) -> bool:

@@ -21,12 +21,14 @@ from deskpro_jax.data.decoding import resize
 from deskpro_jax.data.photos import Photo, UnreadableError, read_photo
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluate import Network
+from deskpro_jax.faces import open_finder
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.trained import FACE_FIELDS, Size, open_trained
 
 # From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.
 FaceFinder = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
 Pair = tuple[Photo, Photo | None]  # a photo and its face
+_WAITING = 1 << 30  # bytes of photos in full size that may wait for their faces to be looked for
 
 _compiled = functools.lru_cache(maxsize=8)(evaluate.make_embed)  # embedders of one network share what was compiled
 
@@ -67,6 +69,7 @@ class Embedder:
         flip: whether the features of the mirrored image are added.
         dtype: of the computation.
         batch: photos computed at a time, over all devices.
+        missing_face: how a photo without a face is to be compared, one of `deskpro_jax.retrieval.MISSING_FACE`.
         checksum: SHA-256 of all numbers in the networks that an embedding depends on.
         sizes_known: False where the sizes are the paper's because the weights do not say theirs.
     """
@@ -81,6 +84,7 @@ class Embedder:
         batch: int | None = None,
         body_size: Size | None = None,
         face_size: Size | None = None,
+        detector: str | Path | None = None,
         find_faces: FaceFinder | None = None,
         threads: int | None = None,
         report: str | None = None,
@@ -97,7 +101,9 @@ class Embedder:
             batch: photos at a time; rounded up to a multiple of the devices. A batch is always padded to it.
             body_size: height and width of photos; the paper's 384 x 128 where a file does not say.
             face_size: height and width of faces; the paper's 224 x 224 where a file does not say.
-            find_faces: looks for the faces of photos that none is given for.
+            detector: weights of a RetinaFace, which looks for the faces of photos that none is given for, and frames
+                them as the data preparation does by default.
+            find_faces: a function that looks for faces in place of a detector.
             threads: that decode; None for the number of processors, 16 at most.
             report: checkpoint of a workdir, one of `deskpro_jax.selection.REPORTS`.
             role: which network a file holds, where its names do not say so: "body", "student" or "teacher".
@@ -110,6 +116,8 @@ class Embedder:
         for name, value in (("batch", batch), ("threads", threads)):
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; expected at least 1.")
+        if detector is not None and find_faces is not None:
+            raise InputError("detector and find_faces are both given: leave out one of them.")
         for name, given in (("body_size", body_size), ("face_size", face_size)):
             if given is not None and (len(given) != 2 or min(given) < 1):
                 raise InputError(f"{name} is {given}; expected height and width in pixels.")
@@ -119,6 +127,7 @@ class Embedder:
         self._variables = [sharding.put_replicated(self._mesh, values) for values in trained.variables]
         self.streams, self.face = trained.streams, trained.face
         self.dtype, self.checksum = trained.dtype, trained.checksum
+        self.missing_face = trained.missing_face
         self.parts = len(PARTS) * len(self.streams)
         self.dimension = self.parts * trained.feature_dim
         self.face_field = FACE_FIELDS[trained.face] if "face" in self.streams else None
@@ -127,8 +136,10 @@ class Embedder:
         self.sizes_known = trained.sizes_known or None not in (body_size, face_size)
         self.batch = -(-(batch or trained.batch) // self._mesh.size) * self._mesh.size
         self._threads = threads or min(16, os.cpu_count() or 1)
-        if find_faces is not None and self.face_field == "restored_face":
+        if self.face_field == "restored_face" and (find_faces is not None or detector is not None):
             raise InputError("the face teacher reads restored faces, which no detector gives: prepare them before.")
+        if detector is not None and self.face_field:
+            find_faces = open_finder(detector)
         self._find_faces = find_faces if self.face_field else None
 
     @property
@@ -144,6 +155,7 @@ class Embedder:
             "face_size": list(self.face_size),
             "flip": self.flip,
             "dtype": self.dtype,
+            "missing_face": self.missing_face,
         }
 
     def embed(self, images: Iterable[Photo], faces: Iterable[Photo | None] | None = None) -> np.ndarray:
@@ -156,7 +168,8 @@ class Embedder:
 
         Returns:
             [images, dimension] float32: face stream first, each part of unit length, zeros for a missing face. The
-            similarity of two is `deskpro_jax.retrieval.similarity(..., parts=embedder.parts)`.
+            similarity of two is `deskpro_jax.retrieval.similarity(..., parts=embedder.parts)`, with
+            `missing_face=embedder.missing_face` where images without a face are to be compared as in the evaluation.
 
         Raises:
             InputError: a photo or face cannot be read, or there is not one face (or None) for each photo.
@@ -213,13 +226,17 @@ class Embedder:
         """Decodes batches in threads, in order, never more than are needed to keep them busy."""
         fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
         chunks = iter(pairs)
+        most = 2 if self._find_faces else self._threads + 1  # until it shows how large photos are
         waiting: deque[Future[_Decoded]] = deque()
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         try:
             while chunk := list(itertools.islice(chunks, self.batch)):
                 waiting.append(pool.submit(self._decode, chunk, fields))
-                if len(waiting) > self._threads + 1:
-                    yield waiting.popleft().result()
+                while len(waiting) > most:
+                    decoded = waiting.popleft().result()
+                    held = sum(photo.nbytes for photo in decoded.photos.values())
+                    most = min(self._threads + 1, max(1, _WAITING // max(held, 1)))
+                    yield decoded
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -265,6 +282,7 @@ class Embedder:
             if face is not None:
                 decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
                 decoded.batch["has_face"][row] = True
+        decoded.photos.clear()  # the batch stays until the devices are done with it, these need not
 
     def _block(self, decoded: _Decoded, result: Any) -> Block:
         found = np.asarray(result)[: decoded.used]

@@ -12,6 +12,7 @@ import numpy as np
 from deskpro_jax.embedding_files import COLUMNS, INDEX, SETTINGS_KEY
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.parquet import open_parquet
+from deskpro_jax.retrieval import MISSING_FACE, check_missing_face
 
 PARTS_OF_A_STREAM = 7  # as deskpro_jax.models.lmbn.PARTS; searching does not load JAX
 
@@ -64,6 +65,8 @@ class EmbeddingSet:
         files: the files with the embeddings, in order.
         parts: number of equally long parts of an embedding.
         dimension: length of an embedding.
+        missing_face: how a photo without a face is compared, one of `deskpro_jax.retrieval.MISSING_FACE`: as the
+            networks were evaluated, by the body where that is not known.
     """
 
     def __init__(self, path: str | Path, *, streams: Sequence[str] | None = None):
@@ -84,6 +87,8 @@ class EmbeddingSet:
         settings = self._settings(streams)
         self.settings = settings
         self.parts, self.dimension = int(settings["parts"]), int(settings["dimension"])
+        self.missing_face = str(settings.get("missing_face", MISSING_FACE[0]))
+        check_missing_face(self.missing_face)
         self.streams: tuple[str, ...] = tuple(settings["streams"])
         if self.path.is_dir():
             shards = _index(self.path)["shards"]

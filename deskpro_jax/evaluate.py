@@ -17,17 +17,16 @@ from jaxtyping import Array, Float
 from deskpro_jax import embedding, protocols, sharding
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.errors import InputError
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.rerank import Reranking
-from deskpro_jax.retrieval import Scores, score_from_distances
+from deskpro_jax.retrieval import Scores, check_missing_face, score_from_distances
 from deskpro_jax.tables import ResultRow
+from deskpro_jax.telemetry import Progress
 
 BOTH = "both"
 CPU_ROWS = 2  # images that a CPU embeds at a time
-MISSING_FACE = ("body", "zeros")
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
@@ -139,6 +138,8 @@ def embed_split(
     config: ml_collections.ConfigDict,
     mesh: Mesh,
     fields: Sequence[str],
+    *,
+    show: bool = False,
 ) -> np.ndarray:
     """Embeds a whole split.
 
@@ -149,6 +150,7 @@ def embed_split(
         config: `data` and `eval.batch` are read.
         mesh: the devices.
         fields: images that the networks need.
+        show: whether there is a progress line; not while that of a training phase is shown.
 
     Returns:
         Embeddings [len(split), streams * 7 * dim] float32, in the order of the split.
@@ -157,10 +159,12 @@ def embed_split(
     size = -(-config.eval.batch // multiple) * multiple
     batches = pipeline.eval_batches(split, config, size, fields, jax.process_index(), jax.process_count())
     blocks = []
-    for batch in batches:
-        batch.pop("index")
-        # Replicated, so that every process holds all rows and scores them without another exchange.
-        blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+    with Progress(len(split), f"embedding {split.split}", images_per_step=1, enabled=show) as progress:
+        for batch in batches:
+            batch.pop("index")
+            # Replicated, so that every process holds all rows and scores them without another exchange.
+            blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+            progress.advance(steps=min(size, len(split) - (len(blocks) - 1) * size))
     return np.concatenate(blocks)[: len(split)]
 
 
@@ -211,8 +215,7 @@ def score_embeddings(
     Raises:
         InputError: `missing_face` is neither.
     """
-    if missing_face not in MISSING_FACE:
-        raise InputError(f"eval.missing_face is {missing_face!r}; expected one of {', '.join(MISSING_FACE)}.")
+    check_missing_face(missing_face)
     columns = stream_columns(present, query.shape[1])
     labels = labels_of(splits[0]), labels_of(splits[1])
     results = []

@@ -67,9 +67,11 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     scoring.tell_left_out(chosen)
     networks, variables, steps = _train(config, folder, mesh, data) if data else _trained(config, folder, mesh)
     results = scoring.score_networks(
-        config, mesh, splits, networks, variables, chosen.protocols, reranking=scoring.reranking_of(config)
+        config, mesh, splits, networks, variables, chosen.protocols, reranking=scoring.reranking_of(config), show=first
     )
-    others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0]) if config.eval.baselines else []
+    others = []
+    if config.eval.baselines:
+        others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0], show=first)
     if first:
         place = scoring.find_place(config, folder, splits[0], own=mode == "train")
         scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)

@@ -79,6 +79,18 @@ def with_faces(photos: Listing, folder: FaceFolder) -> Listing:
     return Listing(photos.source, entries)
 
 
+def detector_file(weights: str | Path) -> Path:
+    """Returns the path of a detector's weights.
+
+    Raises:
+        MissingInputError: there is no such file.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise MissingInputError(f"no file at {path}: correct --detector.")
+    return path
+
+
 def open_finder(weights: str | Path) -> FaceFinder:
     """Makes a face finder from a detector's weights by the function that `FINDER` names.
 
@@ -89,9 +101,7 @@ def open_finder(weights: str | Path) -> FaceFinder:
         MissingInputError: there is no such file.
         InputError: nothing provides the function.
     """
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise MissingInputError(f"no file at {path}: correct --detector.")
+    path = detector_file(weights)
     module, function = FINDER.split(":")
     try:
         make = getattr(importlib.import_module(module), function)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.faces import open_finder
+from deskpro_jax.faces import detector_file
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
@@ -29,7 +29,7 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--batch", type=positive, help="photos computed at a time (default: as trained)")
     parser.add_argument("--threads", type=positive, help="that decode (default: one a processor, 16 at most)")
     parser.add_argument(
-        "--detector", metavar="FILE", help="weights of a face detector, for photos without a given face"
+        "--detector", metavar="FILE", help="weights of a RetinaFace, to look for faces where none is given"
     )
 
 
@@ -61,7 +61,7 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
         "face_size": options.face_size,
         "batch": options.batch,
         "threads": options.threads,
-        "find_faces": open_finder(options.detector) if options.detector else None,
+        "detector": detector_file(options.detector) if options.detector else None,
     }
 
 

@@ -25,7 +25,9 @@ class Neighbours(NamedTuple):
     shared: np.ndarray
 
 
-def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, *, parts: int) -> Neighbours:
+def nearest(
+    query: np.ndarray, gallery: Iterable[np.ndarray], k: int, *, parts: int, missing_face: str = "body"
+) -> Neighbours:
     """Finds the k most similar gallery images of every query.
 
     Args:
@@ -33,6 +35,7 @@ def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, *, parts: 
         gallery: blocks [images, parts * dimension], in order.
         k: how many.
         parts: number of equally long parts of an embedding.
+        missing_face: as in `deskpro_jax.retrieval.similarity`.
 
     Returns:
         Those with the largest `deskpro_jax.retrieval.similarity` (mean over the parts that both have: a query without a
@@ -48,7 +51,7 @@ def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, *, parts: 
     has = present(query, parts)
     start = 0
     for block in gallery:
-        near = similarity(query, block, parts=parts)
+        near = similarity(query, block, parts=parts, missing_face=missing_face)
         shared = np.rint(has.astype(np.float32) @ present(block, parts).T.astype(np.float32)).astype(np.int64)
         near[shared == 0] = -np.inf
         for i in range(len(query)):

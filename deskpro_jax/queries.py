@@ -134,7 +134,7 @@ def check_alike(gallery: EmbeddingSet, settings: Mapping[str, Any], what: str) -
                 f"{what} has {name} {theirs!r}, the gallery {gallery.path} {ours!r}: they do not come from the same "
                 "networks. Embed both with one checkpoint."
             )
-    for name in ("flip", "body_size", "face_size", "dtype"):
+    for name in ("flip", "body_size", "face_size", "dtype", "missing_face"):
         ours, theirs = gallery.settings.get(name), settings.get(name)
         if ours is not None and theirs is not None and ours != theirs:
             print(f"note: {what} was embedded with {name} {theirs}, the gallery with {ours}.", file=sys.stderr)

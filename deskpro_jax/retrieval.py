@@ -20,9 +20,10 @@ from deskpro_jax.matching import (
     unusable_labels,
 )
 
-__all__ = ["RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
+__all__ = ["MISSING_FACE", "RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
 
 RANKS = (1, 5, 10, 20)
+MISSING_FACE = ("body", "zeros")  # `eval.missing_face`: what a pair is compared by where an image shows no face
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Scores:
         return figures | {"queries": self.queries, "counted": self.counted, "dropped": dict(self.dropped)}
 
 
-def similarity(query: np.ndarray, gallery: np.ndarray, *, parts: int) -> np.ndarray:
+def similarity(query: np.ndarray, gallery: np.ndarray, *, parts: int, missing_face: str = "body") -> np.ndarray:
     """Computes the similarity of every query with every gallery image, over the parts that both of them have.
 
     A part is present when its vector is not zero; with parts of unit length this is the mean cosine similarity over
@@ -55,16 +56,29 @@ def similarity(query: np.ndarray, gallery: np.ndarray, *, parts: int) -> np.ndar
       query: [queries, parts * dimension].
       gallery: [gallery images, parts * dimension].
       parts: number of equally long parts that an embedding is made of.
+      missing_face: "body" (paper), or "zeros" (released code): absent parts count as zeros, so that a pair of which one
+        shows no face reaches half the similarity at most.
 
     Returns:
-      [queries, gallery images] dot product / number of parts present in both, 0 where they share none; float64 if
-      both inputs are, float32 otherwise.
+      [queries, gallery images] dot product / number of parts present in both ("zeros": of all parts), 0 where they
+      share none; float64 if both inputs are, float32 otherwise.
 
     Raises:
-      InputError: the shapes don't fit.
+      InputError: the shapes don't fit, or `missing_face` is neither.
     """
     query, gallery = _as_embeddings(query, gallery, parts)
+    check_missing_face(missing_face)
+    if missing_face == "zeros":
+        near: np.ndarray = query @ gallery.T
+        near /= parts
+        return near
     return _similarity(query, gallery, _present(query, parts), _present(gallery, parts))
+
+
+def check_missing_face(rule: str) -> None:
+    """Raises InputError unless `rule` is one of `MISSING_FACE`."""
+    if rule not in MISSING_FACE:
+        raise InputError(f"eval.missing_face is {rule!r}; expected one of {', '.join(MISSING_FACE)}.")
 
 
 def score(

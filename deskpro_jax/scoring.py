@@ -155,6 +155,7 @@ def score_networks(
     *,
     reranking: Reranking | None = None,
     embed: Any = None,
+    show: bool = False,
 ) -> list[Result]:
     """Embeds query and gallery and scores them.
 
@@ -167,13 +168,14 @@ def score_networks(
         wanted: protocols.
         reranking: adds re-ranked results.
         embed: from `evaluate.make_embed` of the same networks; None makes it.
+        show: whether there is a progress line for each split.
 
     Returns:
         Results by protocol, within it by stream.
     """
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
-    found = [evaluate.embed_split(embed, variables, split, config, mesh, fields) for split in splits]
+    found = [evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show) for split in splits]
     return evaluate.score_embeddings(
         found[0],
         found[1],
@@ -187,7 +189,13 @@ def score_networks(
 
 
 def baselines(
-    config: ml_collections.ConfigDict, mesh: Mesh, splits: Splits, networks: Sequence[Network], protocol: Protocol
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    splits: Splits,
+    networks: Sequence[Network],
+    protocol: Protocol,
+    *,
+    show: bool = False,
 ) -> list[ResultRow]:
     """Returns what raw pixels and the untrained networks reach under a protocol."""
     pixels = evaluate.score_raw_pixels(splits, config, protocol)
@@ -195,7 +203,7 @@ def baselines(
         ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
     ]
     untrained = [sharding.put_replicated(mesh, init_variables(net.module, config.seed)) for net in networks]
-    for result in score_networks(config, mesh, splits, networks, untrained, [protocol]):
+    for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
         rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
     return rows
 

@@ -53,7 +53,7 @@ def search(
     for start in range(0, len(queries.names), _QUERIES):
         rows = queries.embeddings[start : start + _QUERIES]
         if index is None:
-            found = nearest(rows, gallery.blocks(), k, parts=gallery.parts)
+            found = nearest(rows, gallery.blocks(), k, parts=gallery.parts, missing_face=gallery.missing_face)
         else:
             found = index.search(rows, k, effort)
         has = present(rows, gallery.parts)
@@ -90,6 +90,11 @@ def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet) -> Threshold
             write_thresholds(path, found)
     if found is not None:
         check_alike(gallery, {"model_checksum": found.model_checksum}, str(path or options.calibrate))
+        if found.missing_face != gallery.missing_face:
+            raise InputError(
+                f"{path or options.calibrate}: photos without a face are compared by {found.missing_face!r} there, by"
+                f" {gallery.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one checkpoint."
+            )
         for line in sentences(found):
             print(line, file=sys.stderr)
     return found
@@ -160,6 +165,12 @@ def _run(options: argparse.Namespace) -> int:
     gallery = EmbeddingSet(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: make it, or correct --out.")
+    if gallery.missing_face == "zeros" and len(gallery.streams) > 1:
+        print(
+            "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches half the"
+            " similarity at most.",
+            file=sys.stderr,
+        )
     thresholds = _thresholds(options, gallery)
     queries = open_queries(options, gallery)
     found = search(

@@ -29,6 +29,7 @@ _FIELDS = (  # of a workdir's configuration; the first five say how images go in
     *("data.body_size", "data.face_size", "eval.flip", "eval.batch", "model.dtype"),
     *("model.body", "model.face", "teacher.checkpoint", "eval.report"),
 )
+_RULE = "eval.missing_face"  # absent from the configurations of older workdirs
 
 
 class Trained(NamedTuple):
@@ -45,6 +46,7 @@ class Trained(NamedTuple):
         flip: whether features of the mirrored image are added.
         batch: images a batch.
         dtype: of the computation.
+        missing_face: how images without a face are compared, one of `deskpro_jax.retrieval.MISSING_FACE`.
         sizes_known: whether the sizes come from the training (True) or are the paper's for want of better knowledge.
     """
 
@@ -58,6 +60,7 @@ class Trained(NamedTuple):
     flip: bool
     batch: int
     dtype: str
+    missing_face: str
     sizes_known: bool
 
     @property
@@ -155,7 +158,7 @@ def _from_workdir(folder: Path, face: str | None, report: str | None, body: bool
     wanted = {*(("body",) if body else ()), *(() if face == "none" else (face,))}
     if missing := sorted(wanted - set(roles)):
         raise InputError(f"{folder}: its checkpoints hold {', '.join(roles)}, no {missing[0]} network.")
-    settings = {name.split(".")[1]: config[name] for name in _FIELDS[:5]}
+    settings = {name.split(".")[1]: config[name] for name in (*_FIELDS[:5], _RULE) if name in config}
     return {name: roles[name] for name in roles if name in wanted}, str(face), settings
 
 
@@ -217,6 +220,7 @@ def _assemble(source: Path, roles: Roles, face: str, dtype: str | None, settings
         bool(settings.get("flip", defaults.eval.flip)),
         int(settings.get("batch", defaults.eval.batch)),
         dtype,
+        str(settings.get("missing_face", defaults.eval.missing_face)),
         "body_size" in settings,
     )
 

@@ -35,6 +35,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], counts: Callable[[str], bool] = lambda name: True
+) -> str:
+    """Returns which settings differ, a line each with both values; nothing where they are the same.
+
+    Args:
+        before: what something was begun with.
+        now: what is asked for.
+        counts: says by its name whether a setting matters.
+    """
+    names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n) and counts(n)]
+    return "".join(f"\n  {n}: {before.get(n)!r} there, {now.get(n)!r} now" for n in names)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is whole or absent, whenever the process dies."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
@@ -93,13 +107,12 @@ def results_path(folder: Path, dataset: str, checksums: Mapping[str, str]) -> tu
 
 def _changed(workdir: Path, config: ml_collections.ConfigDict, chosen: Callable[[str], bool]) -> str:
     """Returns the chosen fields that differ from those the workdir was begun with, a line each."""
-    path, fields = workdir / CONFIG_FILE, flatten(config)
+    path = workdir / CONFIG_FILE
     try:
         before = flatten(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
-    names = [n for n in sorted(set(before) | set(fields)) if before.get(n) != fields.get(n) and chosen(n)]
-    return "".join(f"\n  {n}: {before.get(n)!r} there, {fields.get(n)!r} now" for n in names)
+    return differences(before, flatten(config), chosen)
 
 
 def check_network(workdir: Path, config: ml_collections.ConfigDict) -> None:

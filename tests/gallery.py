@@ -35,11 +35,13 @@ def people(count: int, identities: int, seed: int, noise: float = 0.15, faceless
     return People(vectors.reshape(count, -1).astype(np.float32), identity, has_face)
 
 
-def write(drawn: People, out: Path, part: int = 64, checksum: str = "abc", stored: str = "float32") -> Path:
-    """Writes embeddings as the embed command does."""
+def write(
+    drawn: People, out: Path, part: int = 64, checksum: str = "abc", stored: str = "float32", **settings: object
+) -> Path:
+    """Writes embeddings as the embed command does, with more settings if wanted."""
     listed = [Listed(f"{i:04d}", f"photos/{i:04d}.jpg", None, int(who), 1) for i, who in enumerate(drawn.identity)]
     work = Work(out, out.suffix[1:] or "parquet", part)
-    settings = {
+    settings |= {
         "model_checksum": checksum,
         "streams": ["face", "body"],
         "parts": PARTS,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from gallery import PARTS, people, write
 
+from deskpro_jax import approximate, shortened
 from deskpro_jax.approximate import GalleryIndex, build_index, open_index
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
@@ -53,6 +54,31 @@ def test_more_effort_finds_everything(index: GalleryIndex, exact: Neighbours) ->
     most, least = (recall(index.search(QUERY.vectors, K, effort), exact, everyone) for effort in (10_000, 1))
     assert most > 0.99
     assert least < most
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_absent_faces_count_as_zeros_where_the_evaluation_says_so(tmp_path: Path, method: str) -> None:
+    few = EmbeddingSet(write(people(400, 40, 0), tmp_path / "few.npy", missing_face="zeros"))
+    expected = nearest(QUERY.vectors, few.blocks(), K, parts=PARTS, missing_face="zeros")
+    found = build_index(few, method).search(QUERY.vectors, K, 400)
+    assert recall(found, expected, np.ones(len(QUERY.identity), bool)) > 0.99
+    same = found.rows == expected.rows
+    np.testing.assert_allclose(found.similarity[same], expected.similarity[same], atol=2e-3)
+    assert found.similarity[~QUERY.has_face].max() <= 0.5 + 2e-3
+
+
+def test_long_vectors_are_found_by_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (approximate, shortened):
+        monkeypatch.setattr(module, "SHORTENED", 24)  # of 224 and 112 numbers
+    gallery = EmbeddingSet(write(people(900, 90, 0), tmp_path / "e.npy", part=500))
+    expected = nearest(QUERY.vectors, gallery.blocks(), K, parts=PARTS)
+    everyone = np.ones(len(QUERY.identity), bool)
+    for method in approximate.METHODS:
+        built = build_index(gallery, method, tmp_path / method)
+        assert [group.directions.shape[1] for group in built.groups] == [24, 24]
+        assert recall(built.search(QUERY.vectors, K), expected, everyone) > 0.95
+        again = open_index(gallery, tmp_path / method).search(QUERY.vectors, K)
+        np.testing.assert_array_equal(again.rows, built.search(QUERY.vectors, K).rows)
 
 
 def test_an_index_on_disk_finds_the_same(index: GalleryIndex, gallery: EmbeddingSet, tmp_path: Path) -> None:

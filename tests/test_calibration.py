@@ -39,6 +39,19 @@ def test_a_threshold_accepts_the_share_asked_for(tmp_path: Path, share: float) -
         assert limit.true_accepts == pytest.approx((same >= limit.similarity).mean(), abs=2 / len(same))
 
 
+def test_a_rule_of_zeros_halves_what_bodies_reach(tmp_path: Path) -> None:
+    drawn = people(200, 20, 0)
+    by_body = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")))
+    by_zeros = calibrate(EmbeddingSet(write(drawn, tmp_path / "z.npy", missing_face="zeros")))
+    assert (by_body.missing_face, by_zeros.missing_face) == ("body", "zeros")
+    assert by_zeros.by_streams["face and body"] == by_body.by_streams["face and body"]
+    one, other = by_body.by_streams["body"], by_zeros.by_streams["body"]
+    assert other.similarity == pytest.approx(one.similarity / 2, rel=1e-6)
+    assert other.true_accepts == one.true_accepts
+    write_thresholds(tmp_path / "t.json", by_zeros)
+    assert read_thresholds(tmp_path / "t.json") == by_zeros
+
+
 def test_ties_do_not_pass_together(tmp_path: Path) -> None:
     drawn = people(60, 60, 0)
     drawn.vectors[:] = drawn.vectors[0]

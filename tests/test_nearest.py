@@ -63,3 +63,16 @@ def test_streams_are_named() -> None:
     assert compared(14, ("face", "body"), 14) == "face and body"
     assert compared(7, ("face", "body"), 14) == "body"
     assert compared(7, ("face",), 7) == "face"
+
+
+def test_absent_parts_count_as_zeros_where_the_evaluation_says_so() -> None:
+    gallery, query = people(60, 10, 0), people(9, 10, 1)
+    found = nearest(query.vectors, [gallery.vectors], 60, parts=PARTS, missing_face="zeros")
+    products = query.vectors @ gallery.vectors.T / PARTS
+    for i in range(9):
+        np.testing.assert_allclose(found.similarity[i], np.sort(products[i])[::-1], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(found.similarity[i], products[i, found.rows[i]], rtol=1e-6, atol=1e-7)
+    assert products[~query.has_face].max() <= 0.5 + 1e-6
+    assert not np.array_equal(found.rows, nearest(query.vectors, [gallery.vectors], 60, parts=PARTS).rows)
+    with pytest.raises(InputError, match=r"eval\.missing_face is 'face'"):
+        nearest(query.vectors, [gallery.vectors], 1, parts=PARTS, missing_face="face")

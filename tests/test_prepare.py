@@ -212,14 +212,14 @@ def test_unreadable_photos_are_listed_and_the_rest_goes_on(tmp_path: Path, capsy
     assert standins.run(arguments) == 1
     err = capsys.readouterr().err
     assert "error: 3 photos could not be used" in err
-    for line in ("a/0000.jpg: image file is truncated", "b/text.png: not an image", "empty.jpeg: empty file"):
+    for line in ("a/0000.jpg: image file is truncated", "b/text.png: not an image", "empty.jpeg: an empty file"):
         assert line in err
     assert "Traceback" not in err
     rows = table(out)
     assert sum(row["status"] == "ok" for row in rows.values()) == 11
     bad = rows["empty.jpeg"]
     assert (bad["status"], bad["has_parts"], bad["has_face"], bad["box"], bad["width"]) == (
-        ("empty file", False, False, None, None)
+        ("an empty file", False, False, None, None)
     )
     assert len(list(out.rglob("parts/*/*.png"))) == 11
     assert standins.run(arguments) == 1  # still there

@@ -161,3 +161,27 @@ def test_an_empty_answer_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write(nobody, tmp_path / "query.npy")
     assert search.main(flags(tmp_path)) == 0
     assert "(shows nothing): nothing in the gallery can be compared with it" in capsys.readouterr().out
+
+
+def test_the_rule_for_missing_faces_goes_with_the_embeddings(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(GALLERY, tmp_path / "gallery.parquet", missing_face="zeros")
+    write(QUERY, tmp_path / "query.npy", missing_face="zeros")
+    assert search.main([*flags(tmp_path), "-k", "300", "--format", "json"]) == 0
+    output = capsys.readouterr()
+    assert "a photo without a face reaches half the similarity at most" in output.err
+    near = similarity(QUERY.vectors, GALLERY.vectors, parts=14, missing_face="zeros")
+    for i, query in enumerate(json.loads(output.out)):
+        values = [match["similarity"] for match in query["matches"]]
+        np.testing.assert_allclose(values, np.sort(near[i])[::-1], atol=1e-6)
+        if not QUERY.has_face[i]:
+            assert values[0] <= 0.5 + 1e-6
+    limits = str(tmp_path / "t.json")
+    calibrating = ["--calibrate", str(folder / "gallery.parquet"), "--thresholds", limits]
+    assert search.main(flags(tmp_path, *calibrating)) == 2
+    assert "compared by 'body' there, by 'zeros'" in capsys.readouterr().err
+    assert search.main([*flags(tmp_path), "--query", str(folder / "query.npy"), "-k", "1"]) == 0
+    assert (
+        "was embedded with missing_face" not in capsys.readouterr().err
+    )  # embeddings that do not say take the gallery's rule

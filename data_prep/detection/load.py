@@ -21,8 +21,6 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.weights import table
 from deskpro_jax.weights.read import read_file
 
-COUNTER = "num_batches_tracked"
-
 
 @dataclass(frozen=True, eq=False)
 class Detector:
@@ -75,22 +73,9 @@ def to_variables(variant: str, tensors: Mapping[str, np.ndarray]) -> dict[str, A
         tensors: by the names of the published code.
 
     Raises:
-        InputError: a tensor has no place, another shape or type, or is missing; lists all of them.
+        InputError: a tensor has no place, another shape or type, is not finite, or is missing; lists all of them.
     """
-    entries = retinaface(variant)
-    names = {entry.name for entry in entries}
-    taken: dict[str, np.ndarray] = {}
-    problems = []
-    for name, value in tensors.items():
-        if name in names:
-            taken[name] = value
-            if jnp.issubdtype(value.dtype, np.floating):
-                taken[name] = value.astype(np.float32)
-            else:
-                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
-        elif not name.endswith(f".{COUNTER}") or name.removesuffix(COUNTER) + "running_mean" not in names:
-            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
-    return table.load(entries, taken, _template(variant), problems=problems)
+    return table.load_whole(retinaface(variant), tensors, _template(variant))
 
 
 @functools.cache

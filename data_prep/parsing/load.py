@@ -24,7 +24,6 @@ from deskpro_jax.weights.read import read_file
 # Scheme and crop size by the number of classes.
 VARIANTS = {len(scheme.labels): (scheme, size) for scheme, size in ((LIP, 473), (ATR, 512), (PASCAL, 512))}
 _CLASSIFIER = "fushion.3.weight"
-_COUNTER = ".num_batches_tracked"  # of a network whose norms were BatchNorms when it was saved; counts, no weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,21 +82,7 @@ def fill(tensors: Mapping[str, np.ndarray], classes: int) -> dict[str, Any]:
     Raises:
         InputError: a tensor is missing, left over, of another shape, of another type or not finite; lists them.
     """
-    entries = schp()
-    names = {entry.name for entry in entries}
-    used: dict[str, np.ndarray] = {}
-    problems = []
-    for name, value in tensors.items():
-        if name in names:
-            used[name] = value
-            if not jnp.issubdtype(value.dtype, np.floating):
-                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
-            elif not np.isfinite(value).all():
-                problems.append(f"{name}: holds values that are not finite")
-        elif not (name.endswith(_COUNTER) and f"{name.removesuffix(_COUNTER)}.running_mean" in names):
-            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
-    filled = table.load(entries, used, template(classes), problems=problems)
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), filled)
+    return table.load_whole(schp(), tensors, template(classes))
 
 
 @functools.cache

@@ -23,6 +23,7 @@ _POINTS = np.array(
 _MARGIN = np.array([36.0, 28.0])  # around them, which makes it a square ...
 _SIDE = 168.0  # ... of this size
 _LANCZOS_RADIUS = 3
+FACE_SIZES = (256, 512)  # pixels; those of the published restorers, the first by default
 _FARTHEST = 1e6  # pixels; no photo is as large
 
 Kernel = Callable[[np.ndarray], np.ndarray]

@@ -80,22 +80,9 @@ def to_variables(architecture: Architecture, tensors: Mapping[str, np.ndarray]) 
         tensors: by the names of the published code.
 
     Raises:
-        InputError: a tensor has no place, another shape or type, or is missing; lists all of them.
+        InputError: a tensor has no place, another shape or type, is not finite, or is missing; lists all of them.
     """
-    entries = gpen(architecture)
-    names = {entry.name for entry in entries}
-    taken: dict[str, np.ndarray] = {}
-    problems = []
-    for name, value in tensors.items():
-        if name not in names:
-            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
-            continue
-        taken[name] = value
-        if jnp.issubdtype(value.dtype, np.floating):
-            taken[name] = value.astype(np.float32)
-        else:
-            problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
-    return table.load(entries, taken, template(architecture), problems=problems)
+    return table.load_whole(gpen(architecture), tensors, template(architecture))
 
 
 @functools.cache

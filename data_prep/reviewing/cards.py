@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.photos import UnreadableError, read_photo
+from data_prep.photos import read_photo
 from data_prep.records import Row
 from data_prep.reviewing.colours import KINDS, Kind
 from data_prep.settings import STAGES
 from data_prep.stages.stage import output_path
 from data_prep.table import OK
+from deskpro_jax.data.photos import UnreadableError
 
 BODY_SIDE, FACE_SIDE = 320, 160  # pixels at most, so that a page of any photos stays small
 _BODY_QUALITY, _FACE_QUALITY = 80, 85  # of JPEG

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
+
+from deskpro_jax.data.photos import upright
 
 MAX_PIXELS = 2**24  # 4096 x 4096: a photo beyond it takes longer to decode than a training step
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # by content; file names are never looked at
@@ -44,8 +46,9 @@ KINDS: dict[str, Kind] = {
     "exif_rotated": Kind(False, "is stored turned, with its orientation in EXIF", "turned upright"),
     "transparent": Kind(False, "has an alpha channel", "the channel is dropped"),
 }
+# Modes of Pillow: of one channel, and all of 8 bits a channel.
 _GREY = ("1", "L", "LA", "La")
-_EIGHT_BIT = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+EIGHT_BIT = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # JPEG's SOF markers
@@ -132,7 +135,12 @@ def decode_upright(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
       content: The bytes of a file that `inspect_image` found usable.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.asarray(upright(image))
+
+
+def count_frames(image: Image.Image) -> int:
+    """Returns how many pictures an opened file holds; the previews in an MPO file don't count."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
 def as_stored(content: bytes, report: ImageReport) -> bytes:
@@ -155,7 +163,7 @@ def _open(content: bytes) -> tuple[Image.Image, ImageReport]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         try:
-            frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+            frames = count_frames(image)
             report = ImageReport(image.width, image.height, image.mode, image.format or "", _orientation(image), frames)
         except BaseException:
             image.close()
@@ -167,7 +175,7 @@ def _open(content: bytes) -> tuple[Image.Image, ImageReport]:
         problems.append("huge")
     if frames > 1:
         problems.append("animated")
-    if image.mode not in _EIGHT_BIT:
+    if image.mode not in EIGHT_BIT:
         problems.append("not_8_bit")
     detail = f"{image.width} x {image.height} pixels, mode {image.mode}, {frames} frame{'s' * (frames != 1)}"
     return image, dataclasses.replace(report, problems=tuple(problems), detail=detail if problems else "")

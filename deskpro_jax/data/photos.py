@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -33,14 +34,29 @@ def read_photo(photo: Photo) -> Image.Image:
     if isinstance(photo, np.ndarray):
         return Image.fromarray(_checked(photo))
     if isinstance(photo, Image.Image):
-        return _upright(photo)
+        return upright(photo)
     if not isinstance(photo, (str, os.PathLike)):
         raise InputError(f"a photo is a {type(photo).__name__}; expected a path, a Pillow image or a uint8 array.")
+    with explained(photo), Image.open(photo) as image:
+        return upright(image)
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what Pillow raises while a file is read into an `UnreadableError` that says why, the same everywhere.
+
+    Args:
+      path: the file.
+
+    Raises:
+      UnreadableError: something was raised.
+    """
     try:
-        with Image.open(photo) as image:
-            return _upright(image)
+        yield
+    except UnreadableError:
+        raise
     except UnidentifiedImageError:
-        empty = os.path.getsize(photo) == 0
+        empty = os.path.getsize(path) == 0
         raise UnreadableError("an empty file" if empty else "not an image that Pillow knows") from None
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
@@ -57,7 +73,8 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """Returns an image in RGB, turned as its EXIF orientation says; the argument is not changed."""
     with contextlib.suppress(Exception):  # EXIF that cannot be parsed asks for nothing; damaged pixels fail below
         image = ImageOps.exif_transpose(image)
     return image.convert("RGB")

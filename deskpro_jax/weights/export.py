@@ -17,7 +17,7 @@ from deskpro_jax.files import check_new, write_whole
 from deskpro_jax.selection import Steps
 from deskpro_jax.weights import table
 from deskpro_jax.weights.card import model_card
-from deskpro_jax.weights.families import ALIASES, COUNTER, Stream
+from deskpro_jax.weights.families import ALIASES, Stream
 from deskpro_jax.weights.load import stream_entries
 from deskpro_jax.weights.networks import LEFT_OUT, PREPROCESSING, describe, read_networks
 from deskpro_jax.weights.read import read_file
@@ -54,7 +54,7 @@ def to_tensors(
     for name in [name for name in tensors if name.endswith("running_mean")]:
         twice = "shared.1." in name or (os_streams == "aacd" and ".conv2a." in name)
         ran = 0 if name in never else max(step, 1) * (2 if twice else 1)
-        tensors[name.replace("running_mean", COUNTER)] = np.asarray(ran, np.int64)
+        tensors[name.replace("running_mean", table.COUNTER)] = np.asarray(ran, np.int64)
     tensors |= {name: value for name, value in left_out.items() if name.startswith(stream.prefix)}
     if family == "deskpro":
         for alias, target in ALIASES.items():
@@ -133,10 +133,11 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
 
 
 def _preprocessing(config: Mapping[str, Any] | None, origin: Mapping[str, Any] | None) -> Any:
-    """Returns the sizes that images are brought to and whether mirrored ones are added, None where nobody knows."""
+    """Returns how images go in and how those without a face are compared, None where nobody knows."""
     if config is None:
         return (origin or {}).get(PREPROCESSING)
-    return {name: config["data"][name] for name in ("body_size", "face_size")} | {"flip": config["eval"]["flip"]}
+    sizes = {name: config["data"][name] for name in ("body_size", "face_size")}
+    return sizes | {name: config["eval"][name] for name in ("flip", "missing_face") if name in config["eval"]}
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.osnet import BACKBONES
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
+from deskpro_jax.weights.table import COUNTER
 
 FAMILIES = ("osnet", "lmbn", "deskpro")
 ROLES = tuple(PREFIXES)  # body, student, teacher
@@ -18,7 +19,6 @@ ROLES = tuple(PREFIXES)  # body, student, teacher
 _WRAPPERS = re.compile(r"((module|model|net|network|_orig_mod)\.)*")
 # Each branch is registered twice in DeSKPro's released code.
 ALIASES = {"branches.0.": "global_branch.", "branches.1.": "part_branch.", "branches.2.": "channel_branch."}
-COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from deskpro_jax.models import initialisers
 from deskpro_jax.models.lmbn import BRANCHES, LightMBN
 from deskpro_jax.models.osnet import BACKBONES, OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
-from deskpro_jax.weights.families import COUNTER, Recognised, Stream, canonical, settle_os_streams
-from deskpro_jax.weights.table import Entry
+from deskpro_jax.weights.families import Recognised, Stream, canonical, settle_os_streams
+from deskpro_jax.weights.table import COUNTER, Entry
 
 _KEPT = "kept: "  # in front of the name of an entry that a file has no tensor for
 

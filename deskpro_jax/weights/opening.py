@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.osnet import STREAM_CHOICES
-from deskpro_jax.weights.families import recognise
 from deskpro_jax.weights.load import Loaded, load
 from deskpro_jax.weights.networks import PREPROCESSING
-from deskpro_jax.weights.read import read_file
+from deskpro_jax.weights.source import recognise_file
 
 
 class Opened(NamedTuple):
@@ -52,14 +50,10 @@ def open_networks(
         InputError: the file is unusable, of another family, or does not fit; names the file.
         MissingInputError: there is no such file.
     """
-    held = read_file(source)
-    known = held.metadata.get("os_streams")
+    held, found = recognise_file(source)
     try:
-        found = recognise(held.tensors)
         if family is not None and found.family != family:
             raise InputError(f"the file holds {found.family}, not {family}: correct --family or the file.")
-        if found.os_streams is None and os_streams is None and known in STREAM_CHOICES:
-            os_streams = known
         loaded = load(found, os_streams=os_streams, identities=identities, dont_load=dont_load)
         loaded = _with_roles(loaded, role, found.family)
         return Opened(found.family, loaded, held.format, held.metadata, _preprocessing(held.metadata))

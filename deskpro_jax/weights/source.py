@@ -14,7 +14,7 @@ from deskpro_jax.models.osnet import STREAM_CHOICES
 from deskpro_jax.weights.export import file_class_order, to_tensors
 from deskpro_jax.weights.families import Recognised, recognise
 from deskpro_jax.weights.networks import describe, read_networks
-from deskpro_jax.weights.read import read_file
+from deskpro_jax.weights.read import WeightFile, read_file
 
 
 class Source(NamedTuple):
@@ -50,6 +50,21 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         found, class_order = _from_workdir(path)
         return Source(found, path.name, "", "workdir", class_order)
+    held, found = recognise_file(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(found, path.name, digest, held.format, file_class_order(held.metadata))
+
+
+def recognise_file(path: Path) -> tuple[WeightFile, Recognised]:
+    """Reads a weights file and finds out which networks it holds, by its tensors and by what it says of itself.
+
+    Args:
+        path: a PyTorch or safetensors file.
+
+    Raises:
+        MissingInputError: there is no such file.
+        InputError: it is unusable, or of no known family; the message names it.
+    """
     held = read_file(path)
     try:
         found = recognise(held.tensors)
@@ -58,8 +73,7 @@ def open_source(path: Path) -> Source:
     known = held.metadata.get("os_streams")
     if found.os_streams is None and known in STREAM_CHOICES:
         found = replace(found, os_streams=known)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(found, path.name, digest, held.format, file_class_order(held.metadata))
+    return held, found
 
 
 def refusal(field: str, path: Path, error: InputError) -> InputError:

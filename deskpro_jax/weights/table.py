@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from deskpro_jax.errors import InputError
 
 SHOWN = 20  # tensors that a message lists
+COUNTER = "num_batches_tracked"  # of a PyTorch BatchNorm; counts, no weights
 # How a PyTorch tensor's axes are ordered for flax.
 TRANSPOSES = {
     "same": None,
@@ -128,6 +130,40 @@ def load(
         shown = "\n  ".join(found[:SHOWN]) + (f"\n  ... and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
         raise InputError(f"The weights do not fit the model ({len(found)} tensors):\n  {shown}")
     return _unflatten(filled)
+
+
+def load_whole(
+    entries: Iterable[Entry], tensors: Mapping[str, np.ndarray], template: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fills flax variables in float32 from all tensors of a file; only counters of its BatchNorms may be left over.
+
+    Args:
+        entries: the name table; together they cover `template`.
+        tensors: PyTorch name -> array, in PyTorch's axis order.
+        template: variables whose shapes are the expected ones.
+
+    Returns:
+        New variables with the structure of `template`.
+
+    Raises:
+        InputError: a tensor has no place, another shape or type, is not finite, or is missing; lists all of them.
+    """
+    entries = tuple(entries)
+    names = {entry.name for entry in entries}
+    used: dict[str, np.ndarray] = {}
+    problems = []
+    for name, value in tensors.items():
+        if name in names:
+            used[name] = value
+            if not jnp.issubdtype(value.dtype, np.floating):
+                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
+                continue
+            used[name] = value.astype(np.float32)
+            if not np.isfinite(used[name]).all():
+                problems.append(f"{name}: holds values that are not finite")
+        elif not name.endswith(f".{COUNTER}") or f"{name.removesuffix(COUNTER)}running_mean" not in names:
+            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
+    return load(entries, used, template, problems=problems)
 
 
 def dump(entries: Iterable[Entry], variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,0 +1,277 @@
+"""An ablation runs each cell once, goes on after any end, and its table says what holds."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import runs
+
+from configs import variants
+from deskpro_jax import ablate, ablation_table, evaluate
+from deskpro_jax.ablation import BOTH, ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
+from deskpro_jax.ablation_table import check_claims, figure, latex, markdown
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.preemption import SignalGuard
+
+CONFIG = f"{runs.ROOT / 'configs' / 'synthetic.py'}:debug"
+MAP = {"baseline": 0.2, "csa": 0.25, "csa_att": 0.3, "face": 0.4, "face_fkp": 0.5, "teacher": 0.55, "two_stream": 0.35}
+MAP |= {"deskpro": 0.6, "deskpro_star": 0.7}
+
+
+def score(cell: Cell) -> float:
+    return MAP[cell.row.name] + 0.01 * cell.seed
+
+
+def write_results(cell: Cell, **config: object) -> None:
+    """Leaves what a run leaves."""
+    fields: dict[str, object] = {}
+    for name, value in (cell.config | config).items():
+        node = fields
+        *path, last = name.split(".")
+        for part in path:
+            node = node.setdefault(part, {})  # type: ignore[assignment]
+        node[last] = value
+    streams = ["face", "body", BOTH] if len(cell.row.parts) > 1 and cell.row.parts[-1][0] in "st" else ["body"]
+    results = [
+        {"stream": stream, "protocol": protocol, "mAP": score(cell) - (stream != streams[-1]), "R-1": score(cell) + 0.1}
+        for protocol in ("general", "changed")
+        for stream in streams
+    ]
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "results.json").write_text(json.dumps({"config": fields, "results": results}))
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Puts a runner in place that leaves results at once; returns what was run."""
+    done: list[str] = []
+
+    def run(cell: Cell, guard: SignalGuard) -> None:
+        done.append(cell.name)
+        write_results(cell)
+
+    use(monkeypatch, run)
+    return done
+
+
+def use(monkeypatch: pytest.MonkeyPatch, run: Callable[[Cell, SignalGuard], str | None]) -> None:
+    original = ablate.run_cells
+    monkeypatch.setattr(ablate, "run_cells", lambda cells, folder: original(cells, folder, run))
+
+
+def flags(folder: Path, *more: str) -> list[str]:
+    return ["--config", CONFIG, "--workdir", str(folder), *more]
+
+
+def cells_of(folder: Path, rows: str = ",".join(MAP), seeds: int = 2, *overrides: str) -> list[Cell]:
+    return plan_cells(CONFIG, overrides, choose_rows(rows.split(",")), seeds, folder)[0]
+
+
+def test_rows_are_the_variants_and_the_paper_s_table() -> None:
+    assert {row.name for row in ROWS} == set(variants.VARIANTS) - {"debug", "official"}
+    assert BOTH == evaluate.BOTH
+    assert [row.paper for row in ROWS][0::8] == [(32.9, 18.8), (53.7, 30.9)]
+
+
+def test_a_seed_s_teacher_is_trained_once(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path)
+    assert [cell.name for cell in cells[:2]] == ["teacher, seed 0", "baseline, seed 0"]
+    assert len({cell.folder for cell in cells}) == len(cells) == 18
+    for cell in cells:
+        given = cell.config["teacher.checkpoint"]
+        taught = cell.row.name in ("face_fkp", "deskpro", "deskpro_star")
+        assert given == (str(tmp_path / "teacher" / str(cell.seed)) if taught else "")
+        assert (cell.needs is not None) == taught
+        assert cell.config["seed"] == cell.seed
+        assert cell.config["data.data_dir"] == str(tmp_path / "data")
+        assert cell.config["compilation_cache"] == str(tmp_path / "xla_cache")
+    fields = {cell.row.name: cell.config for cell in cells}
+    assert fields["baseline"]["model.attention"] == "none"
+    assert fields["deskpro_star"]["model.face"] == "teacher"
+    assert fields["csa"]["train.epochs"] == 2  # of the variant "debug"
+
+
+def test_rows_that_learn_bring_their_teacher(tmp_path: Path) -> None:
+    cells, notes = plan_cells(CONFIG, [], choose_rows(["deskpro", "csa"]), 1, tmp_path)
+    assert [cell.row.name for cell in cells] == ["teacher", "csa", "deskpro"]
+    assert "row teacher is run as well: deskpro learn from it" in notes[0]
+    given = ["--config.teacher.checkpoint=elsewhere"]
+    cells, notes = plan_cells(CONFIG, given, choose_rows(["deskpro"]), 1, tmp_path)
+    assert [cell.config["teacher.checkpoint"] for cell in cells] == ["elsewhere"]
+    assert not notes
+
+
+def test_finished_cells_are_never_repeated(tmp_path: Path, ran: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(cells_of(tmp_path, "csa,csa_att")[1])
+    assert ablate.main(flags(tmp_path, "--rows", "csa,csa_att", "--seeds", "2")) == 0
+    output = capsys.readouterr()
+    assert ran == ["csa, seed 0", "csa, seed 1", "csa_att, seed 1"]
+    assert "1 of 4 runs are finished already" in output.err
+    assert re.search(r"\[3/4\] csa, seed 1, about \d+ min left", output.err)
+    assert output.out == (tmp_path / "ablation.md").read_text()
+    before = (tmp_path / "ablation.tex").read_text()
+    assert ablate.main(flags(tmp_path, "--rows", "csa,csa_att", "--seeds", "2")) == 0
+    assert len(ran) == 3
+    assert (tmp_path / "ablation.tex").read_text() == before
+
+
+def test_results_of_another_configuration_are_refused(
+    tmp_path: Path, ran: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = cells_of(tmp_path, "csa", 1)
+    write_results(cells[0], **{"train.epochs": 7, "data.workers": 3})
+    with pytest.raises(InputError, match=r"train\.epochs: 7 there, 2 now"):
+        read_scores(cells[0])
+    assert ablate.main(flags(tmp_path, "--rows", "csa", "--seeds", "1")) == 2
+    error = capsys.readouterr().err
+    assert "error: " in error
+    assert "data.workers" not in error  # which does not decide the numbers
+    (cells[0].folder / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="holds no results"):
+        read_scores(cells[0])
+
+
+def test_one_failure_stops_nothing_but_what_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def run(cell: Cell, guard: SignalGuard) -> str | None:
+        done.append(cell.name)
+        if cell.name == "teacher, seed 0":
+            return "the disk is full"
+        if cell.name != "csa, seed 1":
+            write_results(cell)
+        return None
+
+    use(monkeypatch, run)
+    assert ablate.main(flags(tmp_path, "--rows", "csa,teacher,deskpro", "--seeds", "2")) == 1
+    assert done == ["teacher, seed 0", "csa, seed 0", "teacher, seed 1", "csa, seed 1", "deskpro, seed 1"]
+    error = capsys.readouterr().err
+    assert "error: 3 of 6 runs failed" in error
+    assert "  teacher, seed 0: the disk is full" in error
+    assert "  deskpro, seed 0: has no teacher: teacher, seed 0 is not finished" in error
+    assert "  csa, seed 1: ended without results" in error
+    assert "Finished seeds where not all 2 are: csa 1, teacher 1, deskpro 1" in (tmp_path / "ablation.md").read_text()
+
+
+def test_a_signal_ends_it_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(cell: Cell, guard: SignalGuard) -> None:
+        if cell.row.name == "csa":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            write_results(cell)
+
+    use(monkeypatch, run)
+    assert ablate.main(flags(tmp_path, "--rows", "baseline,csa,csa_att", "--seeds", "1")) == 1
+    assert "SIGTERM: stopped in csa, seed 0; the same command goes on" in capsys.readouterr().err
+    assert "| 20.0 |" in (tmp_path / "ablation.md").read_text()  # the table of what there is
+
+
+def test_the_table_has_means_spreads_and_the_paper_s_figures(tmp_path: Path, ran: list[str]) -> None:
+    assert ablate.main(flags(tmp_path, "--seeds", "3", "--out", str(tmp_path / "table.tex"))) == 0
+    text = (tmp_path / "table.md").read_text()
+    heads = next(line for line in text.splitlines() if line.startswith("| row"))
+    assert heads.endswith("| general R-1 | general mAP | changed R-1 | changed mAP | paper R-1 | paper mAP |")
+    (row,) = [line for line in text.splitlines() if line.startswith("| deskpro |")]
+    assert row.endswith("| 71.0 ± 1.0 | 61.0 ± 1.0 | 71.0 ± 1.0 | 61.0 ± 1.0 | 52.0 | 29.8 |")
+    assert row.count("✓") == 4
+    assert "general: CSA + L_att above the baseline: holds (mAP: csa_att 31.0 ± 1.0; baseline 21.0 ± 1.0;" in text
+    assert "in 3 of 3 seeds" in text
+    assert "changed: L_fkp above the student without it: holds" in text
+    assert "general: two streams above either alone: holds" in text
+    assert "without L_fkp: does not hold (mAP: two_stream 36.0 ± 1.0; csa_att 31.0 ± 1.0, face 41.0 ± 1.0;" in text
+    assert "ICIP 2022" in text
+    source = (tmp_path / "table.tex").read_text()
+    body = source[source.index(r"\midrule") : source.index(r"\bottomrule")].splitlines()[1:]
+    assert len(body) == 9
+    columns = re.search(r"begin{tabular}{(\w+)}", source)[1]  # type: ignore[index]
+    assert {line.count("&") + 1 for line in body} == {len(columns)}
+    assert source.count("{") == source.count("}")
+    assert r"DeSKPro & \checkmark & \checkmark & \checkmark &  & \checkmark &  & 71.0 {\scriptsize$\pm$ 1.0}" in source
+
+
+def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> None:
+    (cell,) = cells_of(tmp_path, "csa", 1)
+    write_results(cell)
+    scores = {cell: read_scores(cell)}
+    found = figure(scores, "csa", "general", "mAP")
+    assert (found.seeds, found.spread) == (1, None)
+    assert math.isclose(found.mean, 25.0)
+    assert str(found) == "25.0"
+    assert figure(scores, "face", "general", "mAP") is None
+    assert check_claims(scores) == []
+    assert "±" not in markdown([cell], scores, "t").split("Percent")[0]
+    assert r"\pm" not in latex([cell], scores, "t")
+    assert "| - |" not in markdown([cell], scores, "t")
+    assert "| csa |" in markdown([cell], {}, "t")
+    assert ablation_table.protocols_of({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--rows", "baselin"], "no row 'baselin'; did you mean baseline?"),
+        (["--rows", ","], "--rows is empty"),
+        (["--config", "absent.py"], "no configuration at absent.py"),
+        (["--config", CONFIG.replace("debug", "debugg")], "No variant 'debugg'"),
+        (["--config.train.epoch=3"], "no field 'epoch'"),
+        (["--config.model.face=none"], "set by the rows"),
+        (["--config.seed=3"], "set by the seeds"),
+        (["--out", "absent/table"], "no folder"),
+        (["--frobnicate"], "unknown argument '--frobnicate'"),
+        (["--config.train.epochs=many"], "--config "),
+    ],
+)
+def test_bad_flags_end_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ablate.main(flags(tmp_path / "out", *more)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_configurations_must_know_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from configs import base\n\ndef get_config():\n    return base.get_config()\n")
+    with pytest.raises(InputError, match=r"own\.py"):
+        plan_cells(str(tmp_path / "own.py"), [], ROWS[:1], 1, tmp_path)
+    with pytest.raises(MissingInputError):
+        plan_cells(str(tmp_path / "absent.py"), [], ROWS[:1], 1, tmp_path)
+
+
+def test_the_reason_is_the_last_error() -> None:
+    assert short_reason("a\nerror: loss is nan\nI1125 bye\n") == "error: loss is nan"
+    assert short_reason("Traceback\n  File\nValueError: no\n") == "ValueError: no"
+    assert short_reason("killed\n\n") == "killed"
+    assert short_reason("") == "it printed nothing"
+
+
+@pytest.mark.slow
+def test_a_row_is_really_trained(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    short = [f"--config.data.data_dir={tiny_data}", "--config.train.epochs=1", "--config.eval.every=0"]
+    arguments = flags(tmp_path, "--rows", "face", "--seeds", "1", *short)
+    assert ablate.main([*arguments, "--config.train.base_lr=1e30"]) == 1
+    error = capsys.readouterr().err
+    assert "  face, seed 0: error: the loss term" in error
+    assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
+    assert "| face | 4 |" in capsys.readouterr().out
+    assert (tmp_path / "face/0/student/checkpoints").is_dir()
+    assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
+    assert "1 of 1 runs are finished already" in capsys.readouterr().err
