@@ -21,7 +21,8 @@ from typing import IO
 
 from deskpro_jax.ablation import ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
 from deskpro_jax.ablation_table import check_claims, latex, markdown
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.commands import command_parser
+from deskpro_jax.errors import MissingInputError, RunError, Stopped, end_command
 from deskpro_jax.model_flags import positive
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.workdir import read_json, write_json, write_text
@@ -32,10 +33,6 @@ _LOCK_SECONDS = 20.0  # a run that was killed leaves a cell that still saves
 _TERMINATE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 Runner = Callable[[Cell, SignalGuard], str | None]  # runs a cell; returns why it failed
-
-
-class Stopped(Exception):
-    """A signal asked for an end; cells that are finished stay, and the same command goes on from there."""
 
 
 def run_cell(cell: Cell, guard: SignalGuard) -> str | None:
@@ -194,13 +191,13 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the rows of the paper's Table 3 and writes the table; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deskpro_jax.ablate",
-        description=main.__doc__,
-        epilog="Flags like --config.train.epochs=2 set fields of the configuration for all runs.",
-        allow_abbrev=False,
+    parser = command_parser("ablate", main.__doc__)
+    parser.allow_abbrev = False  # --config.FIELD=VALUE is no flag of this parser
+    parser.add_argument(
+        "--config",
+        required=True,
+        help="configuration, with ':variant' if wanted; --config.FIELD=VALUE sets a field for all runs",
     )
-    parser.add_argument("--config", required=True, help="configuration file, with ':variant' if wanted")
     parser.add_argument("--workdir", required=True, type=Path, help="folder; each run's workdir is ROW/SEED in it")
     parser.add_argument("--seeds", type=positive, default=3, help="how many, from the configuration's on (default: 3)")
     parser.add_argument(
@@ -213,17 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if strange := [flag for flag in more if not (flag.startswith("--config.") and "=" in flag)]:
         print(f"error: unknown argument {strange[0]!r}; fields are set as --config.FIELD=VALUE.", file=sys.stderr)
         return 2
-    try:
-        return _run(options, more)
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from there.", file=sys.stderr)
-        return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_code(error)
+    return end_command(lambda: _run(options, more), "interrupted; the same command goes on from there.")
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:

@@ -16,7 +16,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.config_files import find_config
+from deskpro_jax.errors import InputError
 from deskpro_jax.workdir import FREE, RESULTS_FILE, differences, flatten, read_json
 
 BOTH = "both"  # name of the results of both streams together, as in deskpro_jax.evaluate
@@ -113,15 +114,14 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     """Reads a configuration as `deskpro_jax.main` does.
 
     Args:
-        path: of the file, with ":variant" if wanted.
+        path: of the file, or an installed one's name, with ":variant" if wanted.
         overrides: flags like "--config.train.epochs=2".
 
     Raises:
         MissingInputError: there is no such file.
         InputError: a variant or field is unknown, or a value is of the wrong type.
     """
-    if not Path(path.split(":")[0]).is_file():
-        raise MissingInputError(f"no configuration at {path.split(':')[0]}: correct --config.")
+    path = find_config(path)
     values, arguments = flags.FlagValues(), ["ablate", f"--config={path}", *overrides]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:

@@ -98,7 +98,7 @@ COMMANDS = (
         "ablate",
         "deskpro_jax.ablate",
         "trains the rows of the paper's ablation table and writes the table",
-        ("ablate --config synthetic --seeds 3",),
+        ("ablate --config synthetic --seeds 3 --workdir runs/ablation",),
     ),
     Command(
         "report",

@@ -222,7 +222,7 @@ def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> No
     [
         (["--rows", "baselin"], "no row 'baselin'; did you mean baseline?"),
         (["--rows", ","], "--rows is empty"),
-        (["--config", "absent.py"], "no configuration at absent.py"),
+        (["--config", "absent.py"], "there is no such file"),
         (["--config", CONFIG.replace("debug", "debugg")], "No variant 'debugg'"),
         (["--config.train.epoch=3"], "no field 'epoch'"),
         (["--config.model.face=none"], "set by the rows"),
