@@ -24,11 +24,12 @@ Step = int | Literal["latest", "best"]
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back: the arrays, the JSON data saved with them, and its step."""
+    """A checkpoint read back: the arrays, the JSON data saved with them, its step, its scores (None: not evaluated)."""
 
     state: PyTree
     data: dict[str, Any]
     step: int
+    metrics: dict[str, float] | None = None
 
 
 class CheckpointStore:
@@ -140,6 +141,24 @@ class CheckpointStore:
             self.wait()
         return True
 
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds evaluation results to a checkpoint that was saved without; killed on the way, it has none or all.
+
+        Args:
+          step: of a checkpoint that this store has saved or restored.
+          metrics: as `save` takes them.
+
+        Raises:
+          RunError: the folder cannot be written.
+        """
+        self.wait()
+        path = self._directory / str(step) / "data" / "metadata"
+        if jax.process_index() == 0:
+            with self._explained(f"step {step}"):
+                record = {**json.loads(path.read_text("utf-8")), "metrics": dict(metrics)}
+                integrity.replace_file(self._directory / str(step), "data/metadata", json.dumps(record).encode())
+        self._ranking.note(step, {"metrics": dict(metrics)})
+
     def restore(self, template: PyTree, step: Step = "latest") -> Restored | None:
         """Restores a whole state, bit for bit, onto the devices that the template names.
 
@@ -166,6 +185,34 @@ class CheckpointStore:
         and `metric` is what "best" goes by, in place of the first `best_metric`.
         """
         return self._restore(template, step, subtree=True, metric=metric)
+
+    def saved_tree(self) -> PyTree | None:
+        """Returns the tree of the saved states with shapes and types, from the newest checkpoint that can tell.
+
+        Raises:
+          RunError: there are checkpoints, and none can.
+        """
+        damages = {}
+        for step in reversed(self.steps()):
+            folder = self._directory / str(step)
+            # The arrays themselves may be large, and say nothing here.
+            damages[step] = integrity.find_damage(folder, lambda name: "/d/" not in name)
+            tree = None if damages[step] else templates.saved_shapes(folder)
+            if tree is not None:
+                return tree
+            damages[step] = damages[step] or "its metadata cannot be read"
+        if damages:
+            raise RunError(self._no_whole(damages))
+        return None
+
+    def latest_data(self) -> dict[str, Any]:
+        """Returns the `data` of the newest checkpoint that can tell, {} where none can."""
+        for step in reversed(self.steps()):
+            folder = self._directory / str(step)
+            if not integrity.find_damage(folder, lambda name: name.startswith("data/")):
+                with contextlib.suppress(OSError, ValueError, KeyError):
+                    return dict(json.loads((folder / "data" / "metadata").read_text("utf-8"))["data"])
+        return {}
 
     def steps(self) -> tuple[int, ...]:
         """Returns the steps in the folder, ascending, a save in progress included and unchecked for damage."""
@@ -258,12 +305,15 @@ class CheckpointStore:
             damages[candidate] = damage
         if not damages:
             return None
+        raise RunError(self._no_whole(damages))
+
+    def _no_whole(self, damages: Mapping[int, str]) -> str:
         listed = "".join(f"\n  step {s}: {d}" for s, d in damages.items())
         others = [s for s in self.steps() if s not in damages]
         advice = (
             f"ask for another step ({others})" if others else "put a copy back, or remove the folder to start again"
         )
-        raise RunError(f"no undamaged checkpoint among those asked for in {self._directory}:{listed}\n{advice}")
+        return f"no undamaged checkpoint among those asked for in {self._directory}:{listed}\n{advice}"
 
     def _read(self, folder: Path, step: int, template: PyTree, subtree: bool) -> Restored:
         wanted = templates.placed(template)
@@ -275,7 +325,8 @@ class CheckpointStore:
             partial_restore=subtree,
         )
         found = self._manager.restore(step, args=ocp.args.Composite(state=state_arguments, data=ocp.args.JsonRestore()))
-        return Restored(found["state"], dict(found["data"]["data"]), step)
+        record = found["data"]
+        return Restored(found["state"], dict(record["data"]), step, record.get("metrics"))
 
     def _settle(self, step: int, sealed: bool, damages: Mapping[int, str]) -> None:
         folder = self._directory / str(step)

@@ -15,6 +15,10 @@ class RunError(RuntimeError):
     """Work that started well cannot go on (exit code 1)."""
 
 
+class Stopped(Exception):
+    """A signal asked for an end; what is done is kept, and the same command goes on from there."""
+
+
 def exit_code(error: BaseException) -> int:
     """Returns the exit code a command ends with after `error`: 2 for bad input, 1 otherwise."""
     return 2 if isinstance(error, (InputError, MissingInputError)) else 1

@@ -21,6 +21,7 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.processes import any_of
 from deskpro_jax.rerank import Reranking
 from deskpro_jax.retrieval import Scores, score_from_distances
 from deskpro_jax.tables import ResultRow
@@ -115,6 +116,8 @@ def embed_split(
     config: ml_collections.ConfigDict,
     mesh: Mesh,
     fields: Sequence[str],
+    *,
+    unreadable: np.ndarray | None = None,
 ) -> np.ndarray:
     """Embeds a whole split.
 
@@ -125,9 +128,10 @@ def embed_split(
         config: `data` and `eval.batch` are read.
         mesh: the devices.
         fields: images that the networks need.
+        unreadable: [images] bool, set True here for images that cannot be read; only with data.skip_corrupt.
 
     Returns:
-        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split.
+        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split, zeros for unreadable images.
     """
     multiple = math.lcm(mesh.size, jax.process_count())
     size = -(-config.eval.batch // multiple) * multiple
@@ -137,6 +141,8 @@ def embed_split(
         batch.pop("index")
         # Replicated, so that every process holds all rows and scores them without another exchange.
         blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+    if unreadable is not None and config.data.skip_corrupt:
+        unreadable |= any_of(np.isin(split.image_id, list(batches.skipped)))
     return np.concatenate(blocks)[: len(split)]
 
 

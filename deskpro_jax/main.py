@@ -16,8 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from deskpro_jax import experiment
-from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
-from deskpro_jax.loop import Stopped
+from deskpro_jax.errors import InputError, MissingInputError, RunError, Stopped, exit_code
 
 MODES = ("train", "evaluate")
 
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
     except Stopped as stop:
         print(stop, file=sys.stderr)
-    except (InputError, MissingInputError, RunError) as error:
+    except (InputError, MissingInputError, RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from deskpro_jax import sharding, templates
+from deskpro_jax import sharding
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
@@ -93,10 +93,18 @@ def trained_classes(folder: Path) -> int | None:
     if not folder.is_dir():
         return None
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        steps = store.steps()
-    for step in reversed(steps):
-        tree = templates.saved_shapes(folder / str(step))
-        for stream in (tree or {}).get("params", {}).values():
-            if "classifier" in stream:
-                return int(stream["classifier"]["kernel"].shape[-1])
+        tree = store.saved_tree()
+    for stream in (tree or {}).get("params", {}).values():
+        if "classifier" in stream:
+            return int(stream["classifier"]["kernel"].shape[-1])
     return None
+
+
+def skipped_images(folder: Path) -> dict[str, int]:
+    """Returns how often the training phases in a workdir skipped an unreadable image, by phase."""
+    found = {}
+    for phase in ("teacher", "student"):
+        if (folder / phase / "checkpoints").is_dir():
+            with CheckpointStore(folder / phase / "checkpoints", best_metric=METRICS, read_only=True) as store:
+                found[phase] = int(store.latest_data().get("skipped", 0))
+    return found
