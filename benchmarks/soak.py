@@ -7,7 +7,6 @@ python -m benchmarks.soak --out soak --set teacher.epochs=4 --set data.workers=2
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -17,22 +16,16 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import numpy as np
-
+from benchmarks.same_run import compare, progress
 from deskpro_jax import workdir
-from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
-from deskpro_jax.selection import METRICS
-from deskpro_jax.telemetry import METRICS_FILE
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/synthetic.py:face_fkp,debug"  # both phases, one narrow stream each
 SETTINGS = ("eval.baselines=False", "eval.every=1", "teacher.epochs=2", "train.epochs=2")
 COMMAND = (sys.executable, "-m", "deskpro_jax.main")
-PHASES = ("teacher", "student")
 _POLL = 0.02  # seconds between two looks at how far the run is
 _LATE = 0.5  # seconds at most from the step that a kill waits for to the kill: saving, scoring, the next steps
 _PATIENCE = 1800.0  # seconds without an end or a new step, after which a run counts as hung
@@ -62,78 +55,6 @@ class Soak(NamedTuple):
     finished: bool
     differences: list[str]
     compared: dict[str, int]
-
-
-def lines(phase: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a phase's `metrics.jsonl`, without their times."""
-    try:
-        text = (phase / METRICS_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [{name: value for name, value in record.items() if name != "time"} for record in records]
-
-
-def progress(folder: Path) -> int:
-    """Returns how many steps of both phases together are in the metrics of a workdir."""
-    return sum(max((line["step"] for line in lines(folder / phase)), default=0) for phase in PHASES)
-
-
-def saved(phase: Path) -> dict[int, dict[str, np.ndarray]]:
-    """Returns every array of every checkpoint of a phase, by step and path."""
-    found = {}
-    with CheckpointStore(phase / "checkpoints", best_metric=METRICS, read_only=True) as store:
-        tree = store.saved_tree()
-        for step in store.steps():
-            template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-            restored = store.restore(template, step)
-            assert restored is not None
-            leaves = jax.tree_util.tree_leaves_with_path(restored.state)
-            found[step] = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    return found
-
-
-def compare(folder: Path, expected: Path) -> tuple[list[str], dict[str, int]]:
-    """Compares two finished workdirs: arrays bit for bit, metric lines, results, and what should not be there.
-
-    Args:
-        folder: of the disturbed run.
-        expected: of the undisturbed one.
-
-    Returns:
-        What differs, and how much was compared.
-    """
-    differences: list[str] = []
-    counts: Counter[str] = Counter()
-    for phase in (name for name in PHASES if (expected / name).is_dir()):
-        found_lines, expected_lines = lines(folder / phase), lines(expected / phase)
-        counts["metric lines"] += len(expected_lines)
-        if found_lines != expected_lines:
-            differences.append(f"{phase}: {METRICS_FILE} differs ({len(found_lines)}, {len(expected_lines)} lines)")
-        found, wanted = saved(folder / phase), saved(expected / phase)
-        if max(found) != max(wanted):
-            differences.append(f"{phase}: ends at step {max(found)} instead of {max(wanted)}")
-        for step in sorted(set(found) & set(wanted)):
-            counts["checkpoints"] += 1
-            counts["arrays"] += len(wanted[step])
-            unequal = [
-                name
-                for name in sorted(wanted[step].keys() | found[step].keys())
-                if name not in found[step]
-                or name not in wanted[step]
-                or found[step][name].dtype != wanted[step][name].dtype
-                or found[step][name].tobytes() != wanted[step][name].tobytes()
-            ]
-            if unequal:
-                differences.append(f"{phase}: {len(unequal)} arrays of step {step} differ, as {unequal[0]}")
-    results = [(workdir.read_json(place / workdir.RESULTS_FILE) or {}).get("results") for place in (folder, expected)]
-    if results[0] != results[1]:
-        differences.append(f"{workdir.RESULTS_FILE} differs")
-    left = [str(path.relative_to(folder)) for path in folder.glob("*/checkpoints/*") if not path.name.isdigit()]
-    left += [str(path.relative_to(folder)) for path in folder.rglob(".*.json*") if path.is_file()]
-    if left:
-        differences.append(f"left behind: {', '.join(sorted(left))}")
-    return differences, dict(counts)
 
 
 def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

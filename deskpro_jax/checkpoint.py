@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from deskpro_jax import integrity, templates
+from deskpro_jax.checkpoint_info import tell_damages
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.processes import from_first
 from deskpro_jax.retention import NewestAndBest
@@ -186,34 +187,6 @@ class CheckpointStore:
         """
         return self._restore(template, step, subtree=True, metric=metric)
 
-    def saved_tree(self) -> PyTree | None:
-        """Returns the tree of the saved states with shapes and types, from the newest checkpoint that can tell.
-
-        Raises:
-          RunError: there are checkpoints, and none can.
-        """
-        damages = {}
-        for step in reversed(self.steps()):
-            folder = self._directory / str(step)
-            # The arrays themselves may be large, and say nothing here.
-            damages[step] = integrity.find_damage(folder, lambda name: "/d/" not in name)
-            tree = None if damages[step] else templates.saved_shapes(folder)
-            if tree is not None:
-                return tree
-            damages[step] = damages[step] or "its metadata cannot be read"
-        if damages:
-            raise RunError(self._no_whole(damages))
-        return None
-
-    def latest_data(self) -> dict[str, Any]:
-        """Returns the `data` of the newest checkpoint that can tell, {} where none can."""
-        for step in reversed(self.steps()):
-            folder = self._directory / str(step)
-            if not integrity.find_damage(folder, lambda name: name.startswith("data/")):
-                with contextlib.suppress(OSError, ValueError, KeyError):
-                    return dict(json.loads((folder / "data" / "metadata").read_text("utf-8"))["data"])
-        return {}
-
     def steps(self) -> tuple[int, ...]:
         """Returns the steps in the folder, ascending, a save in progress included and unchecked for damage."""
         return tuple(sorted(self._manager.all_steps()))
@@ -305,15 +278,7 @@ class CheckpointStore:
             damages[candidate] = damage
         if not damages:
             return None
-        raise RunError(self._no_whole(damages))
-
-    def _no_whole(self, damages: Mapping[int, str]) -> str:
-        listed = "".join(f"\n  step {s}: {d}" for s, d in damages.items())
-        others = [s for s in self.steps() if s not in damages]
-        advice = (
-            f"ask for another step ({others})" if others else "put a copy back, or remove the folder to start again"
-        )
-        return f"no undamaged checkpoint among those asked for in {self._directory}:{listed}\n{advice}"
+        raise RunError(tell_damages(self._directory, damages))
 
     def _read(self, folder: Path, step: int, template: PyTree, subtree: bool) -> Restored:
         wanted = templates.placed(template)

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from deskpro_jax import sharding
 from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoint_info import latest_data, saved_tree
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 
@@ -92,9 +93,7 @@ def trained_classes(folder: Path) -> int | None:
     """Returns how many identities the networks in a `checkpoints` folder were trained on, None where none tells."""
     if not folder.is_dir():
         return None
-    with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        tree = store.saved_tree()
-    for stream in (tree or {}).get("params", {}).values():
+    for stream in (saved_tree(folder) or {}).get("params", {}).values():
         if "classifier" in stream:
             return int(stream["classifier"]["kernel"].shape[-1])
     return None
@@ -102,9 +101,5 @@ def trained_classes(folder: Path) -> int | None:
 
 def skipped_images(folder: Path) -> dict[str, int]:
     """Returns how often the training phases in a workdir skipped an unreadable image, by phase."""
-    found = {}
-    for phase in ("teacher", "student"):
-        if (folder / phase / "checkpoints").is_dir():
-            with CheckpointStore(folder / phase / "checkpoints", best_metric=METRICS, read_only=True) as store:
-                found[phase] = int(store.latest_data().get("skipped", 0))
-    return found
+    places = {phase: folder / phase / "checkpoints" for phase in ("teacher", "student")}
+    return {phase: int(latest_data(place).get("skipped", 0)) for phase, place in places.items() if place.is_dir()}

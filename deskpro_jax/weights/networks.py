@@ -11,6 +11,7 @@ import jax
 
 from deskpro_jax import workdir
 from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoint_info import saved_tree
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.osnet import BACKBONES
 from deskpro_jax.selection import METRICS, Steps, restore_reported
@@ -134,10 +135,10 @@ def read_phase(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
         MissingInputError: there is no checkpoint.
         RunError: every one is damaged.
     """
+    tree = saved_tree(folder)
+    if tree is None:
+        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        tree = store.saved_tree()
-        if tree is None:
-            raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
         template = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
             {name: tree[name] for name in ("params", "batch_stats")},
