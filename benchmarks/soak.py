@@ -92,15 +92,15 @@ def _disturb(
     """
     process = _start(command, log, environment)
     begun = moved = time.monotonic()
-    seen = progress(folder)
+    seen, under_way = progress(folder), False
     try:
         while process.poll() is None:
             now, step = time.monotonic(), progress(folder)
-            if step != seen:
-                seen, moved = step, now
+            if step != seen:  # less, where lines after the last checkpoint were dropped
+                seen, moved, under_way = step, now, True
             if startup is not None and now - begun >= startup:
                 break
-            if startup is None and step >= target:
+            if startup is None and under_way and step >= target:
                 time.sleep(late)
                 break
             if now - moved > _PATIENCE:

@@ -22,6 +22,18 @@ from deskpro_jax.processes import agree
 __all__ = ["SignalGuard", "agree"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END = b"\0"  # no signal's number
+_PIPES: set[int] = set()  # of entered guards, the ends that Python writes to
+
+
+def _leave_to_parent() -> None:
+    # A forked process shares the pipe: a signal that ends it must not be taken for one to its parent.
+    pipe = signal.set_wakeup_fd(-1)
+    if pipe not in _PIPES:
+        signal.set_wakeup_fd(pipe)
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Ending(NamedTuple):
@@ -64,6 +76,7 @@ class SignalGuard:
         self._requested = None
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
+        _PIPES.add(self._pipe[1])
         self._watcher = threading.Thread(target=self._watch, args=(self._pipe[0],), name="signals", daemon=True)
         self._watcher.start()
         self._previous_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -82,9 +95,11 @@ class SignalGuard:
         self._previous = {}
         if self._pipe is not None and self._watcher is not None:
             signal.set_wakeup_fd(self._previous_fd)
-            os.close(self._pipe[1])  # the watcher reads its end
+            _PIPES.discard(self._pipe[1])
+            os.write(self._pipe[1], _END)
             self._watcher.join()
-            os.close(self._pipe[0])
+            for end in self._pipe:
+                os.close(end)
             self._pipe = self._watcher = None
 
     @contextlib.contextmanager
@@ -115,7 +130,7 @@ class SignalGuard:
 
     def _watch(self, receiver: int) -> None:
         # Python writes the number of a signal into the pipe as soon as it arrives, whatever the main thread does.
-        while received := os.read(receiver, 1):
+        while (received := os.read(receiver, 1)) != _END:
             with self._lock:
                 if self._ending is not None and received[0] in _SIGNALS:
                     _end(signal.Signals(received[0]).name, self._ending)

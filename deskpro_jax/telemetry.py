@@ -123,7 +123,10 @@ class MetricWriter:
         try:
             yield
         except OSError as error:
-            # What is buffered would fail again, and tensorboardX waits for its thread, which has failed as well.
+            # What is buffered fails again, and tensorboardX would wait for its thread, which may have failed as well.
+            with contextlib.suppress(OSError):
+                if self._lines is not None:
+                    self._lines.close()
             self._lines = self._events = None
             raise RunError(
                 f"the metrics in {self._folder} could not be written ({error.strerror or error}): free space or mend"

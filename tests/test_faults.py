@@ -7,7 +7,6 @@ import logging as std_logging
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import runs
 import stand_in
@@ -262,31 +262,34 @@ def test_without_a_whole_checkpoint_nothing_starts_from_zero(config: ConfigDict,
 # Disks.
 
 
-def test_a_full_disk_is_named_and_what_was_saved_stays(config: ConfigDict, undisturbed: Path, copy: Path) -> None:
+def test_a_full_disk_is_named_and_what_was_saved_stays(
+    config: ConfigDict, undisturbed: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.rmtree(copy / "student")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = ocp.CheckpointManager.save
 
-    def fill(moment: str) -> None:
-        if moment == "step-student-11":
-            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    def full(manager: ocp.CheckpointManager, step: int, **options: Any) -> Any:
+        if step == 12:
+            raise OSError(28, "No space left on device")
+        return save(manager, step, **options)
 
-    try:
-        with stand_in.moments(fill), pytest.raises(RunError) as error:
-            runs.run(config, copy)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(copy / "student") in str(error.value)
-    assert "free space" in str(error.value)
-    assert runs.saved_steps(copy / "student")[-1] == 6
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.raises(RunError) as error:
+        runs.run(config, copy)
+    monkeypatch.undo()
+    assert f"the checkpoint of step 12 could not be written to {copy / 'student' / 'checkpoints'}" in str(error.value)
+    assert "No space left on device): check free space" in str(error.value)
+    assert runs.saved_steps(copy / "student") == (6,)
     goes_on(config, copy, undisturbed)
 
 
 def test_metrics_that_cannot_be_written_are_an_error_and_not_a_hang(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with (
         pytest.raises(RunError, match=f"the metrics in {tmp_path} could not be written .No space left"),
         MetricWriter(tmp_path) as writer,
     ):
+        writer._lines.close()
+        writer._lines = Path("/dev/full").open("w", encoding="utf-8")
         writer.scalars(1, {"loss": 1.0})
 
 
