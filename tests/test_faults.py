@@ -283,14 +283,13 @@ def test_a_full_disk_is_named_and_what_was_saved_stays(
     goes_on(config, copy, undisturbed)
 
 
-def test_metrics_that_cannot_be_written_are_an_error_and_not_a_hang(tmp_path: Path) -> None:
-    with (
-        pytest.raises(RunError, match=f"the metrics in {tmp_path} could not be written .No space left"),
-        MetricWriter(tmp_path) as writer,
-    ):
-        writer._lines.close()
-        writer._lines = Path("/dev/full").open("w", encoding="utf-8")
-        writer.scalars(1, {"loss": 1.0})
+def test_metrics_that_cannot_be_written_are_an_error_and_not_a_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with MetricWriter(tmp_path) as writer, Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(writer, "_lines", full)
+        with pytest.raises(RunError, match=f"the metrics in {tmp_path} could not be written .No space left"):
+            writer.scalars(1, {"loss": 1.0})
 
 
 def test_main_ends_with_one_line_when_a_file_cannot_be_written(
