@@ -287,6 +287,7 @@ def test_metrics_that_cannot_be_written_are_an_error_and_not_a_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with MetricWriter(tmp_path) as writer, Path("/dev/full").open("w", encoding="utf-8") as full:
+        writer._lines.close()
         monkeypatch.setattr(writer, "_lines", full)
         with pytest.raises(RunError, match=f"the metrics in {tmp_path} could not be written .No space left"):
             writer.scalars(1, {"loss": 1.0})
