@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from deskpro_jax import integrity, templates
+from deskpro_jax.checkpoint_info import tell_damages
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.processes import from_first
 from deskpro_jax.retention import NewestAndBest
@@ -24,11 +25,12 @@ Step = int | Literal["latest", "best"]
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back: the arrays, the JSON data saved with them, and its step."""
+    """A checkpoint read back: the arrays, the JSON data saved with them, its step, its scores (None: not evaluated)."""
 
     state: PyTree
     data: dict[str, Any]
     step: int
+    metrics: dict[str, float] | None = None
 
 
 class CheckpointStore:
@@ -139,6 +141,24 @@ class CheckpointStore:
         if wait:
             self.wait()
         return True
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds evaluation results to a checkpoint that was saved without; killed on the way, it has none or all.
+
+        Args:
+          step: of a checkpoint that this store has saved or restored.
+          metrics: as `save` takes them.
+
+        Raises:
+          RunError: the folder cannot be written.
+        """
+        self.wait()
+        path = self._directory / str(step) / "data" / "metadata"
+        if jax.process_index() == 0:
+            with self._explained(f"step {step}"):
+                record = {**json.loads(path.read_text("utf-8")), "metrics": dict(metrics)}
+                integrity.replace_file(self._directory / str(step), "data/metadata", json.dumps(record).encode())
+        self._ranking.note(step, {"metrics": dict(metrics)})
 
     def restore(self, template: PyTree, step: Step = "latest") -> Restored | None:
         """Restores a whole state, bit for bit, onto the devices that the template names.
@@ -258,12 +278,7 @@ class CheckpointStore:
             damages[candidate] = damage
         if not damages:
             return None
-        listed = "".join(f"\n  step {s}: {d}" for s, d in damages.items())
-        others = [s for s in self.steps() if s not in damages]
-        advice = (
-            f"ask for another step ({others})" if others else "put a copy back, or remove the folder to start again"
-        )
-        raise RunError(f"no undamaged checkpoint among those asked for in {self._directory}:{listed}\n{advice}")
+        raise RunError(tell_damages(self._directory, damages))
 
     def _read(self, folder: Path, step: int, template: PyTree, subtree: bool) -> Restored:
         wanted = templates.placed(template)
@@ -275,7 +290,8 @@ class CheckpointStore:
             partial_restore=subtree,
         )
         found = self._manager.restore(step, args=ocp.args.Composite(state=state_arguments, data=ocp.args.JsonRestore()))
-        return Restored(found["state"], dict(found["data"]["data"]), step)
+        record = found["data"]
+        return Restored(found["state"], dict(record["data"]), step, record.get("metrics"))
 
     def _settle(self, step: int, sealed: bool, damages: Mapping[int, str]) -> None:
         folder = self._directory / str(step)

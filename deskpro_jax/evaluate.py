@@ -20,6 +20,7 @@ from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.matching import Labels
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.processes import any_of
 from deskpro_jax.rerank import Reranking
 from deskpro_jax.retrieval import Scores, check_missing_face, score_from_distances
 from deskpro_jax.tables import ResultRow
@@ -140,6 +141,7 @@ def embed_split(
     fields: Sequence[str],
     *,
     show: bool = False,
+    unreadable: np.ndarray | None = None,
 ) -> np.ndarray:
     """Embeds a whole split.
 
@@ -151,9 +153,10 @@ def embed_split(
         mesh: the devices.
         fields: images that the networks need.
         show: whether there is a progress line; not while that of a training phase is shown.
+        unreadable: [images] bool, set True here for images that cannot be read; only with data.skip_corrupt.
 
     Returns:
-        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split.
+        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split, zeros for unreadable images.
     """
     multiple = math.lcm(mesh.size, jax.process_count())
     size = -(-config.eval.batch // multiple) * multiple
@@ -165,6 +168,8 @@ def embed_split(
             # Replicated, so that every process holds all rows and scores them without another exchange.
             blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
             progress.advance(steps=min(size, len(split) - (len(blocks) - 1) * size))
+    if unreadable is not None and config.data.skip_corrupt:
+        unreadable |= any_of(np.isin(split.image_id, list(batches.skipped)))
     return np.concatenate(blocks)[: len(split)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from deskpro_jax import scoring, sharding, start, teacher, transfer, workdir
+from deskpro_jax import scoring, selection, sharding, start, teacher, transfer, workdir
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
@@ -61,25 +62,41 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
         config = transfer.as_trained(config, folder)
     _use_compilation_cache(config, folder)
     mesh = sharding.make_mesh(config)
-    data = load_data(config, folder) if mode == "train" else None
-    splits = (data.query, data.gallery) if data else _load_test(config, folder)
-    chosen = scoring.choose_protocols(config, splits)
-    scoring.tell_left_out(chosen)
-    networks, variables, steps = _train(config, folder, mesh, data) if data else _trained(config, folder, mesh)
-    results = scoring.score_networks(
-        config, mesh, splits, networks, variables, chosen.protocols, reranking=scoring.reranking_of(config), show=first
-    )
-    others = []
-    if config.eval.baselines:
-        others = scoring.baselines(config, mesh, splits, networks, chosen.protocols[0], show=first)
-    if first:
-        place = scoring.find_place(config, folder, splits[0], own=mode == "train")
-        scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out)
+    guard = SignalGuard()
+    with guard if mode == "train" else contextlib.nullcontext():
+        with guard.expendable("nothing was trained by this command; run again to go on."):
+            data = load_data(config, folder) if mode == "train" else None
+            splits = (data.query, data.gallery) if data else _load_test(config, folder)
+            chosen = scoring.choose_protocols(config, splits)
+        scoring.tell_left_out(chosen)
+        found = _train(config, folder, mesh, data, guard) if data else _trained(config, folder, mesh)
+        networks, variables, steps = found
+        skipped = selection.skipped_images(folder) if config.data.skip_corrupt else {}
+        with guard.expendable("everything is trained and saved; run again for the results."):
+            results = scoring.score_networks(
+                config,
+                mesh,
+                splits,
+                networks,
+                variables,
+                chosen.protocols,
+                reranking=scoring.reranking_of(config),
+                skipped=skipped,
+                show=first,
+            )
+            rest = scoring.readable(splits, skipped)
+            wanted = chosen.protocols[0]
+            others = []
+            if config.eval.baselines:
+                others = scoring.baselines(config, mesh, rest, networks, wanted, show=first)
+        if first:
+            place = scoring.find_place(config, folder, splits[0], own=mode == "train")
+            scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out, skipped)
     return results
 
 
 def _train(
-    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data
+    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
 ) -> tuple[list[Network], list[Any], dict[str, Steps]]:
     """Trains the phases that are not done yet; returns the networks of the embedding, their variables and steps."""
     student = student_model(config.model, data.classes)
@@ -89,13 +106,12 @@ def _train(
     teacher_variables = None
     # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
     begin = start.begin("student", student, config, folder / "student", data.train)
-    with SignalGuard() as guard:
-        if needs_teacher(config):
-            teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
-        if student.body or student.face:
-            values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables, begin)
-            networks.append(Network(student, "face"))
-            variables.append(values)
+    if needs_teacher(config):
+        teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
+    if student.body or student.face:
+        values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables, begin)
+        networks.append(Network(student, "face"))
+        variables.append(values)
     if config.model.face == "teacher":
         networks.append(Network(teacher_model(config.model, data.classes), "restored_face"))
         variables.append(teacher_variables)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKSUM_FILE = "checksums.json"
@@ -38,12 +39,7 @@ def write_checksums(folder: Path) -> None:
     entries = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
     }
-    temporary = folder / f".{CHECKSUM_FILE}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"files": entries}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / CHECKSUM_FILE)
+    _write(folder / CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
 
 
 def has_checksums(folder: Path) -> bool:
@@ -51,11 +47,46 @@ def has_checksums(folder: Path) -> bool:
     return (folder / CHECKSUM_FILE).is_file()
 
 
-def find_damage(folder: Path) -> str:
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Replaces one file of a checkpoint folder and its checksum; the checksums of the others stay as they are.
+
+    Killed in between, it leaves the old or the new file whole, without a checksum file.
+
+    Args:
+      folder: a complete checkpoint folder.
+      name: of the file, relative to the folder.
+      content: what it holds from now on.
+
+    Raises:
+      OSError: the folder cannot be written.
+      ValueError: the checksum file is none.
+    """
+    sealed = folder / CHECKSUM_FILE
+    entries = json.loads(sealed.read_text("utf-8"))["files"] if sealed.exists() else None
+    sealed.unlink(missing_ok=True)
+    _write(folder / name, content)
+    if entries is None:
+        write_checksums(folder)
+        return
+    entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _write(sealed, json.dumps({"files": entries}, indent=1).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{CHECKSUM_FILE}.{os.getpid()}")  # a name that no checksum is made of
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True) -> str:
     """Compares a checkpoint folder with its checksum file.
 
     Args:
       folder: the checkpoint folder of one step.
+      chosen: says by its name relative to the folder whether a file is looked at.
 
     Returns:
       What is wrong, naming the files; "" when nothing is, or when there is no checksum file to compare with.
@@ -72,6 +103,8 @@ def find_damage(folder: Path) -> str:
     found = []
     for name, (size, known) in expected.items():
         path = folder / name
+        if not chosen(name):
+            continue
         try:
             if not path.is_file():
                 found.append(f"{name} is missing")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -17,12 +18,13 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoint import CheckpointStore, Restored
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.preemption import SignalGuard, agree
+from deskpro_jax.processes import total_of
 from deskpro_jax.selection import METRICS, Steps, restore_reported
 from deskpro_jax.telemetry import MetricWriter, Progress
 
@@ -41,6 +43,14 @@ class Phase:
     teacher: DeSKPro | None = None
     teacher_variables: Any = None
     start: Callable[[Any], Any] | None = None  # drawn variables -> those a phase that is not under way begins with
+
+
+class _Begun(NamedTuple):
+    """What a checkpoint says beside the state: the scores of its step, loss terms not written yet, images skipped."""
+
+    scored: bool = False
+    unwritten: tuple[tuple[int, dict[str, Any]], ...] = ()
+    skipped: int = 0
 
 
 def run_phase(
@@ -83,21 +93,22 @@ def run_phase(
     with CheckpointStore(
         folder / "checkpoints", best_metric=METRICS, asynchronous=config.checkpoint.asynchronous
     ) as store:
-        drawn = init_variables(phase.module, _init_seed(config.seed, phase.name))
-        state = _first_state(drawn, optimizer, mesh)
-        restored = store.restore(_as_tree(state))
-        if restored is not None:
-            state = train.TrainState(**restored.state)
-        elif phase.start is not None:
-            state = _first_state(phase.start(drawn), optimizer, mesh)
-        first = int(state.step)
+        with guard.expendable(f"the {phase.name} made no new step; run again to go on."):
+            drawn = init_variables(phase.module, _init_seed(config.seed, phase.name))
+            state = _first_state(drawn, optimizer, mesh)
+            restored = store.restore(_as_tree(state))
+            if restored is not None:
+                state = train.TrainState(**restored.state)
+            elif phase.start is not None:
+                state = _first_state(phase.start(drawn), optimizer, mesh)
+        first, before = int(state.step), _begun(restored)
         if first > total:
             raise RunError(
                 f"{folder} is at step {first}, beyond the {total} steps of {phase.epochs} epochs: "
                 "it was trained for longer; raise the number of epochs or use another workdir."
             )
-        if first < total:
-            state = _train(phase, config, mesh, folder, guard, evaluate, store, optimizer, state, rates, steps)
+        if first < total or (evaluate is not None and not before.scored):
+            state = _train(phase, config, mesh, folder, guard, evaluate, store, optimizer, state, rates, steps, before)
         if config.eval.report != "last":
             chosen = restore_reported(store, state.variables, config.eval.report)
             assert chosen is not None  # the end of the phase is saved
@@ -135,6 +146,7 @@ def _train(
     state: train.TrainState,
     rates: np.ndarray,
     steps: int,
+    before: _Begun,
 ) -> train.TrainState:
     first, total = int(state.step), steps * phase.epochs
     batch_images = config.data.identities * config.data.images_per_identity
@@ -162,40 +174,77 @@ def _train(
     if main_process:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "parameters.txt").write_text(parameter_overview.get_parameter_overview(state.params) + "\n")
-    pending: list[tuple[int, dict[str, Any]]] = []
+    pending = list(before.unwritten)
+
+    def is_scored(step: int) -> bool:
+        due = step > 0 and step % steps == 0 and _is_due(step // steps, phase.epochs, config.eval.every)
+        return evaluate is not None and due
+
+    def score(step: int, writer: MetricWriter) -> None:
+        assert evaluate is not None
+        message = f"saved the {phase.name} after step {step} of {total}; run again to go on with its evaluation."
+        with guard.expendable(message, store.wait):
+            scores = dict(evaluate(state.variables))
+        writer.scalars(step, scores, epoch=step // steps)
+        store.add_metrics(step, scores)
+
+    redo = is_scored(first) and not before.scored  # a run that ended while it evaluated
     with (
-        MetricWriter(folder, resume_step=first, enabled=main_process) as writer,
+        MetricWriter(folder, resume_step=first, redo=METRICS if redo else (), enabled=main_process) as writer,
         Progress(total, phase.name, start=first, images_per_step=batch_images, enabled=main_process) as progress,
     ):
+        if redo:
+            score(first, writer)
         for step in range(first + 1, total + 1):
-            state, terms = step_fn(state, phase.teacher_variables, sharding.put_batch(mesh, next(batches)), key)
+            batch = sharding.put_batch(mesh, next(batches))
+            with _compiling(guard, phase.name, step, first):
+                state, terms = step_fn(state, phase.teacher_variables, batch, key)
             pending.append((step, terms))
             if len(pending) > 1:  # one step runs while the host prepares the next: no further ahead, no idle device
                 jax.block_until_ready(pending[-2][1]["total"])
             epoch_ends = step % steps == 0
             epoch = step // steps
             stop = _stop_requested(guard, step, epoch_ends)
+            skipped = before.skipped
+            if config.data.skip_corrupt and (stop or epoch_ends):
+                skipped += total_of(sum(batches.skipped.values()))
             means = None
-            if len(pending) >= config.train.log_every or epoch_ends or stop or step == first + 1:
-                means = _mean_terms(pending, phase.name, store)
+            if len(pending) >= config.train.log_every or epoch_ends or step == 1:
+                means = _means(_fetch_terms(pending, phase.name, store))
                 pending.clear()
                 rate = float(rates[min((step - 1) // steps, len(rates) - 1)])
-                writer.scalars(step, {**means, "learning_rate": rate}, epoch=step / steps)
+                counts = {"skipped_images": skipped} if config.data.skip_corrupt and epoch_ends else {}
+                writer.scalars(step, {**means, "learning_rate": rate, **counts}, epoch=step / steps)
             progress.advance(means)
-            scores = None
-            if evaluate is not None and epoch_ends and not stop and _is_due(epoch, phase.epochs, config.eval.every):
-                scores = dict(evaluate(state.variables))
-                writer.scalars(step, scores, epoch=epoch)
-            if stop or (epoch_ends and (scores or _is_due(epoch, phase.epochs, config.checkpoint.every))):
-                data = {"epoch": step / steps, "phase": phase.name, "seed": config.seed}
-                store.save(step, _as_tree(state), data=data, metrics=scores, wait=bool(stop))
+            if stop or (epoch_ends and (is_scored(step) or _is_due(epoch, phase.epochs, config.checkpoint.every))):
+                data = {"epoch": step / steps, "phase": phase.name, "seed": config.seed, "skipped": skipped}
+                if pending:  # the line that they belong to is written by the run that goes on
+                    data["unwritten"] = _fetch_terms(pending, phase.name, store)
+                store.save(step, _as_tree(state), data=data, wait=bool(stop))
             if stop:
                 batches.close()
                 raise Stopped(f"{stop}: saved the {phase.name} after step {step} of {total}; run again to go on.")
+            if is_scored(step):  # after saving, so that a run that ends meanwhile goes on from here
+                score(step, writer)
     batches.close()
     if batches.skipped:
         logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
     return state
+
+
+def _begun(restored: Restored | None) -> _Begun:
+    if restored is None:
+        return _Begun()
+    rows = restored.data.get("unwritten", [])
+    unwritten = tuple((step, {name: np.float32(value) for name, value in terms.items()}) for step, terms in rows)
+    return _Begun(restored.metrics is not None, unwritten, restored.data.get("skipped", 0))
+
+
+def _compiling(guard: SignalGuard, phase: str, step: int, first: int) -> contextlib.AbstractContextManager[None]:
+    """Returns what the first step of a process runs in: it compiles for minutes, and nothing is new before it."""
+    if step != first + 1:
+        return contextlib.nullcontext()
+    return guard.expendable(f"the {phase} made no new step after step {first}; run again to go on.")
 
 
 def _is_due(epoch: int, epochs: int, every: int) -> bool:
@@ -211,8 +260,10 @@ def _stop_requested(guard: SignalGuard, step: int, epoch_ends: bool) -> str | No
     return (guard.requested or "signal") if agree(guard.requested is not None) else None
 
 
-def _mean_terms(pending: list[tuple[int, dict[str, Any]]], phase: str, store: CheckpointStore) -> dict[str, float]:
-    """Fetches the loss terms of several steps and averages them.
+def _fetch_terms(
+    pending: list[tuple[int, dict[str, Any]]], phase: str, store: CheckpointStore
+) -> list[tuple[int, dict[str, float]]]:
+    """Fetches the loss terms of several steps, as floats that hold float32 values.
 
     Raises:
         RunError: one of them is not finite.
@@ -227,8 +278,16 @@ def _mean_terms(pending: list[tuple[int, dict[str, Any]]], phase: str, store: Ch
                 f"{f'step {good}' if good is not None else 'none yet'}. Lower train.base_lr, lengthen "
                 "train.warmup_epochs, or use model.dtype=float32, and run again."
             )
+    return [
+        (step, {name: float(value) for name, value in row.items()})
+        for (step, _), row in zip(pending, rows, strict=True)
+    ]
+
+
+def _means(rows: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Averages the loss terms of several steps."""
     averages = {
-        name: clu_metrics.Average.from_model_output(np.asarray([row[name] for row in rows])).compute()
-        for name in rows[0]
+        name: clu_metrics.Average.from_model_output(np.asarray([row[name] for _, row in rows], np.float32)).compute()
+        for name in rows[0][1]
     }
     return {name: float(value) for name, value in averages.items()}

@@ -25,6 +25,28 @@ def agree(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray([flag], np.int32))))
 
 
+def total_of(count: int) -> int:
+    """Returns the sum of the counts of all processes, a collective as `agree` is.
+
+    Args:
+      count: this process's own.
+    """
+    if jax.process_count() == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.asarray([count], np.int32))))
+
+
+def any_of(flags: np.ndarray) -> np.ndarray:
+    """Returns which flags are set in any process, a collective as `agree` is.
+
+    Args:
+      flags: [n] bool, this process's own; of the same length in every process.
+    """
+    if jax.process_count() == 1:
+        return flags
+    return np.any(multihost_utils.process_allgather(flags), axis=0)
+
+
 def from_first(compute: Callable[[], str]) -> str:
     """Returns in every process the text that process 0 computes; nobody goes on before it is known.
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+from absl import logging
+
+from deskpro_jax import integrity
 
 _NEWEST = 2  # so that one damaged checkpoint never ends a run
 
@@ -46,10 +49,15 @@ class NewestAndBest:
 
     def _read(self, step: int) -> dict[str, float]:
         if step not in self._scores:
+            folder = self._directory / str(step)
+            damage = integrity.find_damage(folder, lambda name: name.startswith("data/"))
             try:
-                self.note(step, ocp.JsonCheckpointHandler().restore(self._directory / str(step) / "data"))
-            except Exception:
-                self._scores[step] = {}  # damaged, which restoring it would report
+                self.note(step, {} if damage else ocp.JsonCheckpointHandler().restore(folder / "data"))
+            except Exception as error:
+                damage = f"{type(error).__name__}: {error}"
+                self._scores[step] = {}
+            if damage:
+                logging.warning("the scores of checkpoint %s are not compared with others: %s", folder, damage)
         return self._scores[step]
 
 

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 import rich.console
 from absl import logging
 from jax.sharding import Mesh
 
 import deskpro_jax
 from deskpro_jax import evaluate, protocols, sharding, workdir
+from deskpro_jax.data import dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluate import Network, Result
@@ -29,6 +31,8 @@ from deskpro_jax.selection import Steps
 from deskpro_jax.tables import ResultRow, results_markdown, results_table
 
 Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
+Skipped = dict[str, Any]  # unreadable images: names of "query" and "gallery", number of reads of "teacher", "student"
+_TEST = ("query", "gallery")
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
 
 
@@ -129,8 +133,11 @@ def make_scorer(
     embed = evaluate.make_embed(networks, config.eval.flip, mesh)
 
     def scorer(variables: Any) -> dict[str, float]:
-        results = score_networks(config, mesh, splits, networks, [variables], wanted, embed=embed)
+        skipped: Skipped = {}
+        results = score_networks(config, mesh, splits, networks, [variables], wanted, embed=embed, skipped=skipped)
         scores = {name: value for result in results for name, value in result.scalars().items()}
+        if config.data.skip_corrupt:
+            scores["skipped_test_images"] = float(sum(len(ids) for ids in skipped.values() if isinstance(ids, list)))
         first = {r.stream: r.result.figures["mAP"] for r in reversed(results)}  # under the first protocol
         main = evaluate.BOTH if evaluate.BOTH in first else next(iter(first))
         return scores | {f"{name}_mAP": value for name, value in first.items()} | {"mAP": first[main]}
@@ -156,6 +163,7 @@ def score_networks(
     reranking: Reranking | None = None,
     embed: Any = None,
     show: bool = False,
+    skipped: Skipped | None = None,
 ) -> list[Result]:
     """Embeds query and gallery and scores them.
 
@@ -169,13 +177,25 @@ def score_networks(
         reranking: adds re-ranked results.
         embed: from `evaluate.make_embed` of the same networks; None makes it.
         show: whether there is a progress line for each split.
+        skipped: gets the images of "query" and "gallery" that could not be read (only with data.skip_corrupt); they
+            are in no result.
 
     Returns:
         Results by protocol, within it by stream.
     """
+    skipped = {} if skipped is None else skipped
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
-    found = [evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show) for split in splits]
+    unreadable = [np.zeros(len(split), bool) for split in splits]
+    found = [
+        evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show, unreadable=lost)
+        for split, lost in zip(splits, unreadable, strict=True)
+    ]
+    for name, split, lost in zip(_TEST, splits, unreadable, strict=True):
+        skipped[name] = [split.image_id[index] for index in np.flatnonzero(lost)]
+    if any(skipped[name] for name in _TEST):
+        found = [rows[~lost] for rows, lost in zip(found, unreadable, strict=True)]
+        splits = readable(splits, skipped)
     return evaluate.score_embeddings(
         found[0],
         found[1],
@@ -186,6 +206,15 @@ def score_networks(
         reranking,
         config.eval.missing_face,
     )
+
+
+def readable(splits: Splits, skipped: Skipped) -> Splits:
+    """Returns query and gallery without the images that `score_networks` skipped."""
+    query, gallery = (
+        dataset.subset(split, ~np.isin(split.image_id, lost)) if (lost := skipped.get(name)) else split
+        for name, split in zip(_TEST, splits, strict=True)
+    )
+    return query, gallery
 
 
 def baselines(
@@ -216,6 +245,7 @@ def publish(
     others: Sequence[ResultRow],
     steps: Mapping[str, Steps],
     left_out: Mapping[str, str],
+    skipped: Skipped | None = None,
 ) -> None:
     """Prints the results and writes them into the workdir, as JSON and as Markdown.
 
@@ -227,6 +257,7 @@ def publish(
         others: rows of the baselines.
         steps: step of each phase's checkpoint.
         left_out: protocols that could not be scored -> why.
+        skipped: unreadable images, of `score_networks` and by training phase.
     """
     rows = [*(result.row() for result in results), *others]
     title = f"{config.data.name}, checkpoint: {config.eval.report}"
@@ -249,6 +280,7 @@ def publish(
         "results": [{"stream": r.stream, **r.result.summary()} for r in results],
         "baselines": [row._asdict() | {"deviations": dict(row.deviations)} for row in others],
         "left_out": dict(left_out),
+        **({"skipped": skipped} if skipped and any(skipped.values()) else {}),
         "checksums": query.metadata.get("checksums", {}),
         "versions": {
             "deskpro_jax": deskpro_jax.__version__,

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from deskpro_jax import sharding, templates
+from deskpro_jax import sharding
 from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoint_info import latest_data, saved_tree
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 
@@ -92,11 +93,13 @@ def trained_classes(folder: Path) -> int | None:
     """Returns how many identities the networks in a `checkpoints` folder were trained on, None where none tells."""
     if not folder.is_dir():
         return None
-    with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        steps = store.steps()
-    for step in reversed(steps):
-        tree = templates.saved_shapes(folder / str(step))
-        for stream in (tree or {}).get("params", {}).values():
-            if "classifier" in stream:
-                return int(stream["classifier"]["kernel"].shape[-1])
+    for stream in (saved_tree(folder) or {}).get("params", {}).values():
+        if "classifier" in stream:
+            return int(stream["classifier"]["kernel"].shape[-1])
     return None
+
+
+def skipped_images(folder: Path) -> dict[str, int]:
+    """Returns how often the training phases in a workdir skipped an unreadable image, by phase."""
+    places = {phase: folder / phase / "checkpoints" for phase in ("teacher", "student")}
+    return {phase: int(latest_data(place).get("skipped", 0)) for phase, place in places.items() if place.is_dir()}

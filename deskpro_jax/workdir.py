@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
+_TEMPORARY = re.compile(r"\..+\.(json|jsonl|md)\.\d+")  # what a file is called until it is whole
 # Fields that may differ when a run goes on: they do not change what is computed for a step.
 FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.allow_different_size", "data.workers", "eval.",
         "checkpoint.", "mesh.", "train.log_every", "compilation_cache")  # fmt: skip
@@ -106,12 +109,16 @@ def results_path(folder: Path, dataset: str, checksums: Mapping[str, str]) -> tu
 
 
 def _changed(workdir: Path, config: ml_collections.ConfigDict, chosen: Callable[[str], bool]) -> str:
-    """Returns the chosen fields that differ from those the workdir was begun with, a line each."""
+    """Returns the chosen fields that differ from those the workdir was begun with, a line each.
+
+    Fields that came into being since then count as having had their defaults.
+    """
     path = workdir / CONFIG_FILE
     try:
         before = flatten(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
+    before = flatten(base.get_config()) | before
     return differences(before, flatten(config), chosen)
 
 
@@ -152,4 +159,7 @@ def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bo
             )
     if write:
         workdir.mkdir(parents=True, exist_ok=True)
+        for left in (*workdir.glob(".*"), *workdir.glob("*/.*")):
+            if _TEMPORARY.fullmatch(left.name):  # what a killed run was writing
+                left.unlink(missing_ok=True)
         write_json(path, json.loads(config.to_json_best_effort()))

@@ -68,6 +68,7 @@ class Records:
                 f"{folder} has {len(files)} files of split {split!r} ({', '.join(wanted) or 'some'} expected): "
                 "delete the folder and build the dataset again"
             )
+        self._files = files
         try:
             self._source = ArrayRecordDataSource([str(file) for file in files])
         except (RuntimeError, ValueError) as error:
@@ -75,6 +76,17 @@ class Records:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def where(self, position: int) -> str:
+        """Returns which record of which file an example is."""
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        for file in self._files:
+            count = ArrayRecordReader(str(file)).num_records()
+            if position < count:
+                return f"record {position} of {file}"
+            position -= count
+        return f"a record beyond the end of {self._files[-1]}"
 
     def __getitem__(self, position: int) -> Example:
         from tensorflow_datasets.proto import tf_example_pb2
@@ -180,6 +192,12 @@ class ReIDSplit:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def where(self, index: int) -> str:
+        """Returns where an image is kept: its position in the split, and the file of its record."""
+        position = int(self.positions[index])
+        file = f", {self.records.where(position)}" if isinstance(self.records, Records) else ""
+        return f"image {position} of the split{file}"
 
     def __getitem__(self, index: int) -> Example:
         return self.records[int(self.positions[index])]

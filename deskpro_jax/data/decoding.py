@@ -130,7 +130,8 @@ def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
     except Exception as error:  # array_record and Pillow's decoders raise many kinds
         raise InputError(
             f"{what} of image {split.image_id[index]} in {split.name}/{split.split} cannot be read "
-            f"({type(error).__name__}: {error}): build the dataset again, or set data.skip_corrupt=True"
+            f"({split.where(index)}; {type(error).__name__}: {error}): build the dataset again, or set "
+            "data.skip_corrupt=True"
         ) from error
 
 

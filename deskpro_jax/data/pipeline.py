@@ -6,7 +6,7 @@ import dataclasses
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import grain
@@ -17,13 +17,15 @@ from absl import flags, logging
 from deskpro_jax.data import decoding, sampling
 from deskpro_jax.data.dataset import ReIDSplit, class_indices, train_classes, usable
 from deskpro_jax.data.decoding import FULL, Box, resize
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, RunError
 
 __all__ = ["FIELDS", "Batch", "Batches", "eval_batches", "resize", "steps_per_epoch", "train_batches"]
 
 Batch = dict[str, np.ndarray]
 FIELDS = decoding.FIELDS
 _PREFETCH = 4  # batches that wait for the device
+_DEATHS = 3  # of workers over one batch, after which something else is wrong than one process that was killed
+_WORKER_DIED = "terminated unexpectedly"  # what Grain says of a worker process
 _SKIPPED = "skipped"  # travels with a batch from the workers to `Batches`, never to the caller
 
 
@@ -34,33 +36,65 @@ class _Loader(Protocol):
 
 
 class Batches(Iterator[Batch]):
-    """An iterator over batches that also knows which images it skipped.
+    """An iterator over batches that knows which images it skipped, and outlives its worker processes.
 
     Attributes:
       skipped: How often each unreadable image was skipped, by image id; only with data.skip_corrupt.
     """
 
-    def __init__(self, batches: Iterator[Batch], split: ReIDSplit) -> None:
-        self._batches = batches
+    def __init__(self, read: Callable[[int], Iterator[Batch]], split: ReIDSplit) -> None:
+        """Starts with the first batch; `read` gives the batches from any position on."""
+        self._read = read
+        self._batches = read(0)
+        self._taken = 0
         self._split = split
         self.skipped: Counter[str] = Counter()
 
     def __next__(self) -> Batch:
-        batch = dict(next(self._batches))
+        batch = dict(self._next())
         for index in batch.pop(_SKIPPED).tolist():
             image_id = self._split.image_id[index]
             if image_id not in self.skipped:
                 logging.warning(
-                    "image %s of %s/%s cannot be read and is skipped", image_id, self._split.name, self._split.split
+                    "image %s of %s/%s cannot be read and is skipped (%s)",
+                    *(image_id, self._split.name, self._split.split, self._split.where(index)),
                 )
             self.skipped[image_id] += 1
         return batch
+
+    def _next(self) -> Batch:
+        deaths = 0
+        while True:
+            try:
+                batch = next(self._batches)
+            except RuntimeError as error:
+                if _WORKER_DIED not in str(error):
+                    raise
+                deaths += 1
+                self.close()
+                if deaths == _DEATHS:
+                    raise RunError(
+                        f"a data worker died {deaths} times over batch {self._taken} of {self._split.name}/"
+                        f"{self._split.split} ({_short(error)}): if memory is short, lower data.workers or set it to 0"
+                    ) from error
+                logging.warning(
+                    "a data worker of %s/%s died (%s): the workers are started again at batch %d, nothing is lost",
+                    *(self._split.name, self._split.split, _short(error), self._taken),
+                )
+                self._batches = self._read(self._taken)
+                continue
+            self._taken += 1
+            return batch
 
     def close(self) -> None:
         """Stops the threads or processes that read ahead."""
         close = getattr(self._batches, "close", None)
         if close is not None:
             close()
+
+
+def _short(error: RuntimeError) -> str:
+    return str(error).split(". ")[0]  # Grain goes on with where to look, which says nothing of a process killed
 
 
 @dataclasses.dataclass
@@ -291,13 +325,17 @@ def _run(loader: _Loader, steps: range, workers: int) -> Batches:
     """Loads the batches of `steps` ahead of their use."""
     if workers < 0:
         raise InputError(f"data.workers is {workers}, expected 0 (threads) or a number of processes")
-    source = grain.MapDataset.range(steps.start, steps.stop).map(loader)
-    if workers == 0:
-        threads = min(_PREFETCH, os.cpu_count() or 1)
-        dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_PREFETCH))
-    else:
-        if not flags.FLAGS.is_parsed():  # the workers are told the flags, which a library caller never parsed
-            flags.FLAGS.mark_as_parsed()
-        dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return Batches(cast(Iterator[Any], iter(dataset)), loader.split)
+    if workers and not flags.FLAGS.is_parsed():  # the workers are told the flags, which a library caller never parsed
+        flags.FLAGS.mark_as_parsed()
+
+    def read(position: int) -> Iterator[Batch]:
+        source = grain.MapDataset.range(steps.start + position, steps.stop).map(loader)
+        if workers == 0:
+            threads = min(_PREFETCH, os.cpu_count() or 1)
+            dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_PREFETCH))
+        else:
+            dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        return cast(Iterator[Any], iter(dataset))
+
+    return Batches(read, loader.split)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 
 from deskpro_jax import workdir
 from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoint_info import saved_tree
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.osnet import BACKBONES
 from deskpro_jax.selection import METRICS, Steps, restore_reported
@@ -133,13 +133,12 @@ def read_phase(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
 
     Raises:
         MissingInputError: there is no checkpoint.
+        RunError: every one is damaged.
     """
+    tree = saved_tree(folder)
+    if tree is None:
+        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        step = store.latest_step()
-        if step is None:
-            raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
-        metadata = ocp.PyTreeCheckpointHandler().metadata(folder.absolute() / str(step) / "state")
-        tree = getattr(metadata, "tree", metadata)
         template = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
             {name: tree[name] for name in ("params", "batch_stats")},
