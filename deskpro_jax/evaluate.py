@@ -105,7 +105,8 @@ def make_embed(
         return jnp.where(batch["valid"][:, None], joined, 0)
 
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
-    return jax.jit(embed, in_shardings=(whole, rows), out_shardings=whole)
+    # Variables stay where they are: classifiers that lie in parts on the devices are not used here.
+    return jax.jit(embed, in_shardings=(None, rows), out_shardings=whole)
 
 
 def embed_split(
