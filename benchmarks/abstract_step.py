@@ -1,4 +1,4 @@
-"""The training step of a configuration with its arguments as shapes alone: to be traced and compiled without any data."""
+"""The training step of a configuration, its arguments as shapes alone: to be traced and compiled without any data."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ def batch_shapes(config: ml_collections.ConfigDict, module: DeSKPro, mesh: Mesh)
     d = config.data
     size = -(-d.identities * d.images_per_identity // mesh.size) * mesh.size
     body, face = (size, *d.body_size), (size, *d.face_size)
-    shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-        name: ((size,), np.bool_) for name in ("valid", "has_face", "has_mask")
-    }
-    shapes["identity"] = ((size,), np.int32)
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {"identity": ((size,), np.int32)}
+    shapes |= dict.fromkeys(("valid", "has_face", "has_mask"), ((size,), np.bool_))
     if module.body:
         shapes |= {"body": ((*body, 3), np.uint8), "cloth_mask": (body, np.uint8)}
     if module.face:

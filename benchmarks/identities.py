@@ -5,7 +5,7 @@
 
 The step trains a narrow face student beside a frozen teacher (`--variant` changes that) on small images, so that the
 classifiers [7, features, identities], their gradients, moments and logits are what counts. Without accelerators,
-`--devices` CPU devices are simulated; they share this machine's memory, which is why `--steps` wants few features there.
+`--devices` CPU devices are simulated; they share this machine's memory, so that `--steps` wants few features there.
 """
 
 from __future__ import annotations
@@ -190,12 +190,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(result: Result) -> None:
-    text = f"{result.identities:,} identities, mesh {result.data} x {result.model}: {result.total / 1e6:,.0f} MB a device"
+    text = (
+        f"{result.identities:,} identities, mesh {result.data} x {result.model}: {result.total / 1e6:,.0f} MB a device"
+    )
     if result.live is not None and result.process_peak is not None:
         times = ", ".join(f"{seconds:.1f}" for seconds in result.step_seconds)
+        losses = ", ".join(f"{loss:.3f}" for loss in result.losses)
         text += (
-            f"; ran {len(result.losses)} steps ({times} s, total loss {', '.join(f'{x:.3f}' for x in result.losses)}), "
-            f"{result.live / 1e6:,.0f} MB of arrays on the first device, process peak {result.process_peak / 1e6:,.0f} MB"
+            f"; ran {len(result.losses)} steps ({times} s, total loss {losses}), {result.live / 1e6:,.0f} MB of arrays "
+            f"on the first device, at most {result.process_peak / 1e6:,.0f} MB in the process"
         )
     print(text, file=sys.stderr)
 

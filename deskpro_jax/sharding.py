@@ -1,8 +1,8 @@
 """The device mesh: batches split over it, networks whole on every device, their classifiers split where asked for.
 
-`mesh.data` devices along the batch times `mesh.model` devices that share the classifiers. Every device of both axes works
-on rows of its own; only the classifiers, whose size grows with the identities, lie in parts along the model axis, and so
-do the logits: [7, batch, identities] is never whole on a device.
+`mesh.data` devices along the batch times `mesh.model` devices that share the classifiers. Every device of both axes
+works on rows of its own; only the classifiers, whose size grows with the identities, lie in parts along the model axis,
+and so do the logits: [7, batch, identities] is never whole on a device.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def model_devices(mesh: Mesh | None) -> int:
+def model_devices(mesh: Mesh) -> int:
     """Returns how many devices share the classifiers; 1 where every device holds them whole."""
-    return 1 if mesh is None else mesh.shape.get(MODEL_AXIS, 1)
+    return int(mesh.shape.get(MODEL_AXIS, 1))
 
 
 def placement(mesh: Mesh, tree: Any) -> Any:
@@ -102,7 +102,7 @@ def placement(mesh: Mesh, tree: Any) -> Any:
 
 def in_step(mesh: Mesh | None, params: Any) -> Any:
     """Splits the classifiers along the identities within a jitted step, however they are kept between steps."""
-    if model_devices(mesh) == 1:
+    if mesh is None or model_devices(mesh) == 1:
         return params
 
     def constrain(path: tuple[Any, ...], leaf: Array) -> Array:
@@ -113,11 +113,9 @@ def in_step(mesh: Mesh | None, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(constrain, params)
 
 
-def split_logits(
-    mesh: Mesh | None, logits: Float[Array, "parts batch classes"]
-) -> Float[Array, "parts batch classes"]:
+def split_logits(mesh: Mesh | None, logits: Float[Array, "parts batch classes"]) -> Float[Array, "parts batch classes"]:
     """Keeps logits in parts within a jitted step: rows over the data axis, identities over the model axis."""
-    if model_devices(mesh) == 1:
+    if mesh is None or model_devices(mesh) == 1:
         return logits
     return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, PartitionSpec(None, DATA_AXIS, MODEL_AXIS)))
 
@@ -161,6 +159,5 @@ def _is_classifier(path: tuple[Any, ...]) -> bool:
     return [getattr(entry, "key", None) for entry in path[-2:]] == _CLASSIFIER
 
 
-def _along_identities(mesh: Mesh | None, parts: int) -> NamedSharding:
-    assert mesh is not None
+def _along_identities(mesh: Mesh, parts: int) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * parts, None, MODEL_AXIS))

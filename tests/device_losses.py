@@ -1,8 +1,8 @@
 """Script of test_sharded.py: prints the losses of ten student steps on several meshes as JSON.
 
-Arguments: the folder with the tiny dataset, then each mesh as DATAxMODEL. In float64 and at the rate of the first warm-up
-epoch, because training multiplies rounding about tenfold a step: in float32 the order of a sum shows in the second digit
-after three steps, which would hide a row that counts twice.
+Arguments: the folder with the tiny dataset, then each mesh as DATAxMODEL. In float64 and at the rate of the first
+warm-up epoch, because training multiplies rounding about tenfold a step: in float32 the order of a sum shows in the
+second digit after three steps, which would hide a row that counts twice.
 """
 
 from __future__ import annotations
@@ -60,9 +60,8 @@ def losses(data_dir: str, data: int, model: int) -> list[dict[str, float]]:
         for module, seed in ((student, 0), (teacher, 1))
     )
     kept = sharding.placement(mesh, jax.eval_shape(lambda v: train.create_state(v, optimizer), variables))
-    make = _step if model == 1 else _step.__wrapped__  # meshes without a model axis share what was traced
     step = jax.jit(
-        make(student, teacher, None if model == 1 else mesh),
+        _step(student, teacher, mesh if model > 1 else None),  # meshes without a model axis share what is traced
         in_shardings=(kept, sharding.placement(mesh, fixed), rows, whole),
         out_shardings=(kept, whole),
     )

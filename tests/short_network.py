@@ -1,7 +1,9 @@
 """Script and module of test_sharded.py: DeSKPro with one OSBlock a stream in place of seven, to be compiled quickly.
 
-Every kind of layer is still there: stem, pooling, 1x1 convolutions alone and in groups, CSA, an OSBlock, the heads. As a script it is the command line of deskpro_jax.main with that network. Arguments: the file that gets, when it ends, the
-names of the training images that this process read, one a read; SIGNAL PHASE STEP as of interrupted.py, or "-" for none; then those of deskpro_jax.main.
+Every kind of layer is still there: stem, pooling, 1x1 convolutions alone and in groups, CSA, an OSBlock, the heads.
+As a script it is the command line of deskpro_jax.main with that network. Arguments: the file that gets, when it ends,
+the names of the training images that this process read, one a read; SIGNAL PHASE STEP as of interrupted.py, or "-" for
+none; then those of deskpro_jax.main.
 """
 
 from __future__ import annotations

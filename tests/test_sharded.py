@@ -82,9 +82,7 @@ def begun(alone: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
     """The workdir of a run stopped at step 8 of 12, on eight devices that hold the classifiers in eight parts."""
     folder = tmp_path_factory.mktemp("begun")
     fields = {"teacher__checkpoint": str(alone), "mesh__model": 8}
-    code, _, err = runs.finish(
-        runs.start(command(folder, tiny_data, ("SIGTERM", "student", "7"), **fields), devices=8)
-    )
+    code, _, err = runs.finish(runs.start(command(folder, tiny_data, ("SIGTERM", "student", "7"), **fields), devices=8))
     assert code == 0, err
     assert runs.saved_steps(folder / "student")[-1] == 8
     return folder
