@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import sys
@@ -170,7 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts, models = ([int(n) for n in text.split(",")] for text in (options.identities, options.model))
         if min(*counts, *models, options.feature_dim, options.devices) < 1:
             raise InputError("--identities, --model, --devices and --feature-dim have to be 1 or more.")
-        jax.config.update("jax_num_cpu_devices", options.devices)
+        if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+            jax.config.update("jax_num_cpu_devices", options.devices)
         config = synthetic.get_config(f"{options.variant},debug")
         config.model.feature_dim = options.feature_dim
         config.data.identities, config.data.images_per_identity = options.devices, 2
