@@ -140,23 +140,27 @@ def image_bytes() -> int:
     return 4 * data.body_size[0] * data.body_size[1] + 2 * 3 * data.face_size[0] * data.face_size[1]
 
 
-def loader_speed(seconds: float) -> float:
-    """Measures how many images of a training batch, at the paper's sizes, one thread decodes in a second."""
+def loader_speed(seconds: float, folder: Path) -> float:
+    """Measures how many images of a training batch, at the paper's sizes, one thread decodes in a second.
+
+    Args:
+        seconds: of processor time to measure for; others on the machine do not count.
+        folder: where the smallest synthetic dataset is, or is built.
+    """
     from deskpro_jax.data import builder, dataset, decoding
 
     config = base.get_config().data
-    with tempfile.TemporaryDirectory() as folder:
-        builder.build("synthetic_tiny", Path(folder))
-        split = dataset.load("synthetic_tiny", folder, "train")
-        decoder = decoding.Decoder(
-            decoding.FIELDS, config.body_size, config.face_size, split.clothing, len(split.scheme.labels)
-        )
-        batch, done = decoder.empty(1), 0
-        start = time.process_time()  # of this process alone, so that others on the machine do not count
-        while time.process_time() - start < seconds:
-            decoder.fill(batch, 0, split, done % len(split), (0.0, 0.0, 0.95, 0.95))
-            done += 1
-        return done / (time.process_time() - start)
+    if not builder.is_built("synthetic_tiny", folder):
+        builder.build("synthetic_tiny", folder)
+    split = dataset.load("synthetic_tiny", folder, "train")
+    sizes = tuple(config.body_size), tuple(config.face_size)
+    decoder = decoding.Decoder(decoding.FIELDS, *sizes, split.clothing, len(split.scheme.labels))
+    batch, done = decoder.empty(1), 0
+    start = time.thread_time()
+    while time.thread_time() - start < seconds:
+        decoder.fill(batch, 0, split, done % len(split), (0.0, 0.0, 0.95, 0.95))
+        done += 1
+    return done / (time.thread_time() - start)
 
 
 def read_step(path: Path) -> dict[str, float]:
@@ -210,6 +214,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if min(sizes) < 1 or not 0 < options.share <= 1 or (options.loader is not None and options.loader <= 0):
             raise InputError("--images and --loader have to be positive, --share above 0 and at most 1.")
         step = read_step(options.step)
+        loader = options.loader
+        if loader is None:
+            with tempfile.TemporaryDirectory() as folder:
+                loader = loader_speed(options.seconds, Path(folder))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -219,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         step["temporary_bytes"] / step["batch"],
         int(step["parameters"]),
         image_bytes(),
-        options.loader or loader_speed(options.seconds),
+        loader,
     )
     bounds = [bound(machine, measured, size, options.share) for machine in MACHINES for size in sizes]
     console = rich.console.Console()

@@ -69,5 +69,5 @@ def test_the_command_prints_bounds_and_says_that_they_are_computed(
     assert roofline.main([*flags, "--share=0"]) == 2
 
 
-def test_the_loader_is_measured() -> None:
-    assert roofline.loader_speed(0.05) > 0
+def test_the_loader_is_measured(tiny_data: Path) -> None:
+    assert roofline.loader_speed(0.05, tiny_data) > 0
