@@ -14,6 +14,7 @@ from jaxtyping import Array
 from configs import base
 from deskpro_jax import experiment
 from deskpro_jax.errors import InputError
+from deskpro_jax.models import initialisers
 from deskpro_jax.models.osnet import OSBlock
 from deskpro_jax.models.remat import REMATS, run_block
 
@@ -25,17 +26,17 @@ class Two(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
-        x = run_block(OSBlock(16, name="first"), x, train=train, valid=valid, remat=self.remat)
-        return run_block(OSBlock(32, (3,), name="second"), x, train=train, valid=valid, remat=self.remat)
+        x = run_block(OSBlock(64, name="first"), x, train=train, valid=valid, remat=self.remat)
+        return run_block(OSBlock(64, (3,), name="second"), x, train=train, valid=valid, remat=self.remat)
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, tuple[Any, ...]]:
     """By choice: loss, gradients and moved statistics, computed operation by operation, and the bytes kept."""
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.standard_normal((2, 4, 4, 16)), jnp.float32)
+    images = jnp.asarray(rng.standard_normal((2, 4, 4, 64)), jnp.float32)
     valid = jnp.asarray([True, True])
-    variables = Two("none").init(jax.random.key(0), images, train=False)
+    variables = initialisers.draw(lambda key: Two("none").init(key, images, train=False), 0)
 
     def run(remat: str) -> tuple[Any, ...]:
         def loss(params: Any) -> tuple[Array, Any]:
