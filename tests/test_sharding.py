@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import runs
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from configs import base
 from deskpro_jax import sharding
@@ -85,6 +85,22 @@ def test_only_classifiers_and_their_moments_are_split() -> None:
     places = sharding.placement(mesh, {"mu": tree})
     assert all(place.spec == PartitionSpec() for place in jax.tree.leaves(places))  # one device: nothing to split
     assert sharding.in_step(mesh, tree) is tree
+
+
+def test_classifiers_are_split_along_what_divides() -> None:
+    mesh = AbstractMesh((2, 4), (sharding.DATA_AXIS, sharding.MODEL_AXIS))
+
+    def split(features: int, identities: int) -> PartitionSpec:
+        return sharding.placement(mesh, {"classifier": {"kernel": np.zeros((7, features, identities))}})["classifier"][
+            "kernel"
+        ].spec
+
+    assert split(6, 8) == PartitionSpec(None, None, "model")
+    assert split(8, 6) == PartitionSpec(None, "model", None)
+    with pytest.raises(
+        InputError, match=r"mesh\.model is 4, and neither the 6 identities nor model\.feature_dim \(6\)"
+    ):
+        split(6, 6)
 
 
 def test_variables_arrive_as_they_are() -> None:
