@@ -99,6 +99,9 @@ def get_config() -> ml_collections.ConfigDict:
     r.final_fraction = 0.001  # cosine ends at this share of the base rate
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
     r.log_every = 20  # steps between metric lines
+    # What the backward pass computes again instead of keeping it in memory: "none"; "light", all of an OSBlock but its
+    # matrix products; "blocks", whole OSBlocks (docs/scaling.md). Results are the same.
+    r.remat = "none"
 
     c.eval = e = ml_collections.ConfigDict()
     e.every = 20  # epochs between evaluations; 0 = at the end alone
@@ -124,7 +127,10 @@ def get_config() -> ml_collections.ConfigDict:
     k.asynchronous = True  # written while training goes on; False waits for the disk
 
     c.mesh = ml_collections.ConfigDict()
-    c.mesh.data = -1  # devices along the batch; -1 = all
+    c.mesh.data = -1  # devices along the batch, in groups of mesh.model; -1 = all
+    # Devices that share the classifiers between them, for many identities (docs/scaling.md); all of them still take
+    # their own part of the batch. It has to divide the number of identities or model.feature_dim.
+    c.mesh.model = 1
 
     c.compilation_cache = ""  # folder of the persistent compilation cache; "" = <workdir>/xla_cache, "none" = off
     c.lock()

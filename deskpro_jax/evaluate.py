@@ -112,7 +112,8 @@ def make_embed(
     on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
     rows_at_once = CPU_ROWS if on_cpu else None
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
-    return jax.jit(embed, in_shardings=(whole, rows), out_shardings=whole)
+    # Variables stay where they are: classifiers that lie in parts on the devices are not used here.
+    return jax.jit(embed, in_shardings=(None, rows), out_shardings=whole)
 
 
 def _interleave(first: Array, second: Array) -> Array:

@@ -21,6 +21,7 @@ from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluate import Network, Result
 from deskpro_jax.loop import Phase, run_phase
 from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
+from deskpro_jax.models.remat import check_remat
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.processes import from_first
 from deskpro_jax.protocols import PROTOCOLS, Protocol, find_protocols
@@ -139,6 +140,7 @@ def _trained(
 
 def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
     check_report(config.eval.report)
+    check_remat(config.train.remat)
     if mode == "train":
         teacher.check(config)
     if mode == "train" and config.eval.report == "validation" and config.data.validation_identities < 1:

@@ -95,12 +95,12 @@ def run_phase(
     ) as store:
         with guard.expendable(f"the {phase.name} made no new step; run again to go on."):
             drawn = init_variables(phase.module, _init_seed(config.seed, phase.name))
-            state = _first_state(drawn, optimizer, mesh)
-            restored = store.restore(_as_tree(state))
+            restored = store.restore(_as_tree(_expected_state(drawn, optimizer, mesh)))
             if restored is not None:
                 state = train.TrainState(**restored.state)
-            elif phase.start is not None:
-                state = _first_state(phase.start(drawn), optimizer, mesh)
+            else:
+                state = _first_state(drawn if phase.start is None else phase.start(drawn), optimizer, mesh)
+            del drawn  # large, where there are many identities
         first, before = int(state.step), _begun(restored)
         if first > total:
             raise RunError(
@@ -116,9 +116,20 @@ def run_phase(
     return state.variables, int(state.step)
 
 
+def _expected_state(variables: Any, optimizer: Any, mesh: Mesh) -> train.TrainState:
+    """Returns shapes, types and places of a state, without its values."""
+    shapes = jax.eval_shape(lambda v: train.create_state(v, optimizer), variables)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        sharding.placement(mesh, shapes),
+    )
+
+
 def _first_state(variables: Any, optimizer: Any, mesh: Mesh) -> train.TrainState:
-    create = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=sharding.replicated(mesh))
-    return create(sharding.put_replicated(mesh, variables))
+    places = jax.tree.map(lambda leaf: leaf.sharding, _expected_state(variables, optimizer, mesh))
+    create = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=places)
+    return create(sharding.put_variables(mesh, variables))
 
 
 def _init_seed(seed: int, phase: str) -> int:
@@ -151,10 +162,11 @@ def _train(
     first, total = int(state.step), steps * phase.epochs
     batch_images = config.data.identities * config.data.images_per_identity
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
+    kept = sharding.placement(mesh, state)
     step_fn = jax.jit(
-        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher, steps),
-        in_shardings=(whole, whole, rows, whole),
-        out_shardings=whole,
+        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher, steps, mesh),
+        in_shardings=(kept, sharding.placement(mesh, phase.teacher_variables), rows, whole),
+        out_shardings=(kept, whole),
         donate_argnums=0,
     )
     key = sharding.put_replicated(mesh, jax.random.key_data(train.fold(jax.random.key(config.seed), phase.name)))
@@ -173,7 +185,9 @@ def _train(
     main_process = jax.process_index() == 0
     if main_process:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "parameters.txt").write_text(parameter_overview.get_parameter_overview(state.params) + "\n")
+        here = all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(state.params))
+        overview = parameter_overview.get_parameter_overview(state.params, include_stats=here)
+        (folder / "parameters.txt").write_text(overview + "\n")
     pending = list(before.unwritten)
 
     def is_scored(step: int) -> bool:

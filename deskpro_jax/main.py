@@ -29,7 +29,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, results.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "'evaluate' scores the checkpoints that are in the workdir.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, to run as several processes.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, to run as several processes; 'auto' on a TPU slice or under Slurm."
+)
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes; with --coordinator.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0; with --coordinator.")
 
@@ -72,6 +74,22 @@ def _explain(error: Exception) -> str:
     return f"--{missing[1]} is missing: --help shows examples." if missing else text
 
 
+def _join(coordinator: str, processes: int | None, process: int | None) -> None:
+    """Joins the other processes of this run, before anything is computed."""
+    if coordinator == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # jax found no cluster that it knows
+            raise InputError(
+                "--coordinator=auto works on a TPU slice, under Slurm and under Open MPI, and this is none of them:"
+                " give HOST:PORT of process 0, with --processes and --process."
+            ) from error
+        return
+    if processes is None or process is None:
+        raise InputError("--coordinator needs --processes (how many there are) and --process (which this is).")
+    jax.distributed.initialize(coordinator, processes, process)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the experiment; returns the exit code."""
     if len(arguments) > 1:
@@ -81,9 +99,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def run() -> None:
         if _COORDINATOR.value:
-            if _PROCESSES.value is None or _PROCESS.value is None:
-                raise InputError("--coordinator needs --processes (how many there are) and --process (which this is).")
-            jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+            _join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
         experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
 
     return end_command(run, stopped=0)

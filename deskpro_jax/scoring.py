@@ -231,7 +231,7 @@ def baselines(
     rows = [
         ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
     ]
-    untrained = [sharding.put_replicated(mesh, init_variables(net.module, config.seed)) for net in networks]
+    untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed)) for net in networks]
     for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
         rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
     return rows

@@ -78,9 +78,11 @@ def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "las
     Raises:
         MissingInputError: there is no checkpoint.
     """
+    drawn = init_variables(module, 0)
     template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding.replicated(mesh)),
-        init_variables(module, 0),
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        drawn,
+        sharding.placement(mesh, drawn),
     )
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
         found = restore_reported(store, template, report)

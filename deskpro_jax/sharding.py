@@ -1,4 +1,9 @@
-"""The device mesh: batches split along it, states replicated over it."""
+"""The device mesh: batches split over it, networks whole on every device, their classifiers split where asked for.
+
+`mesh.data` devices along the batch times `mesh.model` devices that share the classifiers. Every device of both axes
+works on rows of its own; only the classifiers, whose size grows with the identities, lie in parts along the model axis,
+and so do the logits: [7, batch, identities] is never whole on a device.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +14,43 @@ import jax
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from deskpro_jax.errors import InputError
 
-DATA_AXIS = "data"
+DATA_AXIS, MODEL_AXIS = "data", "model"
+
+_CLASSIFIER = ["classifier", "kernel"]  # how the path of a classifier's parameters and of their moments ends
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
     """Returns the mesh that `config.mesh` describes, over the devices of all processes.
 
     Raises:
-        InputError: there are not as many devices as `mesh.data` asks for.
+        InputError: there are not as many devices as it asks for, or some process would have none of them.
     """
-    count = jax.device_count() if config.mesh.data == -1 else config.mesh.data
-    if not 1 <= count <= jax.device_count():
+    devices, data, model = jax.device_count(), config.mesh.data, config.mesh.model
+    if not 1 <= model <= devices:
+        raise InputError(f"mesh.model is {model}, but there are {devices} devices: set it to 1 up to that.")
+    if data == -1 and devices % model:
         raise InputError(
-            f"mesh.data is {config.mesh.data}, but there are {jax.device_count()} devices: set it to at most that, "
+            f"mesh.model is {model}, which does not divide the {devices} devices: change it, or say with mesh.data how "
+            "many groups of so many devices to use."
+        )
+    count = devices if data == -1 else data * model
+    if not 1 <= count <= devices:
+        times = f" and mesh.model is {model}" if model > 1 else ""
+        raise InputError(
+            f"mesh.data is {data}{times}, but there are {devices} devices: set it to at most {devices // model}, "
             "or to -1 for all of them."
         )
-    return Mesh(np.asarray(jax.devices()[:count]), (DATA_AXIS,))
+    if jax.process_count() > 1 and count < devices:
+        raise InputError(
+            f"mesh.data x mesh.model is {count}, but the {jax.process_count()} processes have {devices} devices, and "
+            "each process has to take part: set mesh.data to -1."
+        )
+    used = np.asarray(jax.devices()[:count])
+    return Mesh(used, (DATA_AXIS,)) if model == 1 else Mesh(used.reshape(-1, model), (DATA_AXIS, MODEL_AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -37,8 +59,65 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that splits the first axis over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+    """Returns the sharding that splits the first axis over all devices, those of the model axis too."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def model_devices(mesh: Mesh) -> int:
+    """Returns how many devices share the classifiers; 1 where every device holds them whole."""
+    return int(mesh.shape.get(MODEL_AXIS, 1))
+
+
+def placement(mesh: Mesh, tree: Any) -> Any:
+    """Returns the sharding of every leaf of parameters, of a training state, or of any tree with such parts.
+
+    Classifiers [7, features, identities] and their moments are split over the model axis: along the identities where
+    their number is a multiple of the devices, else along the features, and `in_step` exchanges the parts in every step.
+    The shapes do not depend on the mesh, so that a checkpoint fits every other mesh. All else is whole on every device.
+
+    Args:
+        mesh: the devices.
+        tree: arrays, or anything with `shape`.
+
+    Raises:
+        InputError: neither the identities nor the features divide among the devices of the model axis.
+    """
+    share = model_devices(mesh)
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if share == 1 or not _is_classifier(path):
+            return replicated(mesh)
+        *parts, features, identities = np.shape(leaf)
+        if identities % share == 0:
+            return _along_identities(mesh, len(parts))
+        if features % share == 0:
+            return NamedSharding(mesh, PartitionSpec(*[None] * len(parts), MODEL_AXIS, None))
+        raise InputError(
+            f"mesh.model is {share}, and neither the {identities} identities nor model.feature_dim ({features}) are a "
+            "multiple of it: choose a number that divides one of them."
+        )
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def in_step(mesh: Mesh | None, params: Any) -> Any:
+    """Splits the classifiers along the identities within a jitted step, however they are kept between steps."""
+    if mesh is None or model_devices(mesh) == 1:
+        return params
+
+    def constrain(path: tuple[Any, ...], leaf: Array) -> Array:
+        if not _is_classifier(path):
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, _along_identities(mesh, leaf.ndim - 2))
+
+    return jax.tree_util.tree_map_with_path(constrain, params)
+
+
+def split_logits(mesh: Mesh | None, logits: Float[Array, "parts batch classes"]) -> Float[Array, "parts batch classes"]:
+    """Keeps logits in parts within a jitted step: rows over the data axis, identities over the model axis."""
+    if mesh is None or model_devices(mesh) == 1:
+        return logits
+    return jax.lax.with_sharding_constraint(logits, NamedSharding(mesh, PartitionSpec(None, DATA_AXIS, MODEL_AXIS)))
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
@@ -59,3 +138,26 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
     """Puts a tree of host arrays, the same in every process, on all devices."""
     sharding = replicated(mesh)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree)
+
+
+def put_variables(mesh: Mesh, variables: Any) -> Any:
+    """Puts the variables of a network, host arrays that are the same in every process, where `placement` says."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> Array:
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(put, variables, placement(mesh, variables))
+
+
+def without_model_axis(mesh: Mesh) -> Mesh:
+    """Returns the same devices along the batch alone, for what every process has to hold whole."""
+    return Mesh(mesh.devices.reshape(-1), (DATA_AXIS,))
+
+
+def _is_classifier(path: tuple[Any, ...]) -> bool:
+    return [getattr(entry, "key", None) for entry in path[-2:]] == _CLASSIFIER
+
+
+def _along_identities(mesh: Mesh, parts: int) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*[None] * parts, None, MODEL_AXIS))

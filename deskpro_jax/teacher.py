@@ -65,14 +65,14 @@ def read_given(config: ml_collections.ConfigDict, module: DeSKPro, split: ReIDSp
             raise refusal("teacher.checkpoint", given, error) from error
     else:
         folder = _folder(given)
-        variables, steps = read_variables(folder, module, mesh, config.eval.report)
         origin = read_json(folder.parent.parent / RECORD)
-        if origin is None:  # trained here, and on the devices already
-            return variables, steps
+        if origin is None:  # trained here
+            return read_variables(folder, module, mesh, config.eval.report)
+        variables, steps = read_variables(folder, module, sharding.without_model_axis(mesh), config.eval.report)
         variables, class_order = jax.device_get(variables), origin.get("class_order", "text")
     for note in reorder_classes(variables["params"]["face_stream"], class_order, split):
         logging.info("teacher %s: %s", given, note)
-    return sharding.put_replicated(mesh, variables), steps
+    return sharding.put_variables(mesh, variables), steps
 
 
 def read(config: ml_collections.ConfigDict, folder: Path, mesh: Mesh) -> tuple[DeSKPro, Any, Steps]:
@@ -98,7 +98,7 @@ def read(config: ml_collections.ConfigDict, folder: Path, mesh: Mesh) -> tuple[D
             variables, _ = _read_file(given, module)
         except InputError as error:
             raise refusal("teacher.checkpoint", given, error) from error
-        return module, sharding.put_replicated(mesh, variables), 0
+        return module, sharding.put_variables(mesh, variables), 0
     place = _folder(given) if config.teacher.checkpoint else folder / "teacher" / "checkpoints"
     module = teacher_model(config.model, trained_classes(place) or 1)
     return module, *read_variables(place, module, mesh, config.eval.report)

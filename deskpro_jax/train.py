@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array
 
-from deskpro_jax import extensions, losses
+from deskpro_jax import extensions, losses, sharding
 from deskpro_jax.data import augment
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.deskpro import DeSKPro
@@ -60,7 +61,11 @@ def draw_of_step(step: Array, steps_per_epoch: int, shared_draws: int) -> tuple[
 
 
 def teacher_logits(
-    teacher: DeSKPro, variables: Mapping[str, Any], inputs: Inputs, statistics: str = "running"
+    teacher: DeSKPro,
+    variables: Mapping[str, Any],
+    inputs: Inputs,
+    statistics: str = "running",
+    mesh: Mesh | None = None,
 ) -> Array:
     """Runs the frozen teacher on the restored faces.
 
@@ -69,6 +74,7 @@ def teacher_logits(
         variables: its parameters and running statistics; no gradient flows into them.
         inputs: needs `restored_face` and `has_face`.
         statistics: "running", or "batch" as in the released code (batch statistics, and the top-drop block drops).
+        mesh: whose model axis the logits are split over, if it has one.
 
     Returns:
         Logits [7, batch, classes].
@@ -76,11 +82,12 @@ def teacher_logits(
     if statistics not in TEACHER_STATISTICS:
         raise InputError(f"teacher.statistics is {statistics!r}; expected one of {', '.join(TEACHER_STATISTICS)}.")
     args = (None, inputs["restored_face"], inputs["valid"] & inputs["has_face"])
+    variables = sharding.in_step(mesh, variables)
     if statistics == "batch":
         (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"])
     else:
         outputs, _ = teacher.apply(variables, *args, train=False)
-    return jax.lax.stop_gradient(outputs["face"]["logits"])
+    return jax.lax.stop_gradient(sharding.split_logits(mesh, outputs["face"]["logits"]))
 
 
 def loss_terms(
@@ -139,6 +146,7 @@ def update(
     optimizer: optax.GradientTransformation,
     config: ml_collections.ConfigDict,
     logits_of_teacher: Array | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, Terms, Any]:
     """Takes one optimisation step on a batch of normalised inputs.
 
@@ -149,6 +157,7 @@ def update(
         optimizer: see `optim.adam`.
         config: `config.loss`.
         logits_of_teacher: see `loss_terms`.
+        mesh: whose model axis classifiers and logits are split over, if it has one.
 
     Returns:
         The state after the step, the loss terms with their `total`, and the gradients.
@@ -156,7 +165,7 @@ def update(
 
     def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
         (outputs, middle), moved = module.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": sharding.in_step(mesh, params), "batch_stats": state.batch_stats},
             inputs.get("body"),
             inputs.get("face"),
             inputs["valid"] & inputs["has_face"],
@@ -164,6 +173,7 @@ def update(
             train=True,
             mutable=["batch_stats"],
         )
+        outputs = {name: {**out, "logits": sharding.split_logits(mesh, out["logits"])} for name, out in outputs.items()}
         terms = loss_terms(outputs, middle, inputs, config, logits_of_teacher)
         total = losses.total_loss(
             terms,
@@ -186,6 +196,7 @@ def make_train_step(
     phase: str,
     teacher: DeSKPro | None = None,
     steps_per_epoch: int = 1,
+    mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Any, Mapping[str, Array], Array], tuple[TrainState, Terms]]:
     """Returns the step of a phase, to be jitted.
 
@@ -196,11 +207,14 @@ def make_train_step(
         phase: "teacher" trains the face stream on restored faces, "student" on low-resolution ones.
         teacher: module of the frozen teacher, for L_fkp.
         steps_per_epoch: decides with `augment.shared_draws` which steps of an epoch share their draw.
+        mesh: the devices; needed where `mesh.model` splits the classifiers.
 
     Returns:
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
         them, `key` is the phase's key. Augmentation happens here, on the device, fresh for every step.
     """
+
+    trained = module.clone(remat=config.train.remat)
 
     def step(
         state: TrainState, teacher_variables: Any, batch: Mapping[str, Array], key: Array
@@ -209,10 +223,10 @@ def make_train_step(
         inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
         logits = None
         if teacher is not None:
-            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics)
+            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics, mesh)
         if phase == "teacher":
             inputs["face"] = inputs["restored_face"]
-        state, terms, _ = update(state, inputs, module, optimizer, config.loss, logits)
+        state, terms, _ = update(state, inputs, trained, optimizer, config.loss, logits, mesh)
         return state, terms
 
     return step

@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import synthetic
-from deskpro_jax import experiment, loop, optim, train
+from deskpro_jax import experiment, loop, optim, templates, train
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.evaluate import Result
 from deskpro_jax.models import deskpro
@@ -132,6 +132,19 @@ def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = Non
     template = loop._as_tree(train.create_state(variables, optimizer))
     with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:
         restored = store.restore(jax.tree.map(jax.numpy.asarray, template), "latest" if step is None else step)
+    assert restored is not None
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored.state)
+    }
+
+
+def stored_state(folder: Path, step: int) -> dict[str, np.ndarray]:
+    """Returns every leaf of a checkpoint of a phase by its path, whatever network it is of."""
+    shapes = templates.saved_shapes(folder / "checkpoints" / str(step))
+    template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
+    with CheckpointStore(folder / "checkpoints", best_metric="mAP", read_only=True) as store:
+        restored = store.restore(template, step)
     assert restored is not None
     return {
         jax.tree_util.keystr(path): np.asarray(leaf)

@@ -59,6 +59,12 @@ def test_drawn_parameters_follow_from_the_seed_and_differ_between_parameters() -
     assert (one["params"]["normal"] != one["params"]["same"]).mean() > 0.99
 
 
+def test_values_drawn_in_portions_are_those_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = initialisers.draw(Sampler().init, 1)
+    monkeypatch.setattr(initialisers, "_CHUNK", 1001)
+    jax.tree.map(np.testing.assert_array_equal, initialisers.draw(Sampler().init, 1), whole)
+
+
 def test_drawn_running_statistics_are_zero_and_one() -> None:
     stats = initialisers.draw(Sampler().init, 0)["batch_stats"]
     assert (stats["mean"] == 0).all()

@@ -23,7 +23,9 @@ FREE = {
     "eval.report": "validation",
     "checkpoint.every": 5,
     "mesh.data": 2,
+    "mesh.model": 2,
     "train.log_every": 1,
+    "train.remat": "blocks",
     "compilation_cache": "none",
 }
 

@@ -32,6 +32,7 @@ class DeSKPro(nn.Module):
     feature_dim: int = 512
     drop_ratio: float = 0.33
     dtype: layers.Dtype = jnp.float32
+    remat: str = "none"
 
     def setup(self) -> None:
         stream = functools.partial(
@@ -42,6 +43,7 @@ class DeSKPro(nn.Module):
             feature_dim=self.feature_dim,
             drop_ratio=self.drop_ratio,
             dtype=self.dtype,
+            remat=self.remat,
         )
         if self.face:
             self.face_stream = stream()

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+_CHUNK = 1 << 22  # values drawn at a time
+
 # What it returns is annotated as Any: flax unboxes it before a module sees it.
 Initialiser = Callable[..., Any]
 
@@ -117,4 +119,8 @@ def _fill(box: Drawn, seed: int, path: str) -> np.ndarray:
         return np.full(shape, box.scale, dtype)
     if box.distribution == "uniform":
         return rng.uniform(-box.scale, box.scale, shape).astype(dtype)
-    return (box.scale * rng.standard_normal(shape)).astype(dtype)
+    values = np.empty(math.prod(shape), dtype)
+    for start in range(0, len(values), _CHUNK):  # the same draws as at once, without a float64 copy of all of them
+        part = values[start : start + _CHUNK]
+        part[:] = box.scale * rng.standard_normal(len(part))
+    return values.reshape(shape)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import SpatialAttention
 from deskpro_jax.models.osnet import OSBlock, Tail, Trunk, backbone
+from deskpro_jax.models.remat import run_block
 
 BRANCHES = ("global", "part", "channel")
 PARTS = ("global", "global_drop", "part_max", "part_top", "part_bottom", "channel_0", "channel_1")
@@ -43,6 +44,7 @@ class LightMBN(nn.Module):
     feature_dim: int = 512
     drop_ratio: float = 0.33
     dtype: layers.Dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -67,16 +69,23 @@ class LightMBN(nn.Module):
         """
         spec = backbone(self.backbone)
         stats = layers.at_least_float32(self.dtype)
-        trunk = (spec.trunk or Trunk)(spec, self.streams, self.dtype, name="trunk")(images, train=train, valid=valid)
+        if spec.trunk is None:
+            trunk_module: nn.Module = Trunk(spec, self.streams, self.dtype, self.remat, name="trunk")
+        else:
+            trunk_module = spec.trunk(spec, self.streams, self.dtype, name="trunk")
+        trunk = trunk_module(images, train=train, valid=valid)
         middle = {"trunk": trunk}
         if self.attention != "none":
             trunk, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(trunk)
             middle["refined"] = trunk
-        tail = (spec.tail or Tail)(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")
+        if spec.tail is None:
+            tail: nn.Module = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, self.remat, name="branches")
+        else:
+            tail = spec.tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")
         maps = tail(trunk, train=train, valid=valid)
         middle["branches"] = maps
         block = (spec.block or OSBlock)(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
-        global_map = block(maps[0], train=train, valid=valid)
+        global_map = run_block(block, maps[0], train=train, valid=valid, remat=self.remat)
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped
         top, bottom = _halves(maps[1])

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from deskpro_jax import extensions
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
+from deskpro_jax.models.remat import run_block
 
 # Stream name -> number of light convolutions in a row. "aacd" runs stream a twice and b never.
 STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
@@ -184,6 +185,7 @@ class Trunk(nn.Module):
     backbone: Backbone
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -198,10 +200,12 @@ class Trunk(nn.Module):
             x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train=train, valid=valid)
         x = layers.max_pool3x3(nn.relu(x))
         for i in range(2):
-            x = OSBlock(second, (), self.streams, norm, self.dtype, name=f"block2_{i}")(x, train=train, valid=valid)
+            block = OSBlock(second, (), self.streams, norm, self.dtype, name=f"block2_{i}")
+            x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(second, dtype=self.dtype, name="transition2")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
-        return OSBlock(third, (), self.streams, dtype=self.dtype, name="block3_0")(x, train=train, valid=valid)
+        block = OSBlock(third, (), self.streams, dtype=self.dtype, name="block3_0")
+        return run_block(block, x, train=train, valid=valid, remat=self.remat)
 
 
 class Tail(nn.Module):
@@ -211,16 +215,18 @@ class Tail(nn.Module):
     groups: tuple[int, ...] = ()
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         _, _, third, fourth = self.backbone.channels
-        x = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")(x, train=train, valid=valid)
+        block = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")
+        x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
         for i in range(2):
             block = OSBlock(fourth, self.groups, self.streams, dtype=self.dtype, name=f"block4_{i}")
-            x = block(x, train=train, valid=valid)
+            x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, train=train, valid=valid)
 
 
