@@ -40,6 +40,7 @@ class Small(nn.Module):
     attention: str = "none"
     feature_dim: int = 512
     drop_ratio: float = 0.33
+    remat: str = "none"
     dtype: Any = jnp.float32
 
     @nn.compact
