@@ -74,6 +74,7 @@ def run_cell(cell: Cell, guard: SignalGuard) -> str | None:
             raise
         finally:
             reader.join()
+            child.stdout.close()
             child.wait()
     if child.returncode < 0:
         return f"ended by {signal.Signals(-child.returncode).name}, see {log}"

@@ -267,9 +267,6 @@ def test_a_row_is_really_trained(
     monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
     short = [f"--config.data.data_dir={tiny_data}", "--config.train.epochs=1", "--config.eval.every=0"]
     arguments = flags(tmp_path, "--rows", "face", "--seeds", "1", *short)
-    assert ablate.main([*arguments, "--config.train.base_lr=1e30"]) == 1
-    error = capsys.readouterr().err
-    assert "  face, seed 0: error: the loss term" in error
     assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
     assert "| face | 4 |" in capsys.readouterr().out
     assert (tmp_path / "face/0/student/checkpoints").is_dir()
