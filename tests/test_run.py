@@ -164,7 +164,7 @@ def test_a_phase_beyond_its_epochs_is_refused(reference: Path, tiny_data: Path, 
         (["--coordinator=auto"], "--coordinator=auto works on a TPU slice, under Slurm and under Open MPI"),
         (["again"], "unexpected argument 'again'"),
         ([f"--config={runs.ROOT}/configs/synthetic.py:debgu"], "did you mean debug?"),
-        ([f"--config={runs.ROOT}/configs/sinthetic.py"], "No such file or directory"),
+        ([f"--config={runs.ROOT}/configs/sinthetic.py"], "there is no such file"),
     ],
 )
 def test_a_wrong_command_ends_with_one_line_and_code_2(
