@@ -12,10 +12,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 
 from absl import flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
 
 flags.FLAGS.mark_as_parsed()  # Grain's worker processes and readers look at absl flags
 
-import logging  # noqa: E402
+LOG_LEVEL = absl_logging.get_absl_logger().level
+
 from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
@@ -23,11 +25,11 @@ import pytest  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def log_level() -> Iterator[None]:
-    """Commands say how much is logged for their whole process; called in a test, for that test alone."""
-    logger = logging.getLogger("absl")
-    before = logger.level
+    """Commands say how much is logged for their whole process; called in a test or a fixture, for that alone."""
+    logger = absl_logging.get_absl_logger()
+    logger.setLevel(LOG_LEVEL)  # a fixture of the module may have called one
     yield
-    logger.setLevel(before)
+    logger.setLevel(LOG_LEVEL)
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,7 @@ def steps(identities: int, data: int, model: int) -> tuple[dict[str, Any], train
         "sums": sums(state),
         "largest": int(np.prod(largest_array(program.as_text())[1])),
         "temporary": program.memory_analysis().temp_size_in_bytes,
-        "kept": sum(shard.data.nbytes for shard in shards if shard.device == first),
+        "kept": sum(shard.nbytes for shard in shards),
     }
     return found, state
 

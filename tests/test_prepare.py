@@ -24,6 +24,7 @@ import torch_files
 from PIL import Image
 
 from data_prep import plan, prepare
+from data_prep.detection import person
 from data_prep.photos import UnreadableError, find_photos, read_photo
 from data_prep.records import Records
 from data_prep.restoration.align import align, lanczos
@@ -340,7 +341,7 @@ def test_canvases_stay_within_bounds(tmp_path: Path) -> None:
     standins.draw_photo(1, (600, 1200)).save(tmp_path / "photos" / "large.png")
     detector = standins.weights(tmp_path / "detector", "detector")
     arguments = [f"--images={tmp_path / 'photos'}", f"--out={tmp_path / 'out'}", f"--detector={detector}"]
-    with mock.patch.object(standins.detect, "enlarge", wraps=standins.detect.enlarge) as enlarge:
+    with mock.patch.object(person, "enlarge", wraps=person.enlarge) as enlarge:
         assert standins.run([*arguments, "--enlarge=4"]) == 0
     assert enlarge.call_args.args[1:] == (2048 / 1200, (2048, 1024))
     assert table(tmp_path / "out")["large.png"]["detector_scale"] == pytest.approx(2048 / 1200)
