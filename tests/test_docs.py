@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -20,12 +21,12 @@ from typing import NoReturn
 
 import documented
 import pytest
-import runs
 from absl import flags
 from documented import Documented
 from ml_collections import config_flags
 from small_models import write_files
 
+import runs
 from deskpro_jax import cli, embed
 from deskpro_jax import main as train
 from deskpro_jax.commands import COMMANDS, find_command
@@ -45,6 +46,7 @@ OTHERS = {
     ("bash", ".ci/run"): "is CI",
     ("sphinx-build",): "CI runs it",
     ("python", "docs/serve_stablehlo.py"): "needs an exported network; test_serving runs it",
+    ("gcloud",): "TPU machines",
     ("srun",): "Slurm",
     ("sbatch",): "Slurm",
 }
@@ -81,13 +83,19 @@ def test_there_are_commands_on_every_page_that_should_have_some() -> None:
 @pytest.fixture
 def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ends argparse commands once their flags are parsed."""
-    whole = argparse.ArgumentParser.parse_args
+    whole, known = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
     def parse(self: argparse.ArgumentParser, *arguments: object) -> NoReturn:
+        self.parse_known_args = functools.partial(known, self)  # type: ignore[method-assign] # parse_args calls it
         whole(self, *arguments)  # type: ignore[call-overload]
         raise Parsed
 
+    def parse_known(self: argparse.ArgumentParser, *arguments: object) -> NoReturn:
+        known(self, *arguments)  # type: ignore[call-overload]
+        raise Parsed
+
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known)
     monkeypatch.chdir(runs.ROOT)
 
 
