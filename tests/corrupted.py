@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Callable
 
 import numpy as np
-from author_trees import Photo, draw, encode
 from PIL import Image
+
+from author_trees import Photo, draw, encode
 
 
 def _flip_png(content: dict[str, bytes], rng: np.random.Generator) -> bytes:

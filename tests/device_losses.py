@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import short_network
 
+import short_network
 from configs import synthetic
 from deskpro_jax import optim, sharding, train
 from deskpro_jax.data import dataset, pipeline

@@ -13,11 +13,11 @@ from pathlib import Path
 from unittest import mock
 
 import flax.linen as nn
-import interrupted
 import jax.numpy as jnp
 from absl import app
 from jaxtyping import Array
 
+import interrupted
 from deskpro_jax import main
 from deskpro_jax.data import dataset
 from deskpro_jax.data.schema import Example

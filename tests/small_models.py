@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import runs
 from jax import tree
 from PIL import Image
 
+import runs
 from deskpro_jax import workdir
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.data.dataset import ReIDSplit

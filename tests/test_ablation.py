@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import runs
 
+import runs
 from configs import variants
 from deskpro_jax import ablate, ablation_table, evaluate
 from deskpro_jax.ablation import BOTH, ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason

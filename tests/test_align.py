@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import data_prep_golden as golden
 import numpy as np
 import pytest
 from PIL import Image
 
+import data_prep_golden as golden
 from data_prep.restoration.align import align, lanczos, similarity, template
 from deskpro_jax.errors import InputError
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery import PARTS, people, write
 
 from deskpro_jax import approximate, shortened
 from deskpro_jax.approximate import GalleryIndex, build_index, open_index
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.nearest import Neighbours, nearest
+from gallery import PARTS, people, write
 
 GALLERY, QUERY = people(3000, 300, 0), people(60, 300, 1)
 K = 10

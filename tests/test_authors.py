@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from author_trees import PRCC, PRCC_VAL, TREES, Photo, write
 
+from author_trees import PRCC, PRCC_VAL, TREES, Photo, write
 from deskpro_jax.data import authors
 from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.errors import InputError, MissingInputError

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from author_trees import write, write_parts
 
+from author_trees import write, write_parts
 from data_prep import build
 from deskpro_jax.data import dataset, shards
 

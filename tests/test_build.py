@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
-from author_trees import CELEB, PRCC, PRCC_VAL, TREES, Photo, draw, encode, labels, write, write_parts
-from corrupted import corrupted
-from runs import finish, start
 
+from author_trees import CELEB, PRCC, PRCC_VAL, TREES, Photo, draw, encode, labels, write, write_parts
 from configs import base
+from corrupted import corrupted
 from data_prep import build
 from deskpro_jax import experiment
 from deskpro_jax.data import builder, dataset, layouts, shards
@@ -23,6 +22,7 @@ from deskpro_jax.data.assemble import Assembled
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.data.sources import Recipe, Source
 from deskpro_jax.errors import MissingInputError
+from runs import finish, start
 
 ANY_SIZE = "--allow-different-size"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gallery import PARTS, people, write
 
 from deskpro_jax import calibration
 from deskpro_jax.calibration import calibrate, read_thresholds, write_thresholds
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.retrieval import similarity
+from gallery import PARTS, people, write
 
 
 @pytest.mark.parametrize("share", [0.01, 0.001, 0.2])

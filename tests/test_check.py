@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from author_trees import CELEB, LTCC, TREES, Photo, draw, encode, write, write_manifest, write_parts
-from corrupted import corrupted
 from PIL import Image
 
+from author_trees import CELEB, LTCC, TREES, Photo, draw, encode, write, write_manifest, write_parts
+from corrupted import corrupted
 from data_prep import check
 from data_prep.checking import examine, recognise, sheet
 from deskpro_jax.data import builder, layouts, published

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import runs
 
+import runs
 from deskpro_jax import __version__, cli, config_files
 from deskpro_jax import main as train
 from deskpro_jax.commands import COMMANDS, Command

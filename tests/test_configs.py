@@ -6,9 +6,9 @@ import importlib
 import re
 
 import pytest
-import runs
 from ml_collections import ConfigDict
 
+import runs
 from configs import base, variants
 from deskpro_jax import experiment, protocols, workdir
 from deskpro_jax.data import published

@@ -16,12 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 import safetensors.numpy
-from golden_rule import images, state_dict
-from small_networks import drawn, small, spec
-from torch_files import Raw, save, torch_legacy, torch_zip
 
+import runs
 from configs import base
 from deskpro_jax import experiment, sharding
 from deskpro_jax.checkpoint import CheckpointStore
@@ -32,6 +29,9 @@ from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.weights import deskpro, export, imports, load, networks, table
 from deskpro_jax.weights.families import Stream, recognise
 from deskpro_jax.weights.read import read_file, read_tensors
+from golden_rule import images, state_dict
+from small_networks import drawn, small, spec
+from torch_files import Raw, save, torch_legacy, torch_zip
 
 GOLDEN = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or GOLDEN)

@@ -14,14 +14,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import golden_rule
 import jax
 import numpy as np
 import pytest
-import runs
-import torch_files
 from PIL import Image
 
+import golden_rule
+import runs
+import torch_files
 from data_prep.detection import anchors, detect, load, model, names, postprocess, preprocess
 from data_prep.detection.postprocess import Detections
 from data_prep.identify import describe

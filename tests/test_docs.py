@@ -19,18 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import documented
 import pytest
 from absl import flags
-from documented import Documented
 from ml_collections import config_flags
-from small_models import write_files
 
+import documented
 import runs
 from deskpro_jax import cli, embed
 from deskpro_jax import main as train
 from deskpro_jax.commands import COMMANDS, find_command
 from deskpro_jax.data import dataset
+from documented import Documented
+from small_models import write_files
 
 ALL = [command for page in documented.pages() for command in documented.commands(page)]
 

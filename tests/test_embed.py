@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import runs
 from PIL import Image
-from small_models import write_files
 
+import runs
 from deskpro_jax import embed, embedder, search
 from deskpro_jax.data import dataset
 from deskpro_jax.data.photos import UnreadableError, read_photo
 from deskpro_jax.embedder import Block, Embedder
 from deskpro_jax.embedding_set import EmbeddingSet
+from small_models import write_files
 
 DIMENSION = 28
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
-from small_models import images, write_files
 
 import deskpro_jax
+import runs
 from deskpro_jax import embedder as embedder_module
 from deskpro_jax import evaluate, sharding
 from deskpro_jax.data import dataset
@@ -21,6 +20,7 @@ from deskpro_jax.embedder import Embedder
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import deskpro
 from deskpro_jax.weights.export import export_weights
+from small_models import images, write_files
 
 FACE = 7 * 32  # numbers of the face stream
 

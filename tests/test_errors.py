@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-import runs
 
+import runs
 from deskpro_jax.errors import InputError, MissingInputError, RunError, Stopped, end_command
 
 

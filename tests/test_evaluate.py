@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 from ml_collections import ConfigDict
 
+import runs
 from deskpro_jax import evaluate, protocols, sharding
 from deskpro_jax.data import dataset
 from deskpro_jax.evaluate import Network

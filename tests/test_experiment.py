@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 
+import runs
 from deskpro_jax import experiment
 from deskpro_jax.data import dataset
 

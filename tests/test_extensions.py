@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import runs
 from ml_collections import ConfigDict
 
+import runs
 from deskpro_jax import experiment, extensions, main, scoring
 from deskpro_jax.data import authors, dataset
 from deskpro_jax.errors import InputError

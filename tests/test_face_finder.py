@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import data_prep_golden as golden
 import numpy as np
 import pytest
-import runs
-import torch_files
 from PIL import Image
 
+import data_prep_golden as golden
+import runs
+import torch_files
 from data_prep import prepare
 from data_prep.detection import person
 from data_prep.detection.person import Choice, canvas_shape, to_canvas

@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from golden_rule import state_dict
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.osnet import BACKBONES
 from deskpro_jax.weights import deskpro, export, families, lmbn, load, osnet, table
 from deskpro_jax.weights.families import Stream, recognise
+from golden_rule import state_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 SEED = 3

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import runs
-import stand_in
 from ml_collections import ConfigDict
 
+import runs
+import stand_in
 from benchmarks import same_run, soak
 from deskpro_jax import integrity, main
 from deskpro_jax.checkpoint import CheckpointStore

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta as flax_meta
-from golden_rule import images, masks, state_dict
 
 from configs import base
 from deskpro_jax import optim, rerank, retrieval, train
@@ -26,6 +25,7 @@ from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
+from golden_rule import images, masks, state_dict
 
 FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or Path(__file__).parent / "golden")
 MANIFESTS = Path(__file__).parent / "golden"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from author_trees import FOLDER, encode, face, labels, mask, write, write_manifest, write_parts
 from PIL import Image
 
+from author_trees import FOLDER, encode, face, labels, mask, write, write_manifest, write_parts
 from deskpro_jax.data.assemble import assemble
 from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.data.sources import Source

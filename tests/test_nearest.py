@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gallery import PARTS, people
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.nearest import compared, nearest
 from deskpro_jax.retrieval import similarity
+from gallery import PARTS, people
 
 
 @pytest.mark.parametrize("block", [1, 7, 100, 1000])

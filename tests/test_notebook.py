@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 from PIL import Image
+
+import runs
 
 NOTEBOOK = runs.ROOT / "docs" / "notebook.ipynb"
 RUN = """

@@ -13,11 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from ml_collections import ConfigDict
-from small_networks import drawn, small, spec
-from torch_files import save, torch_zip
 
+import runs
 from configs import base, variants
 from deskpro_jax import evaluate, experiment, losses, optim, protocols, sharding, teacher, train, workdir
 from deskpro_jax.data import augment, dataset, pipeline
@@ -25,6 +23,8 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.evaluate import Network
 from deskpro_jax.models import deskpro, lmbn
 from deskpro_jax.weights.networks import read_networks
+from small_networks import drawn, small, spec
+from torch_files import save, torch_zip
 
 PRESETS = ("celeb", "celeb_light", "prcc")
 PAGE = (runs.ROOT / "docs" / "paper_and_code.md").read_text(encoding="utf-8")

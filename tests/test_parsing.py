@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import data_prep_golden as golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
-from torch_files import Pickled, save, tensor_opcodes, torch_zip, zip_bytes
 
+import data_prep_golden as golden
+import runs
 from data_prep.parsing import interpolation, layers, load, model, names
 from data_prep.parsing.model import SCHP
 from deskpro_jax.data.schema import ATR, LIP, PASCAL
 from deskpro_jax.errors import InputError, MissingInputError
+from torch_files import Pickled, save, tensor_opcodes, torch_zip, zip_bytes
 
 VARIANTS = {"lip": (LIP, 473), "atr": (ATR, 512), "pascal": (PASCAL, 512)}
 STATISTICS = ("maxpool", "layer1", "layer2", "layer3", "layer4", "psp")

@@ -9,10 +9,10 @@ import itertools
 import re
 from typing import Any
 
-import data_prep_golden as golden
 import numpy as np
 import pytest
 
+import data_prep_golden as golden
 from data_prep.parsing import interpolation, postprocess
 from data_prep.parsing.postprocess import label_map, photo_logits
 from data_prep.parsing.preprocess import crop

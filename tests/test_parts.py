@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from author_trees import PRCC, TREES, draw, encode, face, labels, mask, write, write_parts
 from PIL import Image
 
+from author_trees import PRCC, TREES, draw, encode, face, labels, mask, write, write_parts
 from deskpro_jax.data.assemble import assemble
 from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.data.naming import FOLDERS

@@ -19,10 +19,10 @@ from unittest import mock
 import numpy as np
 import pyarrow.parquet
 import pytest
-import standins
-import torch_files
 from PIL import Image
 
+import standins
+import torch_files
 from data_prep import plan, prepare
 from data_prep.detection import person
 from data_prep.photos import UnreadableError, find_photos, read_photo

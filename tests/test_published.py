@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from author_trees import write
 
+from author_trees import write
 from deskpro_jax.data.listing import list_dataset
 from deskpro_jax.data.published import Size, differences, published
 from deskpro_jax.data.sources import Source

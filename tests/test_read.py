@@ -15,6 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.weights.read import read_file, read_tensors
 from torch_files import (
     ORDERED,
     Pickled,
@@ -26,9 +29,6 @@ from torch_files import (
     written_by_torch,
     zip_bytes,
 )
-
-from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.weights.read import read_file, read_tensors
 
 # The folder with published weights, where there is one.
 RETINAFACE = Path(os.environ.get("DESKPRO_WEIGHTS", "weights")) / "retinaface_mobilenet0.25_Final.pth"

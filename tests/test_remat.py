@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
 from jaxtyping import Array
 
+import runs
 from configs import base
 from deskpro_jax import experiment
 from deskpro_jax.errors import InputError

@@ -19,10 +19,10 @@ from unittest import mock
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import runs
-import small_models
 from PIL import Image
 
+import runs
+import small_models
 from deskpro_jax import evaluate
 from deskpro_jax.report import attention, command, contents, pictures, sections
 from deskpro_jax.report.opened import Opened

@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import gallery as made_up
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import gallery as made_up
 from deskpro_jax.matching import Labels
 from deskpro_jax.report import confusions, ranked, similarities, view
 from deskpro_jax.report.view import View

@@ -7,14 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import data_prep_golden as golden
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import data_prep_golden as golden
 import runs
 import torch_files
-
 from data_prep.restoration.layers import ModulatedConv
 from data_prep.restoration.load import Restorer, load_restorer, template, to_variables
 from data_prep.restoration.model import BFR_256, BFR_512, GPEN, Architecture

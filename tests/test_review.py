@@ -14,9 +14,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import standins
 from PIL import Image
 
+import standins
 from data_prep import review
 from data_prep.reviewing import cards, choose, colours
 from data_prep.table import Overview, read_table

@@ -11,8 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import runs
 
+import runs
 from deskpro_jax import workdir
 from deskpro_jax.errors import MissingInputError, RunError
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import author_trees
 import numpy as np
 import pytest
-import runs
 
+import author_trees
+import runs
 from deskpro_jax import evaluate, scoring
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.errors import InputError

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import runs
-from gallery import People, people, write
 
+import runs
 from deskpro_jax import search
 from deskpro_jax.retrieval import similarity
+from gallery import People, people, write
 
 GALLERY, QUERY = people(300, 20, 0), people(6, 20, 1)
 

@@ -17,10 +17,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import runs
 from jax import export
-from small_networks import DIMENSION, drawn, save_workdir, spec
 
+import runs
 from configs import base
 from deskpro_jax import embedding, files
 from deskpro_jax.convert import main
@@ -31,6 +30,7 @@ from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.serving import onnx_file, program
 from deskpro_jax.serving.fold import fold
 from deskpro_jax.weights.networks import Networks, read_networks
+from small_networks import DIMENSION, drawn, save_workdir, spec
 
 SIZES = {"body": (64, 32), "face": (32, 32)}
 BATCH = 5

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import runs
 
 SCRIPT = Path(__file__).with_name("device_losses.py")

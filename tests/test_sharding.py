@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import runs
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
+import runs
 from configs import base
 from deskpro_jax import sharding
 from deskpro_jax.errors import InputError

@@ -8,8 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
-from author_trees import TREES, draw, encode, write, write_parts
 
+from author_trees import TREES, draw, encode, write, write_parts
 from deskpro_jax.data import shards, workers
 from deskpro_jax.data.assemble import Assembled
 from deskpro_jax.data.listing import list_dataset

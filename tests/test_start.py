@@ -12,10 +12,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from golden_rule import state_dict
 from ml_collections import ConfigDict
-from small_networks import DIMENSION, IDENTITIES, drawn, save_workdir, small, spec
-from torch_files import save, torch_legacy, torch_zip
 
 from configs import base
 from deskpro_jax import start
@@ -23,6 +20,9 @@ from deskpro_jax.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
 from deskpro_jax.weights import export
+from golden_rule import state_dict
+from small_networks import DIMENSION, IDENTITIES, drawn, save_workdir, small, spec
+from torch_files import save, torch_legacy, torch_zip
 
 GOLDEN = Path(__file__).parent / "golden"
 SPLIT: Any = SimpleNamespace(image_id=["2_c1_0", "9_c1_0", "10_c1_0"], identity=np.array([2, 9, 10]))

@@ -10,16 +10,16 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from golden_rule import state_dict
 from ml_collections import ConfigDict
-from small_networks import DIMENSION, IDENTITIES, drawn, only, save_workdir, small, spec
-from torch_files import save, torch_legacy, torch_zip
 
 from configs import base
 from deskpro_jax import sharding, teacher
 from deskpro_jax.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.deskpro import teacher_model
+from golden_rule import state_dict
+from small_networks import DIMENSION, IDENTITIES, drawn, only, save_workdir, small, spec
+from torch_files import save, torch_legacy, torch_zip
 
 SPLIT: Any = SimpleNamespace(image_id=["2_c1_0", "9_c1_0", "10_c1_0"], identity=np.array([2, 9, 10]))
 AS_TEXT = [1, 2, 0]  # 10 comes first

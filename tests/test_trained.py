@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from small_models import write_workdir
 
 from deskpro_jax import trained
 from deskpro_jax.checkpoint import CheckpointStore
@@ -20,6 +19,7 @@ from deskpro_jax.trained import open_trained
 from deskpro_jax.weights.export import export_weights
 from deskpro_jax.weights.imports import import_weights
 from deskpro_jax.weights.read import read_tensors
+from small_models import write_workdir
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import author_trees
 import jax
 import numpy as np
 import pytest
-import runs
 from ml_collections import ConfigDict
 
+import author_trees
+import runs
 from configs import celeb
 from deskpro_jax import convert, evaluate, scoring, transfer, workdir
 from deskpro_jax.data import builder, dataset

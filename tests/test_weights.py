@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
-from golden_rule import ALIASES, state_dict
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers
@@ -19,6 +18,7 @@ from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
+from golden_rule import ALIASES, state_dict
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)

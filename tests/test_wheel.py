@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import runs
 
 import deskpro_jax
+import runs
 from deskpro_jax import config_files
 
 TREE = ("deskpro_jax", "data_prep", "configs", "pyproject.toml", "README.md", "LICENSE")
