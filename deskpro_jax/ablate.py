@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import fcntl
 import os
 import signal
@@ -30,7 +29,14 @@ from deskpro_jax.workdir import read_json, write_json, write_text
 TIMES = "times.json"  # seconds that each finished cell took, for the time that is left
 _TABLE = "ablation"
 _LOCK_SECONDS = 20.0  # a run that was killed leaves a cell that still saves
-_TERMINATE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
+# Has a cell save and end when this process is killed, so that two never work in one folder: PR_SET_PDEATHSIG, which
+# Linux alone has. In the cell's own process, for code between fork and exec may hang where jax runs threads.
+_END_WITH_PARENT = """
+import contextlib, ctypes, os, signal, sys
+with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 Runner = Callable[[Cell, SignalGuard], str | None]  # runs a cell; returns why it failed
 
@@ -45,7 +51,8 @@ def run_cell(cell: Cell, guard: SignalGuard) -> str | None:
     Returns:
         Why it failed, None where it did not.
     """
-    command = [sys.executable, "-m", "deskpro_jax.main", *cell.flags, f"--workdir={cell.folder}"]
+    command = [sys.executable, "-c", _END_WITH_PARENT, "-m", "deskpro_jax.main", *cell.flags]
+    command.append(f"--workdir={cell.folder}")
     cell.folder.mkdir(parents=True, exist_ok=True)
     log = cell.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file:
@@ -55,7 +62,6 @@ def run_cell(cell: Cell, guard: SignalGuard) -> str | None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=_end_with_parent,
             close_fds=False,  # it holds the lock of `_alone` too
         )
         assert child.stdout is not None  # a pipe
@@ -81,12 +87,6 @@ def run_cell(cell: Cell, guard: SignalGuard) -> str | None:
     if child.returncode:
         return f"{short_reason(log.read_text(encoding='utf-8'))} (exit code {child.returncode}, see {log})"
     return None
-
-
-def _end_with_parent() -> None:
-    """Has a cell save and end when this process is killed, so that two never work in one folder."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it
-        ctypes.CDLL(None).prctl(_TERMINATE_WITH_PARENT, signal.SIGTERM)
 
 
 def _copy(stream: IO[str], file: IO[str]) -> None:
