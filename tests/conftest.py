@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,7 +20,7 @@ flags.FLAGS.mark_as_parsed()  # Grain's worker processes and readers look at abs
 
 LOG_LEVEL = absl_logging.get_absl_logger().level
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 
@@ -32,14 +34,30 @@ def log_level() -> Iterator[None]:
     logger.setLevel(LOG_LEVEL)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that one of the testing processes makes and all of them use."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = factory.mktemp(name)
+        make(folder)
+        return folder
+    shared = factory.getbasetemp().parent  # of all processes
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one who failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest synthetic dataset, built once."""
     from deskpro_jax.data import builder
 
-    folder = tmp_path_factory.mktemp("tiny")
-    builder.build("synthetic_tiny", folder)
-    return folder
+    return made_once(tmp_path_factory, "tiny", lambda folder: builder.build("synthetic_tiny", folder))
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +65,7 @@ def reference(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The workdir of a debug run that nothing interrupted; tests leave it as it is."""
     import runs
 
-    folder = tmp_path_factory.mktemp("reference")
-    runs.run(runs.config(tiny_data), folder)
-    return folder
+    return made_once(tmp_path_factory, "reference", lambda folder: runs.run(runs.config(tiny_data), folder))
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +73,9 @@ def untrained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The workdir of networks that nothing trained, mirrored images left out; tests leave it as it is."""
     import small_models
 
-    return small_models.write_workdir(tmp_path_factory.mktemp("untrained") / "workdir", tiny_data, eval__flip=False)
+    return made_once(
+        tmp_path_factory, "untrained", lambda folder: small_models.write_workdir(folder, tiny_data, eval__flip=False)
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

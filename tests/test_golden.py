@@ -21,6 +21,7 @@ from flax.core import meta as flax_meta
 from configs import base
 from deskpro_jax import optim, rerank, retrieval, train
 from deskpro_jax.data import augment, pipeline
+from deskpro_jax.losses import total_loss
 from deskpro_jax.models.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
@@ -164,7 +165,7 @@ STEP_FIELDS = (
 
 
 def reference_step(meta: dict[str, Any], dtype: Any):
-    """Returns a jitted step (state, inputs) -> (state, terms, gradients), its model and its first state.
+    """Returns a jitted step (state, inputs) -> (state, terms, gradients, outputs), its model and its first state.
 
     Cases that differ in nothing the step depends on share its compiled form.
     """
@@ -182,7 +183,8 @@ def _reference_step(fields: str, dtype: str):
     @jax.jit
     def step(state, inputs):
         logits = train.teacher_logits(teacher, frozen, inputs, statistics)
-        return train.update(state, inputs, model, optimizer, config, logits)
+        outputs, _ = training_outputs(model, state, inputs)  # the same operations as in the step, compiled once
+        return *train.update(state, inputs, model, optimizer, config, logits), outputs
 
     return model, step, train.create_state(variables, optimizer)
 
@@ -197,26 +199,20 @@ def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
 
 
 def training_outputs(model: DeSKPro, state: Any, inputs: dict[str, Any]) -> Any:
-    @jax.jit
-    def forward(state, inputs):
-        args = (inputs["body"], inputs["face"], inputs["has_face"])
-        (outputs, _), _ = model.apply(state.variables, *args, train=True, mutable=["batch_stats"])
-        return outputs
-
-    return forward(state, inputs)
+    args = (inputs["body"], inputs["face"], inputs["has_face"], inputs["valid"])
+    return model.apply(state.variables, *args, train=True, mutable=["batch_stats"])[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_step_in_float64_agrees_term_by_term(path, x64):
     data, meta = read(path)
-    model, step, state = reference_step(meta, jnp.float64)
+    _, step, state = reference_step(meta, jnp.float64)
     before = table.dump(deskpro.two_streams(streams=meta["streams"], attention_form="released"), state.variables)
     inputs = training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float64)
-    after, terms, grads = step(state, inputs)
+    after, terms, grads, outputs = step(state, inputs)
     for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
         np.testing.assert_allclose(terms[name], data[name], rtol=1e-5, err_msg=name)
-    outputs = training_outputs(model, state, inputs)
     logits = np.concatenate([outputs["face"]["logits"], outputs["body"]["logits"]])
     assert worst(logits, data["logits"]) < 1e-5
     features = np.concatenate([outputs[stream]["features"][:3] for stream in ("face", "body")])
@@ -247,8 +243,21 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
-    _, step, state = reference_step(meta, jnp.float32)
-    _, terms, _ = step(state, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
+    model, variables, teacher, frozen = deskpro_variables(meta, jnp.float32)
+    state = train.create_state(variables, optim.adam(meta["learning_rate"], meta["weight_decay"]))
+    statistics = "batch" if meta["teacher"] == "batch statistics" else "running"
+
+    @jax.jit
+    def losses(state, frozen, inputs):  # the gradients are compared in float64
+        logits = train.teacher_logits(teacher, frozen, inputs, statistics)
+        config = loss_config(meta)
+        terms = train.loss_terms(*training_outputs(model, state, inputs), inputs, config, logits)
+        total = total_loss(
+            terms, attention_weight=config.attention_weight, alpha=config.alpha, triplet_weight=config.triplet_weight
+        )
+        return {**terms, "total": total}
+
+    terms = losses(state, frozen, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
     for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
         np.testing.assert_allclose(terms[name], data[name], rtol=1e-4, err_msg=name)
 
@@ -261,7 +270,7 @@ def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     for index in range(meta["steps"]):
         first = meta["weights_seed"] + 1000 * (index + 1)
         seeds = {"body": first + 1, "lr_face": first + 2, "mask": first + 3, "hr_face": first + 4}
-        state, terms, _ = step(state, training_inputs(meta, seeds, case_labels(meta, index), jnp.float64))
+        state, terms, *_ = step(state, training_inputs(meta, seeds, case_labels(meta, index), jnp.float64))
         reid = terms["total"] - meta["attention_weight"] * terms["attention"] - meta["alpha"] * terms["kd"]
         for name, value in {**terms, "reid": reid}.items():
             if name in data.files:
