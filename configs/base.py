@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
     r.log_every = 20  # steps between metric lines
     # What the backward pass computes again instead of keeping it in memory: "none"; "light", all of an OSBlock but its
-    # matrix products; "blocks", whole OSBlocks (docs/scaling.md). Results are the same.
+    # matrix products; "blocks", whole OSBlocks (docs/scaling.md). Results are the same but for rounding.
     r.remat = "none"
 
     c.eval = e = ml_collections.ConfigDict()
