@@ -161,6 +161,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         until = options.images * (kill + 1) // (options.kills + 1) if kill < options.kills else None
         last = watch(command, out, options.part, begun, until)
         seen += last
+    seen = [sample._replace(photos=min(sample.photos, options.images)) for sample in seen]  # the last part is short
     found = EmbeddingSet(out)
     rows = sum(len(block) for block in found.blocks())
     if rows != options.images:
