@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import describe
+from benchmarks.memory import resident_bytes
 from benchmarks.plot import check
 from deskpro_jax.data import synthetic
 from deskpro_jax.embedding_set import EmbeddingSet
@@ -96,12 +97,10 @@ def watch(command: Sequence[str], out: Path, part: int, begun: float, until: int
         RunError: it failed.
     """
     child = subprocess.Popen(command)
-    status = Path(f"/proc/{child.pid}/status")
     seen: list[Sample] = []
     while child.poll() is None:
-        resident = next((int(line.split()[1]) for line in _lines(status) if line.startswith("VmRSS:")), 0) * 1024
         photos = part * len(list(out.glob("part-*.parquet")))
-        seen.append(Sample(time.monotonic() - begun, photos, resident))
+        seen.append(Sample(time.monotonic() - begun, photos, resident_bytes(child.pid)))
         if until is not None and photos >= until:
             child.send_signal(signal.SIGKILL)
             child.wait()
@@ -110,13 +109,6 @@ def watch(command: Sequence[str], out: Path, part: int, begun: float, until: int
     if child.returncode:
         raise RunError(f"{' '.join(command)} ended with exit code {child.returncode}; what it printed is above.")
     return seen
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:  # it ended in between
-        return []
 
 
 def growth(seen: Sequence[Sample], count: int) -> float:
@@ -134,7 +126,7 @@ def growth(seen: Sequence[Sample], count: int) -> float:
 
 
 def draw(seen: Sequence[Sample], path: Path) -> None:
-    """Draws memory over photos; a line a run."""
+    """Draws memory, and the photos that are done, over time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")

@@ -1,4 +1,4 @@
-"""The memory that this process occupies: now, and at its peak."""
+"""The memory that a process occupies: now, and, of this one, at its peak."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import os
 import resource
 from pathlib import Path
-
-_STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int:
@@ -18,9 +16,9 @@ def peak_bytes() -> int:
     return _field("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def resident_bytes() -> int:
-    """Returns the resident size of now, 0 where the system does not tell."""
-    return _field("VmRSS")
+def resident_bytes(process: int | None = None) -> int:
+    """Returns the resident size of now of this process or another, 0 where it has ended or the system does not tell."""
+    return _field("VmRSS", process)
 
 
 def forget_peak() -> None:
@@ -29,9 +27,9 @@ def forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _field(name: str) -> int:
+def _field(name: str, process: int | None = None) -> int:
     try:
-        lines = _STATUS.read_text().splitlines()
+        lines = Path(f"/proc/{process or 'self'}/status").read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

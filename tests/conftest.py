@@ -36,11 +36,9 @@ def log_level() -> Iterator[None]:
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Returns a folder that one of the testing processes makes and all of them use."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        folder = factory.mktemp(name)
-        make(folder)
-        return folder
-    shared = factory.getbasetemp().parent  # of all processes
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all processes
     folder, done = shared / name, shared / f"{name}.done"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -164,26 +164,32 @@ STEP_FIELDS = (
 )
 
 
-def reference_step(meta: dict[str, Any], dtype: Any):
+def teacher_statistics(meta: dict[str, Any]) -> str:
+    return "batch" if meta["teacher"] == "batch statistics" else "running"
+
+
+def reference_step(meta: dict[str, Any]):
     """Returns a jitted step (state, inputs) -> (state, terms, gradients, outputs), its model and its first state.
 
-    Cases that differ in nothing the step depends on share its compiled form.
+    All in float64. Cases that differ in nothing the step depends on share its compiled form.
     """
-    return _reference_step(json.dumps({name: meta[name] for name in STEP_FIELDS}), jnp.dtype(dtype).name)
+    return _reference_step(json.dumps({name: meta[name] for name in STEP_FIELDS}))
 
 
 @functools.cache
-def _reference_step(fields: str, dtype: str):
+def _reference_step(fields: str):
     meta = json.loads(fields)
-    model, variables, teacher, frozen = deskpro_variables(meta, dtype)
+    model, variables, teacher, frozen = deskpro_variables(meta, jnp.float64)
     optimizer = optim.adam(meta["learning_rate"], meta["weight_decay"])
     config = loss_config(meta)
-    statistics = "batch" if meta["teacher"] == "batch statistics" else "running"
+    statistics = teacher_statistics(meta)
 
     @jax.jit
     def step(state, inputs):
         logits = train.teacher_logits(teacher, frozen, inputs, statistics)
-        outputs, _ = training_outputs(model, state, inputs)  # the same operations as in the step, compiled once
+        outputs, _ = training_outputs(
+            model, state.variables, inputs
+        )  # the same operations as in the step, compiled once
         return *train.update(state, inputs, model, optimizer, config, logits), outputs
 
     return model, step, train.create_state(variables, optimizer)
@@ -198,16 +204,16 @@ def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
     return {name: meta[f"{name}_seed"] for name in ("body", "lr_face", "mask", "hr_face")}
 
 
-def training_outputs(model: DeSKPro, state: Any, inputs: dict[str, Any]) -> Any:
+def training_outputs(model: DeSKPro, variables: Any, inputs: dict[str, Any]) -> Any:
     args = (inputs["body"], inputs["face"], inputs["has_face"], inputs["valid"])
-    return model.apply(state.variables, *args, train=True, mutable=["batch_stats"])[0]
+    return model.apply(variables, *args, train=True, mutable=["batch_stats"])[0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_step_in_float64_agrees_term_by_term(path, x64):
     data, meta = read(path)
-    _, step, state = reference_step(meta, jnp.float64)
+    _, step, state = reference_step(meta)
     before = table.dump(deskpro.two_streams(streams=meta["streams"], attention_form="released"), state.variables)
     inputs = training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float64)
     after, terms, grads, outputs = step(state, inputs)
@@ -244,20 +250,18 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
     model, variables, teacher, frozen = deskpro_variables(meta, jnp.float32)
-    state = train.create_state(variables, optim.adam(meta["learning_rate"], meta["weight_decay"]))
-    statistics = "batch" if meta["teacher"] == "batch statistics" else "running"
+    config, statistics = loss_config(meta), teacher_statistics(meta)
 
     @jax.jit
-    def losses(state, frozen, inputs):  # the gradients are compared in float64
+    def losses(variables, frozen, inputs):  # the gradients are compared in float64
         logits = train.teacher_logits(teacher, frozen, inputs, statistics)
-        config = loss_config(meta)
-        terms = train.loss_terms(*training_outputs(model, state, inputs), inputs, config, logits)
+        terms = train.loss_terms(*training_outputs(model, variables, inputs), inputs, config, logits)
         total = total_loss(
             terms, attention_weight=config.attention_weight, alpha=config.alpha, triplet_weight=config.triplet_weight
         )
         return {**terms, "total": total}
 
-    terms = losses(state, frozen, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
+    terms = losses(variables, frozen, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))
     for name in ("ce_face", "ce_body", "triplet_face", "triplet_body", "kd", "attention", "total"):
         np.testing.assert_allclose(terms[name], data[name], rtol=1e-4, err_msg=name)
 
@@ -266,7 +270,7 @@ def test_training_losses_in_float32_agree(path):
 @pytest.mark.parametrize("path", cases("deskpro_run"))
 def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     data, meta = read(path)
-    model, step, state = reference_step(meta, jnp.float64)
+    model, step, state = reference_step(meta)
     for index in range(meta["steps"]):
         first = meta["weights_seed"] + 1000 * (index + 1)
         seeds = {"body": first + 1, "lr_face": first + 2, "mask": first + 3, "hr_face": first + 4}
