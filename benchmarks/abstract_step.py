@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
+from deskpro_jax.compilation import compiler_options
 from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
 
 RATE = 3.5e-4
@@ -58,6 +59,7 @@ def student_step(config: ml_collections.ConfigDict, classes: int, mesh: Mesh) ->
         in_shardings=(kept, sharding.placement(mesh, fixed), rows, whole),
         out_shardings=(kept, whole),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
     key = jax.eval_shape(lambda: jax.random.key(0))
     return AbstractStep(step, (state, fixed, batch_shapes(config, module, mesh), key), module, teacher, optimizer, mesh)

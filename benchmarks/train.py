@@ -74,6 +74,7 @@ class Step:
         from jax.sharding import Mesh
 
         from deskpro_jax import optim, sharding, train
+        from deskpro_jax.compilation import compiler_options
         from deskpro_jax.models.deskpro import init_variables, student_model, teacher_model
 
         config = configuration(phase, shape, face, batch, dtype)
@@ -99,7 +100,11 @@ class Step:
             jax.random.wrap_key_data(key),
         )
         self._jitted = jax.jit(
-            self._step, in_shardings=(whole, whole, rows, whole), out_shardings=whole, donate_argnums=0
+            self._step,
+            in_shardings=(whole, whole, rows, whole),
+            out_shardings=whole,
+            donate_argnums=0,
+            compiler_options=compiler_options(mesh),
         )
 
     def operations(self) -> int:

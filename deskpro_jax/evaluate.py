@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from deskpro_jax import embedding, protocols, sharding
+from deskpro_jax.compilation import compiler_options
 from deskpro_jax.data import augment, pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.matching import Labels
@@ -113,7 +114,8 @@ def make_embed(
     rows_at_once = CPU_ROWS if on_cpu else None
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
     # Variables stay where they are: classifiers that lie in parts on the devices are not used here.
-    return jax.jit(embed, in_shardings=(None, rows), out_shardings=whole)
+    options = compiler_options(mesh)
+    return jax.jit(embed, in_shardings=(None, rows), out_shardings=whole, compiler_options=options)
 
 
 def _interleave(first: Array, second: Array) -> Array:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
 from deskpro_jax.checkpoint import CheckpointStore, Restored
+from deskpro_jax.compilation import compiler_options
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError, Stopped
@@ -168,6 +169,7 @@ def _train(
         in_shardings=(kept, sharding.placement(mesh, phase.teacher_variables), rows, whole),
         out_shardings=(kept, whole),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
     key = sharding.put_replicated(mesh, jax.random.key_data(train.fold(jax.random.key(config.seed), phase.name)))
     key = jax.random.wrap_key_data(key)

@@ -65,11 +65,10 @@ def _shifted(padded: Array) -> list[Array]:
     return [padded[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
 
 
-def _shift_and_add(x: Array, kernel: Array) -> Array:
+def _shift_and_add(padded: Array, kernel: Array) -> Array:
     taps = kernel.reshape(*kernel.shape[:-3], 9, kernel.shape[-1])
-    windows = _shifted(_pad_borders(x))
     return functools.reduce(
-        jnp.add, [window * taps[..., tap, :][..., None, None, None, :] for tap, window in enumerate(windows)]
+        jnp.add, [window * taps[..., tap, :][..., None, None, None, :] for tap, window in enumerate(_shifted(padded))]
     )
 
 
@@ -88,16 +87,19 @@ def depthwise_conv3x3(
     Returns:
         Feature maps of the shape and type of `x`.
     """
-    return _shift_and_add(x, kernel)
+    return _shift_and_add(_pad_borders(x), kernel)
 
 
 def _depthwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _shift_and_add(x, kernel), (x, kernel)
+    return depthwise_conv3x3(x, kernel), (x, kernel)
 
 
 def _depthwise_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    grad_x = _shift_and_add(grad, kernel[..., ::-1, ::-1, :])
+    # From the padded copy, `grad` is read by both sums and not computed anew for each out of what it came from.
+    padded = _pad_borders(grad)
+    grad = padded[..., 1:-1, 1:-1, :]
+    grad_x = _shift_and_add(padded, kernel[..., ::-1, ::-1, :])
     # All nine sums in one pass over height and width; summing over the batch apart keeps the one-pass reduction
     # local to a device when the batch is sharded.
     total = at_least_float32(x.dtype)

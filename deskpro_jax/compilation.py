@@ -1,0 +1,34 @@
+"""How the compiler is asked to build the two programs that matter: the training step and the embedding."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+from jax.sharding import Mesh
+
+# Sums over a feature map (BatchNorm's statistics, pooling and their gradients) by the library that computes the
+# products, 17 to 20 % faster on a CPU than the loops the compiler writes for them. It is off by default, and jaxlib
+# calls it experimental.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+def compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """Returns the `compiler_options` of `jax.jit` for the mesh's devices; None for the compiler's own.
+
+    Args:
+        mesh: the devices that the program runs on.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return dict(_CPU_OPTIONS) if on_cpu and _cpu_knows_them() else None
+
+
+@functools.cache
+def _cpu_knows_them() -> bool:
+    """Whether this jaxlib has the options: an experimental one may leave or change its values with any release."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        try:
+            jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+        except jax.errors.JaxRuntimeError:
+            return False
+    return True
