@@ -85,6 +85,8 @@ def make_embed(
 ) -> Callable[[Sequence[Any], Mapping[str, Array]], Float[Array, "batch embedding"]]:
     """Returns a jitted function from each network's variables and a batch of uint8 images to embeddings.
 
+    It is compiled with options of its own (`compilation`), so jax refuses it inside another jitted function.
+
     Args:
         networks: together they give the streams.
         flip: whether the features of the mirrored image are added.
