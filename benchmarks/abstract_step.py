@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
-from deskpro_jax.compilation import compiler_options
 from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
 
 RATE = 3.5e-4
@@ -52,15 +51,8 @@ def student_step(config: ml_collections.ConfigDict, classes: int, mesh: Mesh) ->
     optimizer = optim.adam(RATE, config.train.weight_decay)
     state = jax.eval_shape(lambda v: train.create_state(v, optimizer), _shapes(module))
     fixed = _shapes(teacher) if teacher else None
-    whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
-    kept = sharding.placement(mesh, state)
-    step = jax.jit(
-        train.make_train_step(module, optimizer, config, "student", teacher, mesh=mesh),
-        in_shardings=(kept, sharding.placement(mesh, fixed), rows, whole),
-        out_shardings=(kept, whole),
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
+    step = train.make_train_step(module, optimizer, config, "student", teacher, mesh=mesh)
+    step = train.jit_step(step, mesh, state, fixed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return AbstractStep(step, (state, fixed, batch_shapes(config, module, mesh), key), module, teacher, optimizer, mesh)
 

@@ -74,7 +74,6 @@ class Step:
         from jax.sharding import Mesh
 
         from deskpro_jax import optim, sharding, train
-        from deskpro_jax.compilation import compiler_options
         from deskpro_jax.models.deskpro import init_variables, student_model, teacher_model
 
         config = configuration(phase, shape, face, batch, dtype)
@@ -87,7 +86,7 @@ class Step:
             drawn = {name: {"body_stream": tree} for name, tree in stream.drawn_variables(shape).items()}
         else:
             drawn = init_variables(module, 0)
-        whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
+        whole = sharding.replicated(mesh)
         create = jax.jit(lambda variables: train.create_state(variables, optimizer), out_shardings=whole)
         state = create(sharding.put_replicated(mesh, drawn))
         others = sharding.put_replicated(mesh, init_variables(teacher, 1)) if teacher else None
@@ -99,13 +98,7 @@ class Step:
             sharding.put_batch(mesh, _batch(phase, shape, face, batch)),
             jax.random.wrap_key_data(key),
         )
-        self._jitted = jax.jit(
-            self._step,
-            in_shardings=(whole, whole, rows, whole),
-            out_shardings=whole,
-            donate_argnums=0,
-            compiler_options=compiler_options(mesh),
-        )
+        self._jitted = train.jit_step(self._step, mesh, state, others)
 
     def operations(self) -> int:
         """Returns the operations of a step, see `flops.count_flops`."""

@@ -7,6 +7,8 @@ import functools
 import jax
 from jax.sharding import Mesh
 
+from deskpro_jax import sharding
+
 # Sums over a feature map (BatchNorm's statistics, pooling and their gradients) by the library that computes the
 # products, 17 to 20 % faster on a CPU than the loops the compiler writes for them. It is off by default, and jaxlib
 # calls it experimental.
@@ -19,8 +21,7 @@ def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     Args:
         mesh: the devices that the program runs on.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return dict(_CPU_OPTIONS) if on_cpu and _cpu_knows_them() else None
+    return dict(_CPU_OPTIONS) if sharding.on_cpu(mesh) and _cpu_knows_them() else None
 
 
 @functools.cache

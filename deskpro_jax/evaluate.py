@@ -28,7 +28,6 @@ from deskpro_jax.tables import ResultRow
 from deskpro_jax.telemetry import Progress
 
 BOTH = "both"
-CPU_ROWS = 2  # images that a CPU embeds at a time
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
@@ -105,15 +104,18 @@ def make_embed(
         fields = {name: images[name] for net in networks for name in net.fields}
         if flip:  # an image and its mirror image one after the other: one pass over both, each device over its own
             fields = {name: _interleave(image, image[:, :, ::-1]) for name, image in fields.items()}
-        found = _in_chunks(lambda chosen: features(variables, chosen), fields, rows_at_once)
+        if one_by_one:
+            found = _one_by_one(lambda image: features(variables, image), fields)
+        else:
+            found = features(variables, fields)
         if flip:
             found, mirrored = ({name: value[:, i::2] for name, value in found.items()} for i in range(2))
         joined = embedding.combine(found, mirrored if flip else None, has_face=batch["has_face"])
         return jnp.where(batch["valid"][:, None], joined, 0)
 
-    # One image's maps stay in a CPU's cache, those of a batch do not. Devices share a batch otherwise.
-    on_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-    rows_at_once = CPU_ROWS if on_cpu else None
+    # One image's maps stay in a CPU's cache, those of a batch do not; and sums over them are rounded the same way
+    # whatever the image's place. Devices share a batch otherwise.
+    one_by_one = mesh.size == 1 and sharding.on_cpu(mesh)
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
     # Variables stay where they are: classifiers that lie in parts on the devices are not used here.
     options = compiler_options(mesh)
@@ -124,17 +126,12 @@ def _interleave(first: Array, second: Array) -> Array:
     return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
 
 
-def _in_chunks(
-    function: Callable[[Mapping[str, Array]], dict[str, Array]], images: Mapping[str, Array], rows: int | None
+def _one_by_one(
+    function: Callable[[Mapping[str, Array]], dict[str, Array]], images: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """Applies a function to some rows of a batch at a time; its results hold the batch on their second axis."""
-    size = len(next(iter(images.values())))
-    if rows is None or size <= rows:
-        return function(images)
-    rows = math.gcd(size, rows)
-    blocks = {name: image.reshape(size // rows, rows, *image.shape[1:]) for name, image in images.items()}
-    found = jax.lax.map(function, blocks)  # [blocks, parts, rows, dimension]
-    return {name: jnp.moveaxis(value, 0, 1).reshape(value.shape[1], size, -1) for name, value in found.items()}
+    """Applies a function to one row of a batch at a time; its results hold the batch on their second axis."""
+    found = jax.lax.map(function, {name: image[:, None] for name, image in images.items()})
+    return {name: jnp.moveaxis(value[:, :, 0], 0, 1) for name, value in found.items()}
 
 
 def embed_split(

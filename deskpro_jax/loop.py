@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
 from deskpro_jax.checkpoint import CheckpointStore, Restored
-from deskpro_jax.compilation import compiler_options
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError, Stopped
@@ -162,15 +161,8 @@ def _train(
 ) -> train.TrainState:
     first, total = int(state.step), steps * phase.epochs
     batch_images = config.data.identities * config.data.images_per_identity
-    whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
-    kept = sharding.placement(mesh, state)
-    step_fn = jax.jit(
-        train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher, steps, mesh),
-        in_shardings=(kept, sharding.placement(mesh, phase.teacher_variables), rows, whole),
-        out_shardings=(kept, whole),
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
+    step_fn = train.make_train_step(phase.module, optimizer, config, phase.name, phase.teacher, steps, mesh)
+    step_fn = train.jit_step(step_fn, mesh, state, phase.teacher_variables)
     key = sharding.put_replicated(mesh, jax.random.key_data(train.fold(jax.random.key(config.seed), phase.name)))
     key = jax.random.wrap_key_data(key)
     batches = pipeline.train_batches(

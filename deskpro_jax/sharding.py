@@ -63,6 +63,11 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    """Returns whether the devices are processors, simulated ones too."""
+    return bool(mesh.devices.flat[0].platform == "cpu")
+
+
 def model_devices(mesh: Mesh) -> int:
     """Returns how many devices share the classifiers; 1 where every device holds them whole."""
     return int(mesh.shape.get(MODEL_AXIS, 1))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from deskpro_jax import extensions, losses, sharding
+from deskpro_jax.compilation import compiler_options
 from deskpro_jax.data import augment
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.deskpro import DeSKPro
@@ -230,3 +231,22 @@ def make_train_step(
         return state, terms
 
     return step
+
+
+def jit_step(step: Callable[..., tuple[TrainState, Terms]], mesh: Mesh, state: Any, teacher_variables: Any) -> Any:
+    """Returns the jitted step: states stay in place on the mesh and are donated, batches are split over it.
+
+    Args:
+        step: from `make_train_step`.
+        mesh: the devices.
+        state: the training state, or anything of its structure and shapes.
+        teacher_variables: of the frozen teacher, or their shapes; None without one.
+    """
+    whole, kept = sharding.replicated(mesh), sharding.placement(mesh, state)
+    return jax.jit(
+        step,
+        in_shardings=(kept, sharding.placement(mesh, teacher_variables), sharding.split_batch(mesh), whole),
+        out_shardings=(kept, whole),
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh),
+    )
