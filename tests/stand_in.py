@@ -29,6 +29,7 @@ from deskpro_jax.models import deskpro, initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
 
 NEVER = "-"
+FIELDS = {"eval__every": 1, "train__log_every": 2, "train__base_lr": 1e-3}  # of a run that is watched closely
 
 
 class Small(nn.Module):

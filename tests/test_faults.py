@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging as std_logging
-import multiprocessing
 import os
 import random
 import shutil
@@ -18,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
@@ -29,13 +27,10 @@ from benchmarks import same_run, soak
 from deskpro_jax import integrity, main
 from deskpro_jax.checkpoint import CheckpointStore
 from deskpro_jax.checkpoint_info import saved_tree
-from deskpro_jax.data import dataset, pipeline
 from deskpro_jax.errors import InputError, RunError, Stopped
-from deskpro_jax.selection import skipped_images, trained_classes
+from deskpro_jax.selection import trained_classes
 from deskpro_jax.telemetry import MetricWriter
 from deskpro_jax.weights import networks
-
-FIELDS = {"eval__every": 1, "train__log_every": 2, "train__base_lr": 1e-3}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def config(data: Path) -> ConfigDict:
-    return runs.config(data, **FIELDS)
+    return runs.config(data, **stand_in.FIELDS)
 
 
 @pytest.fixture(scope="module")
@@ -308,97 +303,6 @@ def test_main_ends_with_one_line_when_a_file_cannot_be_written(
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'runs/celeb/config.json'\n"
 
 
-# Data.
-
-
-def test_a_worker_that_is_killed_is_replaced_and_the_batches_stay_the_same(
-    data: Path, config: ConfigDict, caplog: pytest.LogCaptureFixture
-) -> None:
-    split = dataset.load("synthetic_tiny", data, "train")
-    expected = pipeline.train_batches(split, config, seed=0, phase="student")
-    chosen = config.copy_and_resolve_references()
-    chosen.data.workers = 1
-    batches = pipeline.train_batches(split, chosen, seed=0, phase="student")
-    for step in range(9):
-        if step == 2:
-            (worker,) = multiprocessing.active_children()
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGKILL)
-        found, wanted = next(batches), next(expected)
-        assert all(np.array_equal(found[name], wanted[name]) for name in wanted), step
-    batches.close()
-    expected.close()
-    assert (
-        "a data worker of synthetic_tiny/train died (Worker process was terminated unexpectedly with exit code -9)"
-        in (caplog.text)
-    )
-
-
-def test_workers_that_die_again_and_again_end_the_run(data: Path) -> None:
-    def dead(position: int) -> Iterator[Any]:
-        raise RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search the logs")
-        yield
-
-    split = dataset.load("synthetic_tiny", data, "train")
-    with pytest.raises(RunError, match=r"died 3 times over batch 0 of synthetic_tiny/train .*lower data.workers"):
-        next(pipeline.Batches(dead, split))
-
-
-@pytest.fixture(scope="module")
-def damaged_data(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """The dataset with one unreadable record in the training and the gallery split, and the names of these."""
-    folder = Path(shutil.copytree(data, tmp_path_factory.mktemp("damaged") / "data"))
-    names = {}
-    for split, index in (("train", 11), ("gallery", 3)):
-        opened = dataset.load("synthetic_tiny", data, split)
-        needle, names[split] = opened[index].body[2000:2100], opened.image_id[index]
-        shard = next(dataset.dataset_path("synthetic_tiny", folder).glob(f"*-{split}.array_record-*"))
-        content = bytearray(shard.read_bytes())
-        assert content.count(needle) == 1
-        content[content.index(needle) + 50] ^= 1
-        shard.write_bytes(content)
-    return folder, names
-
-
-def test_an_unreadable_record_is_named_with_its_file(damaged_data: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    folder, names = damaged_data
-    shard = next(dataset.dataset_path("synthetic_tiny", folder).glob("*-train.array_record-*"))
-    with pytest.raises(InputError) as error:
-        runs.run(runs.config(folder, **FIELDS), tmp_path)
-    for part in (names["train"], "synthetic_tiny/train", f"record 11 of {shard}", "data.skip_corrupt"):
-        assert part in str(error.value)
-
-
-def test_skipped_records_are_counted_in_metrics_and_results(
-    damaged_data: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
-    folder, names = damaged_data
-    config = runs.config(folder, **FIELDS, data__skip_corrupt=True)
-    with stand_in.moments(stand_in.sender("SIGTERM@step-student-8")), pytest.raises(Stopped):
-        runs.run(config, tmp_path)  # the count goes on where it was
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    runs.run(config, tmp_path)
-    record = json.loads((tmp_path / "results.json").read_text())
-    ends = {phase: [x["skipped_images"] for x in runs.lines(tmp_path / phase) if "skipped_images" in x] for phase in
-            runs.STEPS}  # fmt: skip
-    split = dataset.load("synthetic_tiny", folder, "train")
-    for phase, counts in ends.items():
-        batches = pipeline.train_batches(dataset.usable(split, phase == "teacher", False), config, seed=0, phase=phase)
-        reads = []
-        for _ in range(2):
-            for _ in range(runs.STEPS[phase]):
-                next(batches)
-            reads.append(sum(batches.skipped.values()))
-        batches.close()
-        assert counts == reads
-    assert record["skipped"] == {phase: counts[-1] for phase, counts in ends.items()} | {
-        "query": [],
-        "gallery": [names["gallery"]],
-    }
-    assert sum(counts[-1] for counts in ends.values()) >= 1
-    assert skipped_images(tmp_path) == {phase: counts[-1] for phase, counts in ends.items()}
-
-
 # Processes that end.
 
 
@@ -438,7 +342,7 @@ ENDS: list[tuple[str, int, str]] = [
 def test_ended_at_every_kind_of_moment_it_loses_nothing(
     config: ConfigDict, data: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    arguments = runs.flags(tmp_path, data, **FIELDS)
+    arguments = runs.flags(tmp_path, data, **stand_in.FIELDS)
     script = str(Path(stand_in.__file__))
     for when, expected, message in ENDS:
         code, _, err = runs.finish(runs.start([script, when, *arguments]))
@@ -450,7 +354,7 @@ def test_ended_at_every_kind_of_moment_it_loses_nothing(
 
 @pytest.mark.slow
 def test_a_soak_of_three_cycles_finds_nothing(data: Path, undisturbed: Path, tmp_path: Path) -> None:
-    arguments = [flag for flag in runs.flags(tmp_path, data, **FIELDS) if not flag.startswith("--workdir")]
+    arguments = [flag for flag in runs.flags(tmp_path, data, **stand_in.FIELDS) if not flag.startswith("--workdir")]
     command = [sys.executable, stand_in.__file__, "-"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
