@@ -39,7 +39,7 @@ def write_checksums(folder: Path) -> None:
     entries = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
     }
-    _write(folder / CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
+    _write(folder, CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
 
 
 def has_checksums(folder: Path) -> bool:
@@ -64,21 +64,23 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
     sealed = folder / CHECKSUM_FILE
     entries = json.loads(sealed.read_text("utf-8"))["files"] if sealed.exists() else None
     sealed.unlink(missing_ok=True)
-    _write(folder / name, content)
+    _write(folder, name, content)
     if entries is None:
         write_checksums(folder)
         return
     entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _write(sealed, json.dumps({"files": entries}, indent=1).encode())
+    _write(folder, CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{CHECKSUM_FILE}.{os.getpid()}")  # a name that no checksum is made of
+def _write(folder: Path, name: str, content: bytes) -> None:
+    # A name that no checksum is made of, and the same for every file: what a killed process leaves there is overwritten
+    # and renamed when the folder gets its checksums, as it does before it is used again.
+    temporary = folder / f".{CHECKSUM_FILE}.new"
     with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary.replace(folder / name)
 
 
 def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True) -> str:

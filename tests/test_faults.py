@@ -190,11 +190,11 @@ def test_a_flipped_score_does_not_make_another_checkpoint_the_best(
 def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write, calls = integrity._write, [0]
 
-    def dying(path: Path, content: bytes) -> None:
+    def dying(folder: Path, name: str, content: bytes) -> None:
         calls[0] += 1
         if calls[0] > alive:
             raise KeyboardInterrupt
-        write(path, content)
+        write(folder, name, content)
 
     for alive in (0, 1):
         folder, calls[0] = Path(shutil.copytree(two, tmp_path / str(alive))), 0
@@ -208,6 +208,32 @@ def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeyp
             assert restored is not None
             assert (restored.step, restored.metrics) == (10, {"mAP": (0.5, 0.7)[alive]})
         assert integrity.has_checksums(folder / "10")
+
+
+@pytest.mark.parametrize("alive", [0, 1])
+def test_a_file_that_was_half_way_to_its_name_is_not_left_behind(
+    alive: int, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, calls = Path.replace, [0]
+
+    def dying(path: Path, target: Path) -> Path:
+        calls[0] += 1
+        if calls[0] > alive:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
+    with CheckpointStore(folder, best_metric="mAP") as store:
+        monkeypatch.setattr(Path, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            store.add_metrics(10, {"mAP": 0.7})
+        monkeypatch.undo()
+    hidden = lambda: [path for path in folder.rglob(".*") if path.is_file()]  # noqa: E731
+    assert len(hidden()) == 1  # as a kill would leave it
+    with CheckpointStore(folder, best_metric="mAP") as store:
+        assert store.restore(state(0)) is not None
+    assert not hidden()
+    assert not integrity.find_damage(folder / "10")
 
 
 def test_shapes_are_those_of_a_whole_checkpoint(two: Path, tmp_path: Path) -> None:
