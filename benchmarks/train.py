@@ -110,8 +110,10 @@ class Step:
 
     def compile(self) -> dict[str, float]:
         """Compiles the step, or reads it from the persistent cache; returns the seconds and memory it takes."""
+        from deskpro_jax.compilation import compile_now
+
         start = time.perf_counter()
-        self._program = self._jitted.lower(*self._arguments).compile()
+        self._program = compile_now(self._jitted, *self._arguments)
         found = {"compile": time.perf_counter() - start}
         analysis = self._program.memory_analysis()
         if analysis is not None:

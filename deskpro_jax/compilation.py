@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -33,3 +36,22 @@ def _cpu_knows_them() -> bool:
         except jax.errors.JaxRuntimeError:
             return False
     return True
+
+
+def compile_now(jitted: Any, *arguments: Any) -> jax.stages.Compiled:
+    """Compiles a jitted function, or reads it from the persistent cache, and gives back the memory that it took.
+
+    What the compiler frees stays with the process (glibc), under everything that the program then needs: 1.2 GB after
+    compiling the training step of the paper's body stream, 0.2 GB after reading it from the cache.
+
+    Args:
+        jitted: what `jax.jit` returned.
+        arguments: as it will be called with; nothing is computed and nothing is donated.
+
+    Returns:
+        The program, for arguments of these shapes, types and places alone.
+    """
+    program: jax.stages.Compiled = jitted.lower(*arguments).compile()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not every system has it
+        ctypes.CDLL(None).malloc_trim(0)
+    return program

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
 from deskpro_jax.checkpoint import CheckpointStore, Restored
+from deskpro_jax.compilation import compile_now
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError, Stopped
@@ -183,6 +184,7 @@ def _train(
         overview = parameter_overview.get_parameter_overview(state.params, include_stats=here)
         (folder / "parameters.txt").write_text(overview + "\n")
     pending = list(before.unwritten)
+    program: jax.stages.Compiled | None = None
 
     def is_scored(step: int) -> bool:
         due = step > 0 and step % steps == 0 and _is_due(step // steps, phase.epochs, config.eval.every)
@@ -206,7 +208,8 @@ def _train(
         for step in range(first + 1, total + 1):
             batch = sharding.put_batch(mesh, next(batches))
             with _compiling(guard, phase.name, step, first):
-                state, terms = step_fn(state, phase.teacher_variables, batch, key)
+                program = program or compile_now(step_fn, state, phase.teacher_variables, batch, key)
+                state, terms = program(state, phase.teacher_variables, batch, key)
             pending.append((step, terms))
             if len(pending) > 1:  # one step runs while the host prepares the next: no further ahead, no idle device
                 jax.block_until_ready(pending[-2][1]["total"])

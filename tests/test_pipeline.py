@@ -307,6 +307,25 @@ def test_a_damaged_record_is_replaced_and_counted_when_asked(
     assert evaluated.skipped == {image_id: 1}
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}], ids=str)
+def test_jpeg_of_every_kind_is_decoded_as_pillow_does(mode: str, options: dict[str, int], config: ConfigDict) -> None:
+    file = io.BytesIO()
+    picture(75, 43)[0].convert(mode).save(file, "JPEG", quality=80, **options)  # type: ignore[arg-type]
+    config.data.body_size = (75, 43)
+    (batch,) = pipeline.eval_batches(split_of([Example("a", file.getvalue(), None, None, None, 7, 1, -1)]), config, 1)
+    with Image.open(file) as expected:
+        np.testing.assert_array_equal(batch["body"][0], np.asarray(expected.convert("RGB")))
+
+
+def test_a_cut_jpeg_is_named(config: ConfigDict) -> None:
+    file = io.BytesIO()
+    picture(75, 43)[0].save(file, "JPEG")
+    split = split_of([Example("a", file.getvalue()[:-300], None, None, None, 7, 1, -1)])
+    with pytest.raises(InputError, match=r"the body of image a in own/train cannot be read .*truncated"):
+        list(pipeline.eval_batches(split, config, 1))
+
+
 def test_an_undecodable_image_is_named(config: ConfigDict) -> None:
     _, photo = picture(40, 20)
     split = split_of([Example("0001_c1_1", photo, None, b"no image", None, 7, 1, -1)])

@@ -118,7 +118,7 @@ def test_four_processes_train_and_embed_as_one_does_and_read_a_quarter_each(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 2, 4])
 def test_a_run_begun_on_eight_devices_goes_on(
     processes: int, begun: Path, alone: Path, tiny_data: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from deskpro_jax.data.dataset import ReIDSplit
@@ -15,6 +16,8 @@ from deskpro_jax.errors import InputError
 
 FIELDS = ("body", "face", "restored_face", "cloth_mask")
 Box = tuple[float, float, float, float]
+_JPEG = b"\xff\xd8"
+_SAME_COLOURS = ("YCbCr", "RGB", "Gray")  # that both libraries turn into the same RGB; CMYK they do not
 FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
 
 
@@ -136,5 +139,15 @@ def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
 
 
 def _photo(content: bytes, size: tuple[int, int], box: Box) -> np.ndarray:
+    return resize(_rgb(content), size, box)
+
+
+def _rgb(content: bytes) -> np.ndarray | Image.Image:
+    """Decodes a photo. JPEG by simplejpeg, which gives Pillow's pixels in a third of the time, where it can."""
+    if content.startswith(_JPEG):
+        with contextlib.suppress(ValueError):  # damaged, for which Pillow has its own rules
+            if simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS:
+                pixels: np.ndarray = simplejpeg.decode_jpeg(content)
+                return pixels
     with Image.open(io.BytesIO(content)) as image:
-        return resize(image.convert("RGB"), size, box)
+        return image.convert("RGB")

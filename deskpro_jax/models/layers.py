@@ -65,6 +65,7 @@ def _shifted(padded: Array) -> list[Array]:
     return [padded[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
 
 
+@jax.jit  # as the other functions that run in every block: traced and lowered once for each shape
 def _shift_and_add(padded: Array, kernel: Array) -> Array:
     taps = kernel.reshape(*kernel.shape[:-3], 9, kernel.shape[-1])
     return functools.reduce(
@@ -94,6 +95,7 @@ def _depthwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arr
     return depthwise_conv3x3(x, kernel), (x, kernel)
 
 
+@jax.jit
 def _depthwise_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     # From the padded copy, `grad` is read by both sums and not computed anew for each out of what it came from.
@@ -230,40 +232,65 @@ class BatchNorm(nn.Module):
         valid: Array | None = None,
     ) -> Array:
         shape = (*self.groups, x.shape[-1])
-        stats = at_least_float32(x.dtype)
         scale = self.param("scale", constant(1.0), shape)
         bias = self.param("bias", constant(0.0), shape)
         if self.frozen_bias:
             bias = jax.lax.stop_gradient(bias)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        if train:
-            mean, var, count = _batch_moments(x.astype(stats), valid)
-            if valid is not None:  # without one valid row a variance of 0 would amplify 316-fold in every layer
-                mean = jnp.where(count > 0, mean, running_mean.value)
-                var = jnp.where(count > 0, var, running_var.value)
-            if not self.is_initializing():
-                unbiased = var * (count / jnp.maximum(count - 1, 1))
-                moved = count > 0  # a batch without one valid row tells nothing
-                for old, new in ((running_mean, mean), (running_var, unbiased)):
-                    old.value = jnp.where(moved, self._move(old.value, new), old.value).astype(old.value.dtype)
-        else:
-            mean, var = running_mean.value, running_var.value
-        # Scale and shift are folded into one multiply-add over the feature map.
-        factor = scale.astype(stats) * jax.lax.rsqrt(var.astype(stats) + BATCH_NORM_EPS)
-        shift = bias.astype(stats) - mean.astype(stats) * factor
-        y = x.astype(stats) * factor[..., None, None, None, :] + shift[..., None, None, None, :]
-        return y.astype(self.dtype)
+        running = running_mean.value, running_var.value
+        if not train:
+            return _normalised(x, scale, bias, *running, self.dtype)
+        y, *moved = _batch_normalised(x, valid, scale, bias, *running, self.passes, self.calls, self.dtype)
+        if not self.is_initializing():
+            running_mean.value, running_var.value = moved
+        return y
 
-    def _move(self, running: Array, batch: Array) -> Array:
-        if self.calls > 1:
-            for call in range(self.calls):
-                running = running + BATCH_NORM_MOMENTUM * (batch[call] - running)
-            return running
-        if self.passes is None:
-            return running + BATCH_NORM_MOMENTUM * (batch - running)
-        share = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** jnp.asarray(self.passes, running.dtype)
-        return running + share[:, None] * (batch - running)
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _normalised(x: Array, scale: Array, bias: Array, mean: Array, var: Array, dtype: Dtype) -> Array:
+    """Scale and shift are folded into one multiply-add over the feature map."""
+    stats = at_least_float32(x.dtype)
+    factor = scale.astype(stats) * jax.lax.rsqrt(var.astype(stats) + BATCH_NORM_EPS)
+    shift = bias.astype(stats) - mean.astype(stats) * factor
+    y = x.astype(stats) * factor[..., None, None, None, :] + shift[..., None, None, None, :]
+    return y.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("passes", "calls", "dtype"))
+def _batch_normalised(
+    x: Array,
+    valid: Array | None,
+    scale: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    passes: tuple[int, ...] | None,
+    calls: int,
+    dtype: Dtype,
+) -> tuple[Array, Array, Array]:
+    """Returns `x` normalised by its own statistics, and the running statistics after it."""
+    mean, var, count = _batch_moments(x.astype(at_least_float32(x.dtype)), valid)
+    if valid is not None:  # without one valid row a variance of 0 would amplify 316-fold in every layer
+        mean = jnp.where(count > 0, mean, running_mean)
+        var = jnp.where(count > 0, var, running_var)
+    unbiased = var * (count / jnp.maximum(count - 1, 1))
+    after = []
+    for old, new in ((running_mean, mean), (running_var, unbiased)):
+        moved = jnp.where(count > 0, _move(old, new, passes, calls), old)  # no valid row tells nothing
+        after.append(moved.astype(old.dtype))
+    return _normalised(x, scale, bias, mean, var, dtype), after[0], after[1]
+
+
+def _move(running: Array, batch: Array, passes: tuple[int, ...] | None, calls: int) -> Array:
+    if calls > 1:
+        for call in range(calls):
+            running = running + BATCH_NORM_MOMENTUM * (batch[call] - running)
+        return running
+    if passes is None:
+        return running + BATCH_NORM_MOMENTUM * (batch - running)
+    share = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** jnp.asarray(passes, running.dtype)
+    return running + share[:, None] * (batch - running)
 
 
 def _batch_moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
