@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from deskpro_jax import __version__
 from deskpro_jax.commands import COMMANDS, EXIT_CODES, PROGRAM, Command, find_command
+from deskpro_jax.huge_pages import start_anew
 
 _HELP = ("-h", "--help", "help")
 _VERSION = ("-V", "--version")
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"error: {_unknown(name)}", file=sys.stderr)
         return 2
+    if arguments is None and command.large:
+        start_anew()
     return _run(command, rest)
 
 

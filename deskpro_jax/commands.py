@@ -21,6 +21,7 @@ class Command:
         arguments: flags that are added to those given.
         extra: optional dependencies that it may ask for.
         function: of the module, that is called.
+        large: whether it runs networks in its own process, whose memory is better in huge pages.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Command:
     arguments: tuple[str, ...] = ()
     extra: str = ""
     function: str = "main"
+    large: bool = False
 
 
 COMMANDS = (
@@ -43,6 +45,7 @@ COMMANDS = (
             "prepare --images photos --out prepared --detector mobilenet0.25_Final.pth --restorer lanczos",
         ),
         extra="prep",
+        large=True,
     ),
     Command(
         "review",
@@ -82,6 +85,7 @@ COMMANDS = (
             "train --config celeb_light:csa_att --workdir runs/csa_att --config.data.data_dir=datasets",
         ),
         function="command",
+        large=True,
     ),
     Command(
         "evaluate",
@@ -93,6 +97,7 @@ COMMANDS = (
         ),
         arguments=("--mode=evaluate",),
         function="command",
+        large=True,
     ),
     Command(
         "ablate",
@@ -106,6 +111,7 @@ COMMANDS = (
         "one HTML page about a run: curves, results, ranked lists, attention maps",
         ("report runs/celeb", "report runs/celeb --out celeb.html"),
         extra="report",
+        large=True,
     ),
     Command(
         "convert",
@@ -127,6 +133,7 @@ COMMANDS = (
             "embed --checkpoint celeb.safetensors --images 'photos/**/*.jpg' --out gallery.npy",
         ),
         extra="embed",
+        large=True,
     ),
     Command(
         "search",

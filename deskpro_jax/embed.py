@@ -5,6 +5,11 @@ python -m deskpro_jax.embed --checkpoint runs/celeb --images photos --faces prep
 
 from __future__ import annotations
 
+from deskpro_jax.huge_pages import start_anew
+
+if __name__ == "__main__":
+    start_anew()  # before the imports that take seconds
+
 import argparse
 import contextlib
 import dataclasses

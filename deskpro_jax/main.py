@@ -6,6 +6,11 @@ python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
 
 from __future__ import annotations
 
+from deskpro_jax.huge_pages import start_anew
+
+if __name__ == "__main__":
+    start_anew()  # before the imports that take seconds
+
 import logging as std_logging
 import re
 import sys
