@@ -24,7 +24,8 @@ from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_cod
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/synthetic.py:face_fkp,debug"  # both phases, one narrow stream each
-SETTINGS = ("eval.baselines=False", "eval.every=1", "teacher.epochs=2", "train.epochs=2")
+SETTINGS = ("eval.baselines=False", "eval.every=1")
+_PER_EPOCH = 4  # kills; with more of them the run ends before all are done
 COMMAND = (sys.executable, "-m", "deskpro_jax.main")
 _POLL = 0.02  # seconds between two looks at how far the run is
 _LATE = 0.5  # seconds at most from the step that a kill waits for to the kill: saving, scoring, the next steps
@@ -206,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.cycles < 1:
             raise InputError(f"--cycles is {options.cycles}; expected at least 1.")
-        given = [f"--config={options.config}", f"--config.data.data_dir={data}", *settings]
+        epochs = 2 + options.cycles // (2 * _PER_EPOCH)
+        given = [f"--config={options.config}", f"--config.data.data_dir={data}"]
+        given += [f"--config.{phase}.epochs={epochs}" for phase in ("teacher", "train")] + settings
         found = soak(options.out, options.cycles, arguments=given, reference=options.reference, seed=options.seed)
     except (InputError, MissingInputError, RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

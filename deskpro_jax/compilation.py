@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -51,7 +53,21 @@ def compile_now(jitted: Any, *arguments: Any) -> jax.stages.Compiled:
     Returns:
         The program, for arguments of these shapes, types and places alone.
     """
-    program: jax.stages.Compiled = jitted.lower(*arguments).compile()
+    with _no_collection():
+        lowered = jitted.lower(*arguments)
+    program: jax.stages.Compiled = lowered.compile()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # not every system has it
         ctypes.CDLL(None).malloc_trim(0)
     return program
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leaves cyclic garbage for later: to look for it among all that tracing makes and keeps is a quarter of tracing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

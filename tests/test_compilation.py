@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -29,3 +31,16 @@ def test_unknown_options_are_left_out(mesh: Mesh, monkeypatch: pytest.MonkeyPatc
     assert compilation.compiler_options(mesh) is None
     monkeypatch.undo()
     compilation._cpu_knows_them.cache_clear()
+
+
+def test_a_program_is_compiled_ahead_and_the_collector_goes_on(mesh: Mesh) -> None:
+    seen: list[bool] = []
+
+    def double(x: jax.Array) -> jax.Array:
+        seen.append(gc.isenabled())
+        return 2 * x
+
+    program = compilation.compile_now(jax.jit(double, compiler_options=compilation.compiler_options(mesh)), np.ones(3))
+    np.testing.assert_array_equal(program(np.ones(3)), np.full(3, 2.0))
+    assert seen == [False]
+    assert gc.isenabled()
