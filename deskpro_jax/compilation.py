@@ -63,7 +63,7 @@ def compile_now(jitted: Any, *arguments: Any) -> jax.stages.Compiled:
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """Leaves cyclic garbage for later: to look for it among all that tracing makes and keeps is a quarter of tracing."""
+    """Leaves cyclic garbage for later: to look for it among what tracing makes and keeps is a quarter of tracing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
