@@ -1,9 +1,9 @@
-"""Script of test_faults.py and test_soak.py: the command line with streams of a few numbers, which compile at once.
+"""Script of test_faults.py: the command line with streams of a few numbers, which compile at once.
 
 Everything around the networks is as it is: data, training step, loop, checkpoints, metrics, evaluation, results.
 Arguments: WHEN, then those of deskpro_jax.main. WHEN is "-" or signals that the process gets, SIGNAL@MOMENT joined by
 commas; moments are step-PHASE-N, save-PHASE-N (a file of that checkpoint is there), evaluate-PHASE-N and
-compile-PHASE-N (the step after N is called).
+compile-PHASE-N (the step is compiled, and the one after N is next).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from absl import app
 
 from deskpro_jax import evaluate, loop, main, telemetry
 from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.compilation import compile_now
 from deskpro_jax.models import deskpro, initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
 
@@ -73,7 +74,7 @@ def small_streams() -> Iterator[None]:
 def moments(reached: Callable[[str], None]) -> Iterator[None]:
     """Calls `reached` with the name of each moment of a run; the one of a save comes from another thread."""
     now: list[Any] = ["", 0]  # phase and step
-    embed_split, save, jit = evaluate.embed_split, CheckpointStore.save, jax.jit
+    embed_split, save = evaluate.embed_split, CheckpointStore.save
 
     class Telling(telemetry.Progress):
         def __init__(self, total: int, description: str, **options: Any):
@@ -99,22 +100,15 @@ def moments(reached: Callable[[str], None]) -> Iterator[None]:
         threading.Thread(target=watch, daemon=True).start()
         return save(store, step, *given, **options)
 
-    def compiling(function: Callable[..., Any], **options: Any) -> Any:
-        compiled = jit(function, **options)
-        if "make_train_step" not in getattr(function, "__qualname__", ""):
-            return compiled
-
-        def call(*given: Any) -> Any:
-            reached(f"compile-{now[0]}-{now[1]}")
-            return compiled(*given)
-
-        return call
+    def compiling(*given: Any) -> Any:
+        reached(f"compile-{now[0]}-{now[1]}")
+        return compile_now(*given)
 
     with (
         mock.patch.object(loop, "Progress", Telling),
         mock.patch.object(evaluate, "embed_split", embed),
         mock.patch.object(CheckpointStore, "save", saving),
-        mock.patch.object(jax, "jit", compiling),
+        mock.patch.object(loop, "compile_now", compiling),
     ):
         yield
 
