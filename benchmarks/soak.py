@@ -25,7 +25,6 @@ from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_cod
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/synthetic.py:face_fkp,debug"  # both phases, one narrow stream each
 SETTINGS = ("eval.baselines=False", "eval.every=1")
-_PER_EPOCH = 4  # kills; with more of them the run ends before all are done
 COMMAND = (sys.executable, "-m", "deskpro_jax.main")
 _POLL = 0.02  # seconds between two looks at how far the run is
 _LATE = 0.5  # seconds at most from the step that a kill waits for to the kill: saving, scoring, the next steps
@@ -202,14 +201,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the configuration")
     parser.add_argument("--reference", type=Path, help="workdir of an undisturbed run of the same configuration")
     options = parser.parse_args(arguments)
-    settings = [f"--config.{setting}" for setting in (*SETTINGS, *options.set)]
+    epochs = 2 + options.cycles // 8  # of each phase; in fewer the run ends before all kills are done
+    lengths = (f"teacher.epochs={epochs}", f"train.epochs={epochs}")
+    settings = [f"--config.{setting}" for setting in (*SETTINGS, *lengths, *options.set)]
     data = options.out.absolute() / "data"
     try:
         if options.cycles < 1:
             raise InputError(f"--cycles is {options.cycles}; expected at least 1.")
-        epochs = 2 + options.cycles // (2 * _PER_EPOCH)
-        given = [f"--config={options.config}", f"--config.data.data_dir={data}"]
-        given += [f"--config.{phase}.epochs={epochs}" for phase in ("teacher", "train")] + settings
+        given = [f"--config={options.config}", f"--config.data.data_dir={data}", *settings]
         found = soak(options.out, options.cycles, arguments=given, reference=options.reference, seed=options.seed)
     except (InputError, MissingInputError, RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

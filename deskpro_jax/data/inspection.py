@@ -10,10 +10,11 @@ import zlib
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from deskpro_jax.data.photos import upright
+from deskpro_jax.data.photos import JPEG, upright
 
 MAX_PIXELS = 2**24  # 4096 x 4096: a photo beyond it takes longer to decode than a training step
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # by content; file names are never looked at
@@ -50,7 +51,6 @@ KINDS: dict[str, Kind] = {
 _GREY = ("1", "L", "LA", "La")
 EIGHT_BIT = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # JPEG's SOF markers
 _OPENING = threading.Lock()  # warnings filters belong to the process
 
@@ -215,7 +215,7 @@ def _broken_structure(content: bytes) -> tuple[str, str] | None:
     """Returns problem and detail when the blocks that a PNG or JPEG file is made of don't fit together."""
     if content.startswith(_PNG):
         return _broken_png(content)
-    return _broken_jpeg(content) if content.startswith(_JPEG) else None
+    return _broken_jpeg(content) if content.startswith(JPEG) else None
 
 
 def _broken_png(content: bytes) -> tuple[str, str] | None:
@@ -240,7 +240,7 @@ def _broken_png(content: bytes) -> tuple[str, str] | None:
 
 
 def _broken_jpeg(content: bytes) -> tuple[str, str] | None:
-    position = len(_JPEG)
+    position = len(JPEG)
     while position + 4 <= len(content):
         if content[position] != 0xFF:
             return "damaged", f"no marker at byte {position}"
@@ -293,8 +293,6 @@ def _sound_huffman(segment: bytes) -> bool:
 
 def _jpeg_complaint(content: bytes, mode: str) -> str:
     """Returns what libjpeg has to say about data that Pillow decodes in silence; "" for sound data."""
-    import simplejpeg  # here: only those who inspect files need it
-
     try:
         simplejpeg.decode_jpeg(content, {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB"), strict=True)
     except ValueError as error:
