@@ -90,7 +90,7 @@ def get_config() -> ml_collections.ConfigDict:
     t.epochs = 140  # of the teacher phase
 
     c.train = r = ml_collections.ConfigDict()
-    r.epochs = 140  # of the student phase
+    r.epochs = 140  # of the student phase; 0 trains nothing, and scores what `init` names
     # Epochs until the cosine's end; 0 = train.epochs. Epochs past it go on with the rate that the released code has
     # there: one more value of the cosine, falling to the final rate in 500 epochs.
     r.schedule_epochs = 0

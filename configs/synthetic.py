@@ -35,11 +35,11 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     config.loss.triplet_weight = 0.1
     config.loss.temperature = 1.0
     config.augment.erase = 0.0
-    config.teacher.epochs = 16
-    config.train.epochs = 26
-    config.train.base_lr = 0.001
+    config.teacher.epochs = 5
+    config.train.epochs = 8
+    config.train.base_lr = 0.003
     config.train.warmup_epochs = 1
-    config.eval.every = 13
+    config.eval.every = 4
     if "debug" in names:
         config.data.name = "synthetic_tiny"
     return variants.apply(config, ",".join(names))

@@ -27,6 +27,10 @@ TAKEN = ("seed", "model.body", "model.face", "model.attention", "loss.attention_
 _SCORED = ("eval.flip", "eval.missing_face", "eval.report", "eval.protocols", "eval.rerank")
 
 
+# Fields that say where a cell finds what it needs: the folder of the whole ablation may be moved.
+_TAKEN_OVER = ("init.body", "init.face")
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of Table 3.
@@ -37,6 +41,7 @@ class Row:
         parts: which of `COMPONENTS` it has.
         paper: R-1 and mAP on Celeb-reID-light in percent (Wu et al., ICIP 2022, Table 3).
         taught: whether it needs a teacher.
+        streams: the rows of the body stream and of the face stream, where it has both.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Row:
     parts: tuple[str, ...]
     paper: tuple[float, float]
     taught: bool = False
+    streams: tuple[str, ...] = ()
 
 
 COMPONENTS = ("G", "CSA", "L_att", "student without L_fkp", "student with L_fkp", "teacher")
@@ -56,9 +62,9 @@ ROWS = (
     Row("face", "4", (_PLAIN,), (41.6, 20.7)),
     Row("face_fkp", "5", (_FKP,), (47.0, 25.6), True),
     Row(TEACHER, "6", (_TEACHER,), (47.4, 25.8), True),
-    Row("two_stream", "7", (_G, _CSA, _ATT, _PLAIN), (50.1, 27.4)),
-    Row("deskpro", "DeSKPro", (_G, _CSA, _ATT, _FKP), (52.0, 29.8), True),
-    Row("deskpro_star", "DeSKPro*", (_G, _CSA, _ATT, _TEACHER), (53.7, 30.9), True),
+    Row("two_stream", "7", (_G, _CSA, _ATT, _PLAIN), (50.1, 27.4), streams=("csa_att", "face")),
+    Row("deskpro", "DeSKPro", (_G, _CSA, _ATT, _FKP), (52.0, 29.8), True, ("csa_att", "face_fkp")),
+    Row("deskpro_star", "DeSKPro*", (_G, _CSA, _ATT, _TEACHER), (53.7, 30.9), True, ("csa_att", TEACHER)),
 )
 
 
@@ -71,25 +77,30 @@ class Cell:
         seed: the seed.
         folder: its workdir.
         flags: of `deskpro_jax.main`, all but `--workdir`.
-        needs: the cell whose teacher it learns from, None where it needs none or is given one.
+        needs: the cells that have to be finished first: whose teacher it learns from, whose streams it takes.
     """
 
     row: Row
     seed: int
     folder: Path
     flags: tuple[str, ...]
-    needs: Cell | None = None
+    needs: tuple[Cell, ...] = ()
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
         return f"{self.row.name}, seed {self.seed}"
 
+    @property
+    def configuration(self) -> ml_collections.ConfigDict:
+        """Its configuration."""
+        config, *overrides = self.flags
+        return read_config(config.split("=", 1)[1], overrides)
+
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """All fields of its configuration, by dotted name."""
-        config, *overrides = self.flags
-        return flatten(json.loads(read_config(config.split("=", 1)[1], overrides).to_json_best_effort()))
+        return flatten(json.loads(self.configuration.to_json_best_effort()))
 
 
 def choose_rows(names: Sequence[str]) -> tuple[Row, ...]:
@@ -139,9 +150,12 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
 
 
 def plan_cells(
-    config: str, overrides: Sequence[str], rows: Iterable[Row], seeds: int, folder: Path
+    config: str, overrides: Sequence[str], rows: Iterable[Row], seeds: int, folder: Path, *, joint: bool = False
 ) -> tuple[list[Cell], list[str]]:
     """Lays out the runs of an ablation, seed by seed; a seed's teacher comes first and is trained once.
+
+    The streams share no parameter, the loss is a sum of theirs and Adam works parameter by parameter: trained together
+    or each by itself, a stream is the same but for rounding. A row of two streams takes them from the rows of one.
 
     Args:
         config: path of the configuration, with ":variant" if wanted.
@@ -149,6 +163,7 @@ def plan_cells(
         rows: which rows.
         seeds: how many seeds, from that of the configuration on.
         folder: where all of it goes.
+        joint: whether the rows of two streams are trained all the same.
 
     Returns:
         The cells in the order in which they are run, and what is worth telling.
@@ -162,7 +177,7 @@ def plan_cells(
             f"--config.{wrong[0]} is set by the {'seeds' if wrong[0] == 'seed' else 'rows'} of the table: leave it out,"
             " or change it in a configuration file."
         )
-    base, folder, notes, rows = read_config(config, overrides), folder.absolute(), [], tuple(rows)
+    base, folder = read_config(config, overrides), folder.absolute()
     shared = list(overrides)
     if not base.data.data_dir and base.data.name.startswith("synthetic"):
         shared.append(f"--config.data.data_dir={folder / 'data'}")
@@ -171,27 +186,58 @@ def plan_cells(
     if "eval.baselines" not in named:
         shared.append("--config.eval.baselines=False")  # the same numbers in every cell
     given = bool(base.teacher.checkpoint) or not base.teacher.train
-    if not given and any(row.taught for row in rows):
-        teacher = next(row for row in ROWS if row.name == TEACHER)
-        if teacher not in rows:
-            notes.append(f"row {TEACHER} is run as well: {', '.join(r.name for r in rows if r.taught)} learn from it.")
-        rows = (teacher, *(row for row in rows if row != teacher))
-    cells = []
+    rows, notes = _with_needed(tuple(rows), given=given, apart=not joint and _separable(base))
+    cells: list[Cell] = []
     for seed in range(base.seed, base.seed + seeds):
-        needed: Cell | None = None
+        done: dict[str, Cell] = {}
         for row in rows:
             variant = f"{config},{row.name}" if ":" in config else f"{config}:{row.name}"
             flags_ = [f"--config={variant}", f"--config.seed={seed}", *shared]
-            taught = row.taught and not given and row.name != TEACHER
-            if taught and needed is not None:
-                flags_.append(f"--config.teacher.checkpoint={needed.folder}")
-            cell = Cell(row, seed, folder / row.name / str(seed), tuple(flags_), needed if taught else None)
-            if row.name == TEACHER and not given:
-                needed = cell
+            needs: list[Cell] = []
+            if row.taught and not given and row.name != TEACHER:
+                needs.append(done[TEACHER])
+                flags_.append(f"--config.teacher.checkpoint={done[TEACHER].folder}")
+            if row.streams and not joint and _separable(base):
+                flags_.append("--config.train.epochs=0")
+                for field, name in zip(("body", "face"), row.streams, strict=True):
+                    if name != TEACHER:
+                        needs.append(done[name])
+                        flags_.append(f"--config.init.{field}={done[name].folder}")
+            cell = Cell(row, seed, folder / row.name / str(seed), tuple(flags_), tuple(needs))
+            done[row.name] = cell
             cells.append(cell)
     for cell in cells[: len(rows)]:
         _ = cell.config  # a configuration without these variants is told before hours of work
     return cells, notes
+
+
+def _separable(config: ml_collections.ConfigDict) -> bool:
+    """Says whether a stream trained by itself is what training both gives; a fork's terms may tie them together.
+
+    What is taken over is the end of the training, so another checkpoint must not be asked for either.
+    """
+    return not config.loss.extra and not config.init.dont_load and config.eval.report == "last"
+
+
+def _with_needed(rows: tuple[Row, ...], *, given: bool, apart: bool) -> tuple[tuple[Row, ...], list[str]]:
+    """Adds the rows that others need; returns the teacher first, those put together last, and what was added."""
+    wanted: dict[str, list[str]] = {}  # row that is needed -> those that need it
+    for row in rows:
+        for name in row.streams if apart else ():
+            if name != TEACHER or not given:
+                wanted.setdefault(name, []).append(row.name)
+    taught = [row.name for row in ROWS if row.taught and row.name != TEACHER and (row in rows or row.name in wanted)]
+    if taught and not given:
+        wanted[TEACHER] = taught
+    there = {row.name for row in rows}
+    notes = [
+        f"row {name} is run as well: {', '.join(users)} {'learn from' if name == TEACHER else 'take a stream of'} it."
+        for name, users in wanted.items()
+        if name not in there
+    ]
+    chosen = [row for row in ROWS if row.name in there or row.name in wanted]
+    first = [] if given else [row for row in chosen if row.name == TEACHER]
+    return (*first, *(row for row in chosen if row not in first)), notes
 
 
 def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:
@@ -212,7 +258,8 @@ def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:
                 scores[result["protocol"]] = {name: float(result[name]) for name in ("mAP", "R-1")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} holds no results ({error!r}): remove {cell.folder} to run it again.") from error
-    changed = differences(before, cell.config, _matters)
+    moved = _TAKEN_OVER if cell.row.streams else ()
+    changed = differences(before, cell.config, lambda name: _matters(name) and name not in moved)
     if changed:
         raise InputError(
             f"{cell.folder} was run with another configuration:{changed}\nUse another --workdir, or the fields as they"

@@ -148,6 +148,9 @@ def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
             "eval.report is 'validation', but data.validation_identities is "
             f"{config.data.validation_identities}: set it to the number of identities to hold out."
         )
+    for name, epochs in (("train", config.train.epochs), ("teacher", config.teacher.epochs)):
+        if epochs < 0:
+            raise InputError(f"{name}.epochs is {epochs}; expected 0 (nothing is trained) or more.")
     if not 0.0 <= config.loss.alpha <= 1.0:
         raise InputError(f"loss.alpha is {config.loss.alpha}; expected a weight between 0 and 1.")
     scoring.reranking_of(config)
@@ -167,31 +170,31 @@ def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
     return Path(config.data.data_dir or default).expanduser()
 
 
-def _build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    """Builds the dataset unless it is there; returns the folder of datasets."""
+def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Builds the dataset of a run in the workdir `folder` unless it is there; returns its own folder."""
     d, where = config.data, data_folder(config, folder)
+    if not builder.is_built(d.name, where):
+        logging.info("building %s in %s", d.name, where)
+    return builder.build(
+        d.name,
+        where,
+        d.raw_dir or None,
+        d.build_seed,
+        workers=os.cpu_count() or 0,
+        parts_dir=d.parts_dir or None,
+        allow_different_size=d.allow_different_size,
+    )
 
-    def build() -> str:
-        if not builder.is_built(d.name, where):
-            logging.info("building %s in %s", d.name, where)
-        folder = builder.build(
-            d.name,
-            where,
-            d.raw_dir or None,
-            d.build_seed,
-            workers=os.cpu_count() or 0,
-            parts_dir=d.parts_dir or None,
-            allow_different_size=d.allow_different_size,
-        )
-        return str(folder)
 
-    from_first(build)  # one process builds, the others wait for it
-    return where
+def _built_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Builds the dataset unless it is there; returns the folder of datasets."""
+    from_first(lambda: str(build_data(config, folder)))  # one process builds, the others wait for it
+    return data_folder(config, folder)
 
 
 def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     """Builds the dataset unless it is there, and opens its splits."""
-    d, where = config.data, _build_data(config, folder)
+    d, where = config.data, _built_data(config, folder)
     train, query, gallery = (dataset.load(d.name, where, split) for split in ("train", "query", "gallery"))
     validation = None
     if d.validation_identities:
@@ -204,7 +207,7 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
 
 def _load_test(config: ml_collections.ConfigDict, folder: Path) -> scoring.Splits:
     """Opens query and gallery alone: a dataset to be evaluated on needs nothing to train on."""
-    where = _build_data(config, folder)
+    where = _built_data(config, folder)
     return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")
 
 

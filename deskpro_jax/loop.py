@@ -62,7 +62,7 @@ def run_phase(
     guard: SignalGuard,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
 ) -> tuple[dict[str, Any], Steps]:
-    """Trains a phase to its end, or goes on from its latest checkpoint.
+    """Trains a phase to its end, or goes on from its latest checkpoint; one of no epochs saves what it begins with.
 
     Args:
         phase: what to train.
@@ -85,7 +85,7 @@ def run_phase(
     batch_images = config.data.identities * config.data.images_per_identity
     rates = optim.learning_rates(
         optim.base_learning_rate(config.train.base_lr, batch_images),
-        phase.epochs,
+        max(phase.epochs, 1),
         config.train.warmup_epochs,
         config.train.final_fraction,
         config.train.schedule_epochs if phase.name == "student" else 0,
@@ -102,13 +102,15 @@ def run_phase(
             else:
                 state = _first_state(drawn if phase.start is None else phase.start(drawn), optimizer, mesh)
             del drawn  # large, where there are many identities
+        if total == 0 and restored is None:
+            store.save(0, _as_tree(state), data={"epoch": 0.0, "phase": phase.name, "seed": config.seed, "skipped": 0})
         first, before = int(state.step), _begun(restored)
         if first > total:
             raise RunError(
                 f"{folder} is at step {first}, beyond the {total} steps of {phase.epochs} epochs: "
                 "it was trained for longer; raise the number of epochs or use another workdir."
             )
-        if first < total or (evaluate is not None and not before.scored):
+        if first < total or (total and evaluate is not None and not before.scored):
             state = _train(phase, config, mesh, folder, guard, evaluate, store, optimizer, state, rates, steps, before)
         if config.eval.report != "last":
             chosen = restore_reported(store, state.variables, config.eval.report)

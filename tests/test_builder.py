@@ -96,6 +96,12 @@ def test_building_again_keeps_what_is_there_unless_the_seed_differs(data_dir: Pa
         builder.build(NAME, data_dir, seed=5)
 
 
+def test_a_drawn_dataset_of_another_size_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(synthetic.SIZES, "tiny", synthetic.SyntheticSize(8, 64, 4, 8, 16))
+    with pytest.raises(InputError, match=r"has 48 training images, synthetic_tiny is drawn with 64 now: set data"):
+        builder.build(NAME, data_dir)
+
+
 def test_a_failed_build_does_not_look_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(size: str, seed: int, workers: int) -> object:
         yield from list(synthetic.generate("tiny", 0))[:60]

@@ -204,6 +204,8 @@ def build(
     builder = CcReid(config=config, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
         _check_same(folder, builder.info.metadata, seed if drawn else None, with_val)
+        if drawn:
+            _check_size(folder, name.removeprefix(_SYNTHETIC), builder.info.splits["train"].num_examples)
         return folder
     with contextlib.ExitStack() as stack:
         if drawn:
@@ -231,6 +233,16 @@ def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_v
         )
     if with_val and not metadata.get("with_val"):
         raise InputError(f"{folder} was built without the validation images that --with-val asks for: {remedy}")
+
+
+def _check_size(folder: Path, size: str, images: int) -> None:
+    """Raises InputError if a drawn dataset that is there has the size of another release."""
+    expected = synthetic.SIZES[size].train_images
+    if images != expected:
+        raise InputError(
+            f"{folder} has {images} training images, {_SYNTHETIC}{size} is drawn with {expected} now: set data.data_dir"
+            " (--out) to another folder or delete this one"
+        )
 
 
 @contextlib.contextmanager
