@@ -5,6 +5,11 @@ python -m data_prep.prepare --images DIR --out DIR --parser FILE --detector FILE
 
 from __future__ import annotations
 
+from deskpro_jax.huge_pages import start_anew
+
+if __name__ == "__main__":
+    start_anew()  # before the imports that take seconds
+
 import logging as std_logging
 import os
 import shutil

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from deskpro_jax.report.command import main
+from deskpro_jax.huge_pages import start_anew
 
 if __name__ == "__main__":
+    start_anew()  # before the imports that take seconds
+    from deskpro_jax.report.command import main
+
     sys.exit(main())
