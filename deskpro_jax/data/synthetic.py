@@ -44,8 +44,8 @@ class SyntheticSize:
 
 SIZES = {
     "tiny": SyntheticSize(8, 48, 4, 8, 16),
-    # Forty images a person: with twelve, the body stream learns the images by heart before it learns the people.
-    "small": SyntheticSize(120, 4800, 50, 100, 300),
+    # 24 images a person: with twelve, the body stream learns the images by heart before it learns the people.
+    "small": SyntheticSize(120, 2880, 50, 100, 300),
     "full": SyntheticSize(490, 9021, 100, 887, 934),  # the numbers of Celeb-reID-light
 }
 
