@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -320,45 +318,47 @@ def test_the_reason_is_the_last_error() -> None:
     assert short_reason("") == "it printed nothing"
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """Trains row 7 from the streams of rows 3 and 4, and jointly; returns the folders' parent and what was printed."""
-    folder = tmp_path_factory.mktemp("ablation")
-    short = [f"--config.data.data_dir={tiny_data}", "--config.train.epochs=1", "--config.eval.every=0"]
-    # Small steps: rounding, which differs between the programs, is amplified by Adam's first ones.
-    short += ["--config.train.base_lr=1e-6", f"--config.compilation_cache={folder / 'cache'}"]
-    printed = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        patch.setenv("PYTHONPATH", str(runs.ROOT))
-        for name, more in (("apart", ["--jobs", "2"]), ("joint", ["--joint"])):
-            said = io.StringIO()
-            with contextlib.redirect_stdout(said):
-                arguments = flags(folder / name, "--rows", "two_stream", "--seeds", "1", *short, *more)
-                assert ablate.main(arguments) == 0
-            printed.append(said.getvalue())
-    return folder, printed
-
-
 @pytest.mark.slow
-def test_rows_are_really_trained_and_never_again(
-    trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+def test_a_row_is_really_trained(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, (apart, joint) = trained
-    assert "| face | 4 |" in apart
-    assert "| two_stream | 7 |" in apart
-    assert "| face | 4 |" not in joint
-    assert "joint" not in (folder / "apart/two_stream/0/log.txt").read_text()
-    config = json.loads((folder / "apart/two_stream/0/results.json").read_text())["config"]
-    assert config["train"]["epochs"] == 0
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    short = [f"--config.data.data_dir={tiny_data}", "--config.train.epochs=1", "--config.eval.every=0"]
+    arguments = flags(tmp_path, "--rows", "face", "--seeds", "1", *short)
+    assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
+    assert "| face | 4 |" in capsys.readouterr().out
+    assert (tmp_path / "face/0/student/checkpoints").is_dir()
+    assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
+    assert "1 of 1 runs are finished already" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def apart(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trains row 7, its face stream by itself, and puts the row together with the latter; returns workdirs by name."""
+    folder = tmp_path_factory.mktemp("apart")
+    taken = {"init__body": str(folder / "joint"), "init__face": str(folder / "face"), "train__epochs": 0}
+    for name, row, fields in (("joint", "two_stream", {}), ("face", "face", {}), ("taken", "two_stream", taken)):
+        given = {"train__epochs": 1, **fields}
+        runs.run(runs.config(tiny_data, f"debug,{row}", **given), folder / name)
+    return {path.name: path for path in folder.iterdir()}
 
 
 @pytest.mark.slow
-def test_streams_trained_apart_are_those_trained_together(trained: tuple[Path, list[str]]) -> None:
-    folder, _ = trained
-    apart, joint = (read_networks(folder / name / "two_stream/0").variables for name in ("apart", "joint"))
-    start = read_networks(folder / "apart/face/0").variables
-    assert apart.keys() == joint.keys() == {"body", "student"}
-    for one, other in zip(jax.tree.leaves(apart), jax.tree.leaves(joint), strict=True):
+def test_a_stream_trained_apart_is_that_trained_beside_the_other(apart: dict[str, Path]) -> None:
+    joint, face, taken = (read_networks(apart[name]).variables for name in ("joint", "face", "taken"))
+    for one, other in zip(jax.tree.leaves(face["student"]), jax.tree.leaves(joint["student"]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
-    jax.tree.map(np.testing.assert_array_equal, apart["student"], start["student"])
+    jax.tree.map(np.testing.assert_array_equal, taken, {"body": joint["body"], "student": face["student"]})
+
+
+@pytest.mark.slow
+def test_a_run_of_no_epochs_scores_what_it_begins_with(apart: dict[str, Path]) -> None:
+    results = {name: json.loads((path / "results.json").read_text())["results"] for name, path in apart.items()}
+    found = {
+        name: {r["stream"]: r["mAP"] for r in rows if r["protocol"] == "general"} for name, rows in results.items()
+    }
+    assert found["taken"]["body"] == pytest.approx(found["joint"]["body"], abs=1e-6)
+    assert found["taken"]["face"] == pytest.approx(found["face"]["face"], abs=1e-6)
+    assert BOTH in found["taken"]
+    assert (apart["taken"] / "student/start.json").is_file()
