@@ -26,6 +26,7 @@ import small_models
 from deskpro_jax import evaluate
 from deskpro_jax.report import attention, command, contents, pictures, sections
 from deskpro_jax.report.opened import Opened
+from deskpro_jax.report.record import short_name
 
 SECTIONS = (
     *("Results", "Curves", "Ranked lists", "Attention", "Similarities", "Hardest confusions", "Configuration"),
@@ -226,7 +227,6 @@ def test_what_is_missing_is_said_in_its_place(
     text = Page((folder / "report.html").read_text()).text
     for words in (
         "No results yet",
-        "No curves: there is no teacher/metrics.jsonl",
         "No curves: there is no student/metrics.jsonl",
         "Checkpoints but no metrics.jsonl",
         "Not part of this configuration",
@@ -234,11 +234,17 @@ def test_what_is_missing_is_said_in_its_place(
         "Stream: body",
     ):
         assert words in text, words
+    assert "there is no teacher/metrics.jsonl" not in text  # which this configuration has none of
     shutil.rmtree(folder / "student")
     assert command.main([str(folder)]) == 0
     text = Page((folder / "report.html").read_text()).text
     assert text.count("Not to be had: no checkpoints in") == 4
     assert "There are no checkpoints." in text
+
+
+def test_a_folder_that_is_a_number_is_called_with_the_one_above(tmp_path: Path) -> None:
+    assert short_name(tmp_path / "csa_att" / "0") == "csa_att/0"
+    assert short_name(tmp_path / "run-3") == "run-3"
 
 
 @pytest.mark.usefixtures("no_networks")

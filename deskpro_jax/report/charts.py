@@ -104,7 +104,8 @@ def draw_lines(chart: LineChart, name: str) -> str:
         axes.set_xlabel(chart.axis)
         axes.set_ylabel("%" if chart.share else "")
         axes.locator_params(nbins=5)
-        axes.ticklabel_format(useOffset=False)
+        for side in (axes.xaxis, axes.yaxis):
+            side.set_major_formatter("{x:g}")  # matplotlib's own writes a rate of 0.004 as 0.00
         if len(chart.curves) > 1:
             axes.legend()
 

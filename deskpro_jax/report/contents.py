@@ -17,7 +17,7 @@ from deskpro_jax.report import configuration, curves, sections, tables
 from deskpro_jax.report.charts import draw_lines
 from deskpro_jax.report.opened import Opened, embed, open_data, open_networks
 from deskpro_jax.report.pictures import Pictures
-from deskpro_jax.report.record import PHASES, Record, phase_state, read_record
+from deskpro_jax.report.record import NOT_PART, PHASES, Record, phase_state, read_record, short_name
 from deskpro_jax.report.sections import Run, Shown
 from deskpro_jax.report.view import View, make_view
 from deskpro_jax.retrieval import Scores
@@ -78,7 +78,7 @@ def gather(folder: Path, options: Options) -> dict[str, Any]:
         looked, facts = _look(record, other, options, pictures)
     phases = [_phase(record, phase) for phase in PHASES]
     return {
-        "name": folder.resolve().name,
+        "name": short_name(folder),
         "facts": [*_facts(record, phases), *facts],
         "problems": list(record.problems),
         "results": [
@@ -122,7 +122,8 @@ def _phase(record: Record, phase: str) -> dict[str, Any]:
         "start": record.starts.get(phase, {}),
     }
     if metrics is None:
-        found["notes"].append(f"No curves: there is no {phase}/{METRICS_FILE}.")
+        if found["state"] != NOT_PART:
+            found["notes"].append(f"No curves: there is no {phase}/{METRICS_FILE}.")
         return found
     if metrics.broken:
         found["notes"].append(f"{metrics.broken} lines of {phase}/{METRICS_FILE} cannot be read and are left out.")
@@ -210,8 +211,8 @@ def _attention(
     else:
         name = _run_name(other)
         if name == runs[0].name:
-            runs[0] = Run(f"{record.folder.resolve().name}, {name}", opened.trained)
-            name = f"{other.folder.resolve().name}, {name}"
+            runs[0] = Run(f"{short_name(record.folder)}, {name}", opened.trained)
+            name = f"{short_name(other.folder)}, {name}"
             notes.append("The two runs have the same weight of L_att: their maps differ for other reasons.")
         try:
             runs.append(Run(name, open_networks(other)[0]))
@@ -225,7 +226,7 @@ def _attention(
 def _run_name(record: Record) -> str:
     weight = record.field("loss.attention_weight")
     if weight is None:
-        return record.folder.resolve().name
+        return short_name(record.folder)
     return f"with L_att (weight {weight:g})" if weight else "without L_att"
 
 

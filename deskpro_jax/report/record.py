@@ -16,6 +16,7 @@ from deskpro_jax.weights.networks import RECORD, START
 
 PHASES = ("teacher", "student")
 OTHER_RESULTS = "results-on-*.json"
+NOT_PART = "not part of this configuration"  # of a phase
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,16 @@ def _absent(record: Record, phase: str) -> str:
     try:
         if phase == "teacher":
             if not needs_teacher(config):
-                return "not part of this configuration"
+                return NOT_PART
             given = config.teacher.checkpoint
             return f"given, not trained here: {given}" if given else "not begun"
         used = config.model.body or config.model.face == "student"
-        return "not begun" if used else "not part of this configuration"
+        return "not begun" if used else NOT_PART
     except (AttributeError, KeyError):  # a configuration of another version
         return "not there"
+
+
+def short_name(folder: Path) -> str:
+    """Returns what a run is called on a page: its folder, with the one above where that is a mere number (a seed)."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name
