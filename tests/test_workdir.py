@@ -50,7 +50,7 @@ def stored(folder: Path) -> dict[str, object]:
 
 def test_flatten_names_every_field_and_survives_json() -> None:
     fields = workdir.flatten(synthetic.get_config())
-    assert fields["data.body_size"] == [128, 64]
+    assert fields["data.body_size"] == [96, 48]
     assert fields["seed"] == 0
     assert not any(isinstance(value, dict) for value in fields.values())
     assert json.loads(json.dumps(fields)) == fields
