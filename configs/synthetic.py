@@ -23,8 +23,8 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
         names.remove("full")
         config.data.name = "synthetic_full"
         return variants.apply(config, ",".join(names))
-    # Two CPU cores and ten minutes: a quarter of OSNet's width, and small images. The body stream needs to see many
-    # before it learns anything, so that half the pixels at twice the speed are worth more.
+    # Two CPU cores and about ten minutes: a quarter of OSNet's width, and small images. The body stream needs to see
+    # many before it learns anything, so that half the pixels at twice the speed are worth more.
     config.data.body_size = (96, 48)
     config.data.face_size = (48, 48)
     config.data.identities = 8

@@ -107,8 +107,11 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     title = f"Ablation: {' '.join([options.config, *overrides])}"
     with _alone(options.workdir):
         try:
-            build_data(cells[0].configuration, cells[0].folder)  # by one, before several use it
-            failed = run_cells(cells, options.workdir, jobs=options.jobs or usual_jobs())
+            jobs = options.jobs or 1
+            if any(read_scores(cell) is None for cell in cells):
+                build_data(cells[0].configuration, cells[0].folder)  # by one, before several use it
+                jobs = options.jobs or usual_jobs()
+            failed = run_cells(cells, options.workdir, jobs=jobs)
         finally:
             findings = write_table(cells, stem, title)
     print((stem.with_name(f"{stem.name}.md")).read_text(encoding="utf-8"), end="")

@@ -186,7 +186,8 @@ def plan_cells(
     if "eval.baselines" not in named:
         shared.append("--config.eval.baselines=False")  # the same numbers in every cell
     given = bool(base.teacher.checkpoint) or not base.teacher.train
-    rows, notes = _with_needed(tuple(rows), given=given, apart=not joint and _separable(base))
+    apart = not joint and _separable(base)
+    rows, notes = _with_needed(tuple(rows), given=given, apart=apart)
     cells: list[Cell] = []
     for seed in range(base.seed, base.seed + seeds):
         done: dict[str, Cell] = {}
@@ -197,7 +198,7 @@ def plan_cells(
             if row.taught and not given and row.name != TEACHER:
                 needs.append(done[TEACHER])
                 flags_.append(f"--config.teacher.checkpoint={done[TEACHER].folder}")
-            if row.streams and not joint and _separable(base):
+            if row.streams and apart:
                 flags_.append("--config.train.epochs=0")
                 for field, name in zip(("body", "face"), row.streams, strict=True):
                     if name != TEACHER:
@@ -224,7 +225,7 @@ def _with_needed(rows: tuple[Row, ...], *, given: bool, apart: bool) -> tuple[tu
     wanted: dict[str, list[str]] = {}  # row that is needed -> those that need it
     for row in rows:
         for name in row.streams if apart else ():
-            if name != TEACHER or not given:
+            if name != TEACHER:  # for which `taught` stands
                 wanted.setdefault(name, []).append(row.name)
     taught = [row.name for row in ROWS if row.taught and row.name != TEACHER and (row in rows or row.name in wanted)]
     if taught and not given:
@@ -236,8 +237,7 @@ def _with_needed(rows: tuple[Row, ...], *, given: bool, apart: bool) -> tuple[tu
         if name not in there
     ]
     chosen = [row for row in ROWS if row.name in there or row.name in wanted]
-    first = [] if given else [row for row in chosen if row.name == TEACHER]
-    return (*first, *(row for row in chosen if row not in first)), notes
+    return tuple(sorted(chosen, key=lambda row: given or row.name != TEACHER)), notes
 
 
 def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:

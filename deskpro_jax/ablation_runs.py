@@ -152,6 +152,7 @@ def run_cells(cells: Sequence[Cell], folder: Path, run: Runner = run_cell, jobs:
         say(f"{len(cells) - len(waiting)} of {len(cells)} runs are finished already")
     free = _shares(jobs)
     running: dict[concurrent.futures.Future[str | None], _Running] = {}
+    stopped: list[str] = []
     with SignalGuard() as guard, concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         halt = Halt(guard)
         try:
@@ -169,6 +170,7 @@ def run_cells(cells: Sequence[Cell], folder: Path, run: Runner = run_cell, jobs:
                     free.append(ended.cores)
                     reason = future.result()
                     if guard.requested:
+                        stopped.append(ended.cell.name)
                         continue
                     reason = _finish(ended.cell, reason, folder, times, time.monotonic() - ended.since)
                     if reason is not None:
@@ -177,7 +179,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, run: Runner = run_cell, jobs:
             halt.abandoned.set()
             raise
         if guard.requested:
-            raise Stopped(f"{guard.requested}: stopped; the same command goes on from there.")
+            where = f" in {' and '.join(stopped)}" if stopped else ""
+            raise Stopped(f"{guard.requested}: stopped{where}; the same command goes on from there.")
     return failed
 
 

@@ -103,7 +103,7 @@ def run_phase(
                 state = _first_state(drawn if phase.start is None else phase.start(drawn), optimizer, mesh)
             del drawn  # large, where there are many identities
         if total == 0 and restored is None:
-            store.save(0, _as_tree(state), data={"epoch": 0.0, "phase": phase.name, "seed": config.seed, "skipped": 0})
+            store.save(0, _as_tree(state), data=_about(phase, config, 0.0, 0))
         first, before = int(state.step), _begun(restored)
         if first > total:
             raise RunError(
@@ -230,7 +230,7 @@ def _train(
                 writer.scalars(step, {**means, "learning_rate": rate, **counts}, epoch=step / steps)
             progress.advance(means)
             if stop or (epoch_ends and (is_scored(step) or _is_due(epoch, phase.epochs, config.checkpoint.every))):
-                data = {"epoch": step / steps, "phase": phase.name, "seed": config.seed, "skipped": skipped}
+                data = _about(phase, config, step / steps, skipped)
                 if pending:  # the line that they belong to is written by the run that goes on
                     data["unwritten"] = _fetch_terms(pending, phase.name, store)
                 store.save(step, _as_tree(state), data=data, wait=bool(stop))
@@ -243,6 +243,11 @@ def _train(
     if batches.skipped:
         logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
     return state
+
+
+def _about(phase: Phase, config: ml_collections.ConfigDict, epoch: float, skipped: int) -> dict[str, Any]:
+    """Returns what a checkpoint says beside the state."""
+    return {"epoch": epoch, "phase": phase.name, "seed": config.seed, "skipped": skipped}
 
 
 def _begun(restored: Restored | None) -> _Begun:

@@ -215,7 +215,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(
 
     use(monkeypatch, run)
     assert ablate.main(flags(tmp_path, "--rows", "baseline,csa,csa_att", "--seeds", "1")) == 1
-    assert "SIGTERM: stopped; the same command goes on" in capsys.readouterr().err
+    assert "SIGTERM: stopped in csa, seed 0; the same command goes on" in capsys.readouterr().err
     assert "| 20.0 |" in (tmp_path / "ablation.md").read_text()  # the table of what there is
 
 

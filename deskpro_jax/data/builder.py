@@ -28,6 +28,7 @@ from deskpro_jax.data.workers import run_local
 from deskpro_jax.errors import InputError, RunError
 
 _SYNTHETIC = "synthetic_"
+_REMEDY = "set data.data_dir (--out) to another folder or delete this one"
 _PACKAGES = ("pillow", "numpy", "tensorflow-datasets", "array_record")
 _DESCRIPTION = "Cloth-changing person re-identification: photos of people with part labels and faces."
 
@@ -226,13 +227,12 @@ def build(
 
 def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_val: bool) -> None:
     """Raises InputError if a dataset that is there was built in another way than is asked for."""
-    remedy = "set data.data_dir (--out) to another folder or delete this one"
     if seed is not None and metadata.get("seed") != seed:
         raise InputError(
-            f"{folder} was built with seed {metadata.get('seed')}, data.build_seed asks for {seed}: {remedy}"
+            f"{folder} was built with seed {metadata.get('seed')}, data.build_seed asks for {seed}: {_REMEDY}"
         )
     if with_val and not metadata.get("with_val"):
-        raise InputError(f"{folder} was built without the validation images that --with-val asks for: {remedy}")
+        raise InputError(f"{folder} was built without the validation images that --with-val asks for: {_REMEDY}")
 
 
 def _check_size(folder: Path, size: str, images: int) -> None:
@@ -240,8 +240,7 @@ def _check_size(folder: Path, size: str, images: int) -> None:
     expected = synthetic.SIZES[size].train_images
     if images != expected:
         raise InputError(
-            f"{folder} has {images} training images, {_SYNTHETIC}{size} is drawn with {expected} now: set data.data_dir"
-            " (--out) to another folder or delete this one"
+            f"{folder} has {images} training images, {_SYNTHETIC}{size} is drawn with {expected} now: {_REMEDY}"
         )
 
 
