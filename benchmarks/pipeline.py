@@ -58,7 +58,8 @@ def batches(scratch: str, fields: Sequence[str], seconds: float) -> Iterator[dic
 
     config = base.get_config()
     split = dataset.load("folder", Path(scratch) / "data", "train")
-    found = pipeline.train_batches(split, config, seed=0, phase="student", fields=tuple(fields))
+    enlarge = pipeline.device_enlarges(split, config, fields)
+    found = pipeline.train_batches(split, config, seed=0, phase="student", fields=tuple(fields), enlarge=enlarge)
     next(found)
     yield {}
     while True:

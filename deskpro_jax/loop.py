@@ -178,6 +178,7 @@ def _train(
         process_count=jax.process_count(),
         fields=phase.fields,
         pad_to_multiple=math.lcm(mesh.size, jax.process_count()),
+        enlarge=not agree(not pipeline.device_enlarges(phase.split, config, phase.fields)),  # one program for all
     )
     main_process = jax.process_index() == 0
     if main_process:

@@ -10,6 +10,8 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, UInt8
 
+from deskpro_jax.data import enlarging
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 _PHOTOS = ("body", "face", "restored_face")
@@ -39,7 +41,7 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
     Args:
       key: Key of this step.
       batch: As from `pipeline.train_batches`: uint8 photos [batch, height, width, 3], cloth_mask
-        [batch, height, width]; the photos that are there are augmented.
+        [batch, height, width]; the photos that are there are augmented, after enlarging those that it left small.
       config: The `augment` part of the configuration.
 
     Returns:
@@ -47,6 +49,7 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
       erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw of
       mirroring and one of erasing serve all rows and photos.
     """
+    batch = enlarging.placed(batch)
     names = [name for name in (*_PHOTOS, "cloth_mask") if name in batch]
     size = batch[names[0]].shape[0]
     shared = config.shared_draws > 0

@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from deskpro_jax.data import enlarging
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.data.photos import JPEG
 from deskpro_jax.errors import InputError
@@ -40,9 +41,13 @@ def _resample(image: Image.Image, size: tuple[int, int], box: Box, how: Image.Re
     height, width = size
     if box == FULL:
         return np.asarray(image.resize((width, height), how))
-    left, top, right, bottom = box
-    window = (left * image.width, top * image.height, right * image.width, bottom * image.height)
-    return np.asarray(image.resize((width, height), how, box=window))
+    return np.asarray(image.resize((width, height), how, box=_window(box, (image.height, image.width))))
+
+
+def _window(box: Box, size: tuple[int, int]) -> Box:
+    """Returns a window in pixels of an image of a height and width."""
+    (left, top, right, bottom), (height, width) = box, size
+    return (left * width, top * height, right * width, bottom * height)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Decoder:
       face_size: Height and width of both faces.
       clothing: Part labels that are clothing.
       labels: Number of labels the scheme has.
+      enlarge: True only decodes a body photo that is smaller than `body_size`, and says how to enlarge it there
+        (`enlarging.placed`); False resizes it here.
 
     Raises:
       InputError: If a field is unknown, a size is not positive or a label is not of the scheme.
@@ -65,6 +72,7 @@ class Decoder:
     face_size: tuple[int, int]
     clothing: tuple[int, ...]
     labels: int
+    enlarge: bool = False
 
     def __post_init__(self) -> None:
         if strange := set(self.fields) - set(FIELDS):
@@ -84,6 +92,10 @@ class Decoder:
             "cloth_mask": self.body_size,
         }
         batch = {name: np.zeros((size, *shapes[name]), np.uint8) for name in self.fields}
+        if self.enlarge and "body" in batch:
+            height, width = self.body_size
+            batch[enlarging.ROWS] = np.zeros((size, height, 4), np.int32)
+            batch[enlarging.COLUMNS] = np.zeros((size, width, 4), np.int32)
         return batch | {name: np.zeros(size, np.bool_) for name in ("has_face", "has_mask", "valid")}
 
     def fill(self, batch: dict[str, np.ndarray], row: int, split: ReIDSplit, index: int, box: Box) -> None:
@@ -109,10 +121,28 @@ class Decoder:
                         batch[name][row] = self._mask(example.parts, box)
             elif (content := contents[name]) is not None:
                 with _reading(f"the {name}", split, index):
-                    batch[name][row] = _photo(content, self.body_size if name == "body" else self.face_size, box)
+                    if name == "body" and self.enlarge:
+                        self._place(batch, row, content, box)
+                    else:
+                        batch[name][row] = _photo(content, self.body_size if name == "body" else self.face_size, box)
         faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
         batch["has_face"][row] = all(faces) if faces else example.face is not None
         batch["has_mask"][row] = example.parts is not None
+
+    def _place(self, batch: dict[str, np.ndarray], row: int, content: bytes, box: Box) -> None:
+        """Puts a body photo into a row, as it is if it fits, and beside it what enlarges it."""
+        photo = np.asarray(_rgb(content))
+        if photo.shape[0] > self.body_size[0] or photo.shape[1] > self.body_size[1]:
+            photo, box = resize(photo, self.body_size, box), FULL
+        height, width = photo.shape[:2]
+        batch["body"][row, :height, :width] = photo
+        left, top, right, bottom = _window(box, (height, width))
+        for name, length, low, high, size in (
+            (enlarging.ROWS, height, top, bottom, self.body_size[0]),
+            (enlarging.COLUMNS, width, left, right, self.body_size[1]),
+        ):
+            whole = (low, high) == (0, length)
+            batch[name][row] = enlarging.whole(length, size) if whole else enlarging.taps(length, low, high, size)
 
     def _mask(self, parts: bytes, box: Box) -> np.ndarray:
         """Returns [height, width] uint8, 1 where the label is not clothing."""
@@ -123,6 +153,14 @@ class Decoder:
                 raise ValueError(f"mode {labels.mode}, expected L")
             # Nearest keeps labels whole, so it may come before the table.
             return table[_resample(labels, self.body_size, box, Image.Resampling.NEAREST)]
+
+
+def is_smaller(split: ReIDSplit, size: tuple[int, int]) -> bool:
+    """Whether the body photos of a split, by its first, are smaller than a height and width and fit into it."""
+    with _reading("the body", split, 0):
+        photo = np.asarray(_rgb(split[0].body))
+    height, width = photo.shape[:2]
+    return height <= size[0] and width <= size[1] and (height, width) != tuple(size)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,16 @@ from deskpro_jax.data.dataset import ReIDSplit, class_indices, train_classes, us
 from deskpro_jax.data.decoding import FULL, Box, resize
 from deskpro_jax.errors import InputError, RunError
 
-__all__ = ["FIELDS", "Batch", "Batches", "eval_batches", "resize", "steps_per_epoch", "train_batches"]
+__all__ = [
+    "FIELDS",
+    "Batch",
+    "Batches",
+    "device_enlarges",
+    "eval_batches",
+    "resize",
+    "steps_per_epoch",
+    "train_batches",
+]
 
 Batch = dict[str, np.ndarray]
 FIELDS = decoding.FIELDS
@@ -206,6 +215,19 @@ def _window(rng: np.random.Generator, probability: float, scale: float) -> Box:
     return (left, top, min(1.0, left + size), min(1.0, top + size))
 
 
+def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> bool:
+    """Whether `train_batches` had better leave body photos to the device: if they are smaller than the network's input.
+
+    The first photo speaks for all; one that cannot be read is told of when its turn comes.
+    """
+    if "body" not in fields:
+        return False
+    try:
+        return decoding.is_smaller(split, tuple(config.data.body_size))
+    except InputError:
+        return False
+
+
 def steps_per_epoch(split: ReIDSplit, config: ml_collections.ConfigDict) -> int:
     """Returns the number of batches in an epoch of `train_batches`, the same in every epoch."""
     d = config.data
@@ -224,6 +246,7 @@ def train_batches(
     process_count: int = 1,
     fields: Sequence[str] = FIELDS,
     pad_to_multiple: int = 1,
+    enlarge: bool = False,
 ) -> Batches:
     """Yields training batches without end, a function of (seed, phase, step) whatever the workers and hosts.
 
@@ -237,6 +260,8 @@ def train_batches(
       process_count: Number of hosts; each gets an equal, contiguous part of every batch.
       fields: Which images to decode, of `FIELDS`.
       pad_to_multiple: Rows with valid=False are added until the global batch is a multiple of this.
+      enlarge: Leaves body photos smaller than `data.body_size` to the device: `enlarging.placed` gives the batch that
+        False gives.
 
     Returns:
       Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
@@ -260,7 +285,7 @@ def train_batches(
     loader = _TrainLoader(
         split=chosen,
         classes=train_classes(split),
-        decoder=_decoder(split, config, fields),
+        decoder=_decoder(split, config, fields, enlarge),
         identities=d.identities,
         images_per_identity=d.images_per_identity,
         steps=steps_per_epoch(split, config),
@@ -305,10 +330,12 @@ def eval_batches(
     return _run(loader, range(-(-len(split) // batch_size)), config.data.workers)
 
 
-def _decoder(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> decoding.Decoder:
+def _decoder(
+    split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str], enlarge: bool = False
+) -> decoding.Decoder:
     body, face = tuple(config.data.body_size), tuple(config.data.face_size)
     clothing = tuple(config.data.clothing) or split.clothing
-    return decoding.Decoder(tuple(fields), body, face, clothing, len(split.scheme.labels))
+    return decoding.Decoder(tuple(fields), body, face, clothing, len(split.scheme.labels), enlarge)
 
 
 def _host_slots(size: int, process_index: int, process_count: int) -> tuple[int, int]:
