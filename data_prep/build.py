@@ -11,7 +11,6 @@ import argparse
 import difflib
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 from absl import logging as absl_logging
 
+from deskpro_jax import cores
 from deskpro_jax.commands import command_parser
 from deskpro_jax.data.building import Runner
 from deskpro_jax.data.dataset import NAMES
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--allow-different-size", action="store_true", help="build splits that differ in size from those published")
     add("--skip-bad", action="store_true", help="leave out files that can't be used; each is told, and listed in the "
         "dataset's metadata")  # fmt: skip
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core, %(default)s here)")
+    add("--workers", type=int, default=cores.count(), help="processes (default: one a core, %(default)s here)")
     add("--seed", type=int, default=0, help="synthetic datasets: of the drawn people (default: 0)")
     add("--runner", choices=RUNNERS, default="local", help="beam: Apache Beam, the extra 'beam' (default: local)")
     add("--beam-option", action="append", default=[], metavar="NAME=VALUE", help="an option of the Beam pipeline, as "

@@ -28,7 +28,7 @@ from data_prep.checking import examine, judge, recognise, sheet
 from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.recognise import BUILT, PREPARED, Recognised
 from data_prep.checking.report import Report
-from deskpro_jax import telemetry
+from deskpro_jax import cores, telemetry
 from deskpro_jax.commands import command_parser
 from deskpro_jax.data import published
 from deskpro_jax.data.assemble import assemble
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="decides which examples (default: 0)")
     add("--json", metavar="FILE", type=Path, help="writes everything that was found, image by image")
     add("--all", action="store_true", help="prints all names where otherwise the first are printed")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core, %(default)s here)")
+    add("--workers", type=int, default=cores.count(), help="processes (default: one a core, %(default)s here)")
     return parser
 
 

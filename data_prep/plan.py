@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from data_prep.detection.person import AUTO, Choice
 from data_prep.restoration.align import FACE_SIZES
 from data_prep.settings import STAGES
 from data_prep.stages import restore
+from deskpro_jax import cores
 from deskpro_jax.commands import command_parser
 from deskpro_jax.errors import InputError
 
@@ -42,7 +42,7 @@ class Plan:
     choice: Choice = field(default_factory=Choice)
     face_size: int | None = None
     batch: int | None = None
-    workers: int = max(2, os.cpu_count() or 1)
+    workers: int = max(2, cores.count())
 
 
 def plan_stages(listed: str | None, given: Mapping[str, Any]) -> tuple[str, ...]:

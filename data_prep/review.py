@@ -17,6 +17,7 @@ from data_prep.reviewing.colours import kinds
 from data_prep.reviewing.page import render
 from data_prep.settings import SETTINGS_FILE, read_settings
 from data_prep.table import overview, read_table, rows
+from deskpro_jax import cores
 from deskpro_jax.commands import command_parser
 from deskpro_jax.data.schema import SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError, end_command
@@ -53,7 +54,7 @@ def review(folder: Path, page: Path, samples: int = SAMPLES, images: Path | None
         raise MissingInputError(f"no folder of photos at {photos}: say with --images where they are now.")
     scheme = SCHEMES.get(settings["label_scheme"])
     parts = kinds(scheme) if scheme is not None else ()
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max(2, cores.count())) as pool:
         chosen = rows(table, choose(found, samples))
         cards = list(pool.map(lambda row: card(row, folder, photos, parts), chosen))
     text = render(settings, found, cards, f"Review of {folder.resolve().name}")

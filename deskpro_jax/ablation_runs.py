@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from deskpro_jax.ablation import Cell, read_scores, short_reason
+from deskpro_jax.cores import usable
 from deskpro_jax.errors import Stopped
 from deskpro_jax.preemption import SignalGuard
 from deskpro_jax.workdir import read_json, write_json
@@ -67,7 +67,7 @@ def usual_jobs() -> int:
     asked = subprocess.run(
         [sys.executable, "-c", "import jax; print(jax.default_backend())"], capture_output=True, text=True, check=False
     )
-    return min(len(_cores()), _MOST_JOBS) if asked.stdout.strip() == "cpu" else 1
+    return min(len(usable()), _MOST_JOBS) if asked.stdout.strip() == "cpu" else 1
 
 
 def run_cell(cell: Cell, halt: Halt, cores: Sequence[int] = ()) -> str | None:
@@ -186,18 +186,12 @@ def run_cells(cells: Sequence[Cell], folder: Path, run: Runner = run_cell, jobs:
 
 def _shares(jobs: int) -> list[Sequence[int]]:
     """Shares the cores out between runs side by side; a single run has no limit, ()."""
-    cores = _cores()
+    cores = usable()
     if jobs == 1:
         return [()]
     if jobs >= len(cores):
         return [(cores[i % len(cores)],) for i in range(jobs)]
     return [cores[i * len(cores) // jobs : (i + 1) * len(cores) // jobs] for i in range(jobs)]
-
-
-def _cores() -> Sequence[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return range(os.cpu_count() or 1)
 
 
 def _next(waiting: list[Cell], running: Iterable[_Running], failed: dict[Cell, str]) -> Cell | None:

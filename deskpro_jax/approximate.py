@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from deskpro_jax import cores
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.nearest import Neighbours, empty, merge
@@ -140,7 +141,7 @@ def _compare(vectors: np.ndarray, places: np.ndarray, group: _Group) -> tuple[li
         found = np.sort(places[query][places[query] >= 0])  # in the order in which they lie on disk
         return group.rows[found], group.vectors[found].astype(np.float32) @ vectors[query]
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cores.count()) as pool:
         compared = list(pool.map(one, range(len(vectors))))
     return [rows for rows, _ in compared], [products for _, products in compared]
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from deskpro_jax import evaluate, sharding
+from deskpro_jax import cores, evaluate, sharding
 from deskpro_jax.data.decoding import resize
 from deskpro_jax.data.photos import Photo, UnreadableError, read_photo
 from deskpro_jax.errors import InputError
@@ -135,7 +135,7 @@ class Embedder:
         self.body_size, self.face_size = body_size or trained.body_size, face_size or trained.face_size
         self.sizes_known = trained.sizes_known or None not in (body_size, face_size)
         self.batch = -(-(batch or trained.batch) // self._mesh.size) * self._mesh.size
-        self._threads = threads or min(16, os.cpu_count() or 1)
+        self._threads = threads or min(16, cores.count())
         if self.face_field == "restored_face" and (find_faces is not None or detector is not None):
             raise InputError("the face teacher reads restored faces, which no detector gives: prepare them before.")
         if detector is not None and self.face_field:

@@ -14,7 +14,7 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from deskpro_jax import scoring, selection, sharding, start, teacher, transfer, workdir
+from deskpro_jax import cores, scoring, selection, sharding, start, teacher, transfer, workdir
 from deskpro_jax.data import builder, dataset
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
@@ -180,7 +180,7 @@ def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
         where,
         d.raw_dir or None,
         d.build_seed,
-        workers=os.cpu_count() or 0,
+        workers=cores.count(),
         parts_dir=d.parts_dir or None,
         allow_different_size=d.allow_different_size,
     )

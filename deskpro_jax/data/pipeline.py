@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import ml_collections
 import numpy as np
 from absl import flags, logging
 
+from deskpro_jax import cores
 from deskpro_jax.data import decoding, sampling
 from deskpro_jax.data.dataset import ReIDSplit, class_indices, train_classes, usable
 from deskpro_jax.data.decoding import FULL, Box, resize
@@ -358,7 +358,7 @@ def _run(loader: _Loader, steps: range, workers: int) -> Batches:
     def read(position: int) -> Iterator[Batch]:
         source = grain.MapDataset.range(steps.start + position, steps.stop).map(loader)
         if workers == 0:
-            threads = min(_PREFETCH, os.cpu_count() or 1)
+            threads = min(_PREFETCH, cores.count())
             dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=_PREFETCH))
         else:
             dataset = source.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
