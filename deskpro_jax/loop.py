@@ -178,7 +178,7 @@ def _train(
         process_count=jax.process_count(),
         fields=phase.fields,
         pad_to_multiple=math.lcm(mesh.size, jax.process_count()),
-        enlarge=not agree(not pipeline.device_enlarges(phase.split, config, phase.fields)),  # one program for all
+        enlarge=_left_to_device(phase, config),
     )
     main_process = jax.process_index() == 0
     if main_process:
@@ -244,6 +244,12 @@ def _train(
     if batches.skipped:
         logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
     return state
+
+
+def _left_to_device(phase: Phase, config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the photos that all processes leave to the device to enlarge: they run one program."""
+    small = pipeline.device_enlarges(phase.split, config, phase.fields)
+    return [name for name in phase.fields if not agree(name not in small)]
 
 
 def _about(phase: Phase, config: ml_collections.ConfigDict, epoch: float, skipped: int) -> dict[str, Any]:

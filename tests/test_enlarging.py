@@ -43,17 +43,20 @@ def test_nothing_is_made_smaller() -> None:
         enlarging.taps(40, 3.0, 23.5, 20)
 
 
-@pytest.mark.parametrize("size", [(256, 128), (300, 150), (384, 128), (255, 200)])
-def test_batches_are_those_that_the_host_resizes(split: ReIDSplit, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("size", "face"),
+    [((256, 128), (64, 60)), ((300, 150), (30, 30)), ((384, 128), (224, 224)), ((255, 200), (112, 112))],
+)
+def test_batches_are_those_that_the_host_resizes(
+    split: ReIDSplit, size: tuple[int, int], face: tuple[int, int]
+) -> None:
     config = base.get_config()
     config.data.identities, config.data.images_per_identity = 4, 2
-    config.data.body_size = size  # photos have 256 x 128
+    config.data.body_size, config.data.face_size = size, face  # of 256 x 128, about 30 x 30, and 112 x 112 restored
     config.augment.crop = 0.7
     kinds = []
-    for enlarge in (False, True):
-        batches = pipeline.train_batches(
-            split, config, seed=1, phase="student", fields=("body",), pad_to_multiple=3, enlarge=enlarge
-        )
+    for enlarge in ((), ("body", "face", "restored_face")):
+        batches = pipeline.train_batches(split, config, seed=1, phase="student", pad_to_multiple=3, enlarge=enlarge)
         kinds.append([enlarging.placed(batch) for batch in itertools.islice(batches, 3)])
         batches.close()
     for expected, found in zip(*kinds, strict=True):
@@ -65,8 +68,9 @@ def test_batches_are_those_that_the_host_resizes(split: ReIDSplit, size: tuple[i
 def test_only_smaller_photos_are_left_to_the_device(split: ReIDSplit) -> None:
     config = base.get_config()
     asked = {(256, 128): False, (384, 128): True, (300, 150): True, (255, 200): False, (96, 48): False}
+    config.data.face_size = (100, 100)  # faces are smaller, restored ones larger
     for size, expected in asked.items():
         config.data.body_size = size
-        assert pipeline.device_enlarges(split, config, ("body", "face")) is expected, size
-    config.data.body_size = (384, 128)
-    assert not pipeline.device_enlarges(split, config, ("face",))
+        small = ("body", "face") if expected else ("face",)
+        assert pipeline.device_enlarges(split, config, pipeline.FIELDS) == small, size
+    assert pipeline.device_enlarges(split, config, ("restored_face", "cloth_mask")) == ()

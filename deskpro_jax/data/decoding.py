@@ -60,8 +60,8 @@ class Decoder:
       face_size: Height and width of both faces.
       clothing: Part labels that are clothing.
       labels: Number of labels the scheme has.
-      enlarge: True only decodes a body photo that is smaller than `body_size`, and says how to enlarge it there
-        (`enlarging.placed`); False resizes it here.
+      enlarge: Photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
+        to enlarge them (`enlarging.placed`). The others are resized here.
 
     Raises:
       InputError: If a field is unknown, a size is not positive or a label is not of the scheme.
@@ -72,7 +72,7 @@ class Decoder:
     face_size: tuple[int, int]
     clothing: tuple[int, ...]
     labels: int
-    enlarge: bool = False
+    enlarge: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if strange := set(self.fields) - set(FIELDS):
@@ -85,17 +85,14 @@ class Decoder:
 
     def empty(self, size: int) -> dict[str, np.ndarray]:
         """Returns a batch of `size` rows that are all padding."""
-        shapes = {
-            "body": (*self.body_size, 3),
-            "face": (*self.face_size, 3),
-            "restored_face": (*self.face_size, 3),
-            "cloth_mask": self.body_size,
-        }
-        batch = {name: np.zeros((size, *shapes[name]), np.uint8) for name in self.fields}
-        if self.enlarge and "body" in batch:
-            height, width = self.body_size
-            batch[enlarging.ROWS] = np.zeros((size, height, 4), np.int32)
-            batch[enlarging.COLUMNS] = np.zeros((size, width, 4), np.int32)
+        batch = {}
+        for name in self.fields:
+            colours = () if name == "cloth_mask" else (3,)
+            batch[name] = np.zeros((size, *self._size(name), *colours), np.uint8)
+        for name in self.enlarge:
+            height, width = self._size(name)
+            batch[name + enlarging.ROWS] = np.zeros((size, height, 4), np.int32)
+            batch[name + enlarging.COLUMNS] = np.zeros((size, width, 4), np.int32)
         return batch | {name: np.zeros(size, np.bool_) for name in ("has_face", "has_mask", "valid")}
 
     def fill(self, batch: dict[str, np.ndarray], row: int, split: ReIDSplit, index: int, box: Box) -> None:
@@ -121,28 +118,34 @@ class Decoder:
                         batch[name][row] = self._mask(example.parts, box)
             elif (content := contents[name]) is not None:
                 with _reading(f"the {name}", split, index):
-                    if name == "body" and self.enlarge:
-                        self._place(batch, row, content, box)
+                    if name in self.enlarge:
+                        self._place(batch, name, row, _rgb(content), box)
                     else:
-                        batch[name][row] = _photo(content, self.body_size if name == "body" else self.face_size, box)
+                        batch[name][row] = resize(_rgb(content), self._size(name), box)
         faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
         batch["has_face"][row] = all(faces) if faces else example.face is not None
         batch["has_mask"][row] = example.parts is not None
 
-    def _place(self, batch: dict[str, np.ndarray], row: int, content: bytes, box: Box) -> None:
-        """Puts a body photo into a row, as it is if it fits, and beside it what enlarges it."""
-        photo = np.asarray(_rgb(content))
-        if photo.shape[0] > self.body_size[0] or photo.shape[1] > self.body_size[1]:
-            photo, box = resize(photo, self.body_size, box), FULL
+    def _size(self, name: str) -> tuple[int, int]:
+        return self.body_size if name in ("body", "cloth_mask") else self.face_size
+
+    def _place(
+        self, batch: dict[str, np.ndarray], name: str, row: int, image: np.ndarray | Image.Image, box: Box
+    ) -> None:
+        """Puts a photo into a row, as it is if it fits, and beside it what enlarges it."""
+        photo, size = np.asarray(image), self._size(name)
+        if not _fits(photo, size):
+            photo, box = resize(image, size, box), FULL
         height, width = photo.shape[:2]
-        batch["body"][row, :height, :width] = photo
+        batch[name][row, :height, :width] = photo
         left, top, right, bottom = _window(box, (height, width))
-        for name, length, low, high, size in (
-            (enlarging.ROWS, height, top, bottom, self.body_size[0]),
-            (enlarging.COLUMNS, width, left, right, self.body_size[1]),
+        for ending, length, low, high, pixels in (
+            (enlarging.ROWS, height, top, bottom, size[0]),
+            (enlarging.COLUMNS, width, left, right, size[1]),
         ):
             whole = (low, high) == (0, length)
-            batch[name][row] = enlarging.whole(length, size) if whole else enlarging.taps(length, low, high, size)
+            taps = enlarging.whole(length, pixels) if whole else enlarging.taps(length, low, high, pixels)
+            batch[name + ending][row] = taps
 
     def _mask(self, parts: bytes, box: Box) -> np.ndarray:
         """Returns [height, width] uint8, 1 where the label is not clothing."""
@@ -155,12 +158,17 @@ class Decoder:
             return table[_resample(labels, self.body_size, box, Image.Resampling.NEAREST)]
 
 
-def is_smaller(split: ReIDSplit, size: tuple[int, int]) -> bool:
-    """Whether the body photos of a split, by its first, are smaller than a height and width and fit into it."""
-    with _reading("the body", split, 0):
-        photo = np.asarray(_rgb(split[0].body))
-    height, width = photo.shape[:2]
-    return height <= size[0] and width <= size[1] and (height, width) != tuple(size)
+def _fits(photo: np.ndarray, size: tuple[int, int]) -> bool:
+    return photo.shape[0] <= size[0] and photo.shape[1] <= size[1]
+
+
+def is_small(content: bytes, size: tuple[int, int]) -> bool:
+    """Whether a photo has to be enlarged, not made smaller, to a height and width; False where it cannot be read."""
+    try:
+        photo = np.asarray(_rgb(content))
+    except Exception:  # Pillow's decoders raise many kinds
+        return False
+    return _fits(photo, size) and photo.shape[:2] != tuple(size)
 
 
 @contextlib.contextmanager
@@ -174,10 +182,6 @@ def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
             f"({split.where(index)}; {type(error).__name__}: {error}): build the dataset again, or set "
             "data.skip_corrupt=True"
         ) from error
-
-
-def _photo(content: bytes, size: tuple[int, int], box: Box) -> np.ndarray:
-    return resize(_rgb(content), size, box)
 
 
 def _rgb(content: bytes) -> np.ndarray | Image.Image:

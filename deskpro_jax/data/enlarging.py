@@ -17,9 +17,9 @@ from jaxtyping import Array, Int32, UInt8
 _BITS = 22  # of the fraction of Pillow's weights
 _TAPS = 3  # pixels that a pixel of an enlarged image is made of, at most
 
-# What a batch holds for each photo beside its pixels: for each row (column) of the result the first pixel that it is
-# made of, then the weights of this one and the next two.
-ROWS, COLUMNS = "body_rows", "body_columns"
+# What a batch holds beside the pixels of a photo, under its name with these endings: for each row (column) of the
+# result the first pixel that it is made of, then the weights of this one and the next two.
+ROWS, COLUMNS = "_rows", "_columns"
 
 
 def taps(length: int, low: float, high: float, size: int) -> Int32[np.ndarray, "size 4"]:
@@ -90,8 +90,8 @@ def _along(photos: Array, taps: Array, axis: int) -> Array:
 
 
 def placed(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns a batch with its body photos in full size, and without what that takes; any other batch as it is."""
-    if ROWS not in batch:
-        return batch
-    rest = {name: value for name, value in batch.items() if name not in (ROWS, COLUMNS)}
-    return rest | {"body": enlarge(batch["body"], batch[ROWS], batch[COLUMNS])}
+    """Returns a batch with all photos in full size, and without what that takes; any other batch as it is."""
+    small = [name for name in batch if name + ROWS in batch]
+    beside = {name + ending for name in small for ending in (ROWS, COLUMNS)}
+    full = {name: enlarge(batch[name], batch[name + ROWS], batch[name + COLUMNS]) for name in small}
+    return {name: value for name, value in batch.items() if name not in beside} | full

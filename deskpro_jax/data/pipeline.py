@@ -33,6 +33,7 @@ __all__ = [
 Batch = dict[str, np.ndarray]
 FIELDS = decoding.FIELDS
 _PREFETCH = 4  # batches that wait for the device
+_LOOK_AT = 100  # records among which the first face is looked for
 _DEATHS = 3  # of workers over one batch, after which something else is wrong than one process that was killed
 _WORKER_DIED = "terminated unexpectedly"  # what Grain says of a worker process
 _SKIPPED = "skipped"  # travels with a batch from the workers to `Batches`, never to the caller
@@ -215,17 +216,27 @@ def _window(rng: np.random.Generator, probability: float, scale: float) -> Box:
     return (left, top, min(1.0, left + size), min(1.0, top + size))
 
 
-def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> bool:
-    """Whether `train_batches` had better leave body photos to the device: if they are smaller than the network's input.
+def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> tuple[str, ...]:
+    """Returns which photos `train_batches` had better leave to the device: those smaller than the network's input.
 
-    The first photo speaks for all; one that cannot be read is told of when its turn comes.
+    The first of each kind speaks for all; one that cannot be read is told of when its turn comes.
     """
-    if "body" not in fields:
-        return False
-    try:
-        return decoding.is_smaller(split, tuple(config.data.body_size))
-    except InputError:
-        return False
+    sizes = {"body": config.data.body_size, "face": config.data.face_size, "restored_face": config.data.face_size}
+    waiting = [name for name in fields if name in sizes]
+    small = set()
+    for index in range(min(len(split), _LOOK_AT)):
+        if not waiting:
+            break
+        try:
+            example = split[index]
+        except Exception:  # array_record raises many kinds
+            continue
+        for name in tuple(waiting):
+            if (content := getattr(example, name)) is not None:
+                waiting.remove(name)
+                if decoding.is_small(content, tuple(sizes[name])):
+                    small.add(name)
+    return tuple(name for name in fields if name in small)
 
 
 def steps_per_epoch(split: ReIDSplit, config: ml_collections.ConfigDict) -> int:
@@ -246,7 +257,7 @@ def train_batches(
     process_count: int = 1,
     fields: Sequence[str] = FIELDS,
     pad_to_multiple: int = 1,
-    enlarge: bool = False,
+    enlarge: Sequence[str] = (),
 ) -> Batches:
     """Yields training batches without end, a function of (seed, phase, step) whatever the workers and hosts.
 
@@ -260,8 +271,8 @@ def train_batches(
       process_count: Number of hosts; each gets an equal, contiguous part of every batch.
       fields: Which images to decode, of `FIELDS`.
       pad_to_multiple: Rows with valid=False are added until the global batch is a multiple of this.
-      enlarge: Leaves body photos smaller than `data.body_size` to the device: `enlarging.placed` gives the batch that
-        False gives.
+      enlarge: Photos among `fields` whose enlarging is left to the device: `enlarging.placed` gives the batch that
+        comes without.
 
     Returns:
       Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
@@ -331,11 +342,11 @@ def eval_batches(
 
 
 def _decoder(
-    split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str], enlarge: bool = False
+    split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str], enlarge: Sequence[str] = ()
 ) -> decoding.Decoder:
     body, face = tuple(config.data.body_size), tuple(config.data.face_size)
     clothing = tuple(config.data.clothing) or split.clothing
-    return decoding.Decoder(tuple(fields), body, face, clothing, len(split.scheme.labels), enlarge)
+    return decoding.Decoder(tuple(fields), body, face, clothing, len(split.scheme.labels), tuple(enlarge))
 
 
 def _host_slots(size: int, process_index: int, process_count: int) -> tuple[int, int]:
