@@ -57,6 +57,13 @@ def test_long_runs_are_thinned_and_odd_numbers_do_no_harm(tmp_path: Path) -> Non
     assert curves.read_metrics(tmp_path / "none.jsonl") is None
 
 
+def test_small_values_are_told_apart_on_their_axis() -> None:
+    chart = charts.LineChart("rate", "", "epoch", (charts.Curve("rate", np.arange(4.0), np.arange(4) * 1.25e-3),))
+    svg = charts.draw_lines(chart, "rate")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert {"0", "0.001", "0.002", "0.003"} <= set(texts)
+
+
 def test_a_chart_is_text_in_the_colours_of_its_page() -> None:
     curve = charts.Curve('<both> & "x$y$"', np.arange(3.0), np.array([0.1, 0.2, 0.3]), np.full(3, 0.05))
     chart = charts.LineChart("mAP", "", "epoch", (curve, curve._replace(name="face")), share=True)

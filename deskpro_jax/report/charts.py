@@ -105,7 +105,7 @@ def draw_lines(chart: LineChart, name: str) -> str:
         axes.set_ylabel("%" if chart.share else "")
         axes.locator_params(nbins=5)
         for side in (axes.xaxis, axes.yaxis):
-            side.set_major_formatter("{x:g}")  # matplotlib's own writes a rate of 0.004 as 0.00
+            side.set_major_formatter("{x:g}")
         if len(chart.curves) > 1:
             axes.legend()
 
@@ -194,7 +194,8 @@ def _inline(text: str, name: str, description: str) -> str:
     body = re.sub(r'(href="#|url\(#)', rf"\1{name}-", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
     body = re.sub(r"font-family: [^;\"]*; ", "", body)
-    body = re.sub(r"(\d\.\d\d)\d+", r"\1", body)
+    # Coordinates alone: in text it would make 0.00 of a rate of 0.004.
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), body)
     body = re.sub(r"\n\s*", "\n", body)
     for colour, wanted in _PAGE.items():
         body = body.replace(colour, wanted)
