@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from PIL import Image
 from benchmarks.machine import describe
 from benchmarks.memory import resident_bytes
 from benchmarks.plot import check
+from deskpro_jax import cores
 from deskpro_jax.data import synthetic
 from deskpro_jax.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
@@ -144,7 +144,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
     """Embeds the photos as often interrupted as wanted; returns figures and samples."""
     photos, out = folder / "photos", folder / "embeddings"
     photos.mkdir()
-    write_photos(photos, options.images, os.cpu_count() or 1)
+    write_photos(photos, options.images, cores.count())
     command = [sys.executable, "-m", "deskpro_jax.embed", "--checkpoint", str(options.checkpoint)]
     command += ["--images", str(photos), "--out", str(out), "--part", str(options.part), "--stored", "float16"]
     begun, seen = time.monotonic(), []

@@ -155,6 +155,7 @@ def loader_speed(seconds: float, folder: Path) -> float:
     split = dataset.load("synthetic_tiny", folder, "train")
     sizes = tuple(config.body_size), tuple(config.face_size)
     decoder = decoding.Decoder(decoding.FIELDS, *sizes, split.clothing, len(split.scheme.labels))
+    decoder = dataclasses.replace(decoder, enlarge=decoder.small(split))  # as in training
     batch, done = decoder.empty(1), 0
     start = time.thread_time()
     while time.thread_time() - start < seconds:

@@ -27,6 +27,7 @@ from benchmarks import machine, plot, registry, results, table
 from benchmarks.arena import run_race
 from benchmarks.races import OURS, Settings
 from benchmarks.results import Measurement, Report
+from deskpro_jax import cores
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
 from deskpro_jax.workdir import write_json
 
@@ -150,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(options: argparse.Namespace, scratch: Path) -> Settings:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = cores.count()
     for flag, value in (("--repeats", options.repeats), ("--threads", options.threads)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; expected at least 1.")

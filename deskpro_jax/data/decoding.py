@@ -19,6 +19,7 @@ from deskpro_jax.errors import InputError
 FIELDS = ("body", "face", "restored_face", "cloth_mask")
 Box = tuple[float, float, float, float]
 FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
+_LOOK_AT = 100  # records among which the first face is looked for
 _SAME_COLOURS = ("YCbCr", "RGB", "Gray")  # of JPEG, that both libraries turn into the same RGB; CMYK they do not
 
 
@@ -88,9 +89,9 @@ class Decoder:
         batch = {}
         for name in self.fields:
             colours = () if name == "cloth_mask" else (3,)
-            batch[name] = np.zeros((size, *self._size(name), *colours), np.uint8)
+            batch[name] = np.zeros((size, *self.size_of(name), *colours), np.uint8)
         for name in self.enlarge:
-            height, width = self._size(name)
+            height, width = self.size_of(name)
             batch[name + enlarging.ROWS] = np.zeros((size, height, 4), np.int32)
             batch[name + enlarging.COLUMNS] = np.zeros((size, width, 4), np.int32)
         return batch | {name: np.zeros(size, np.bool_) for name in ("has_face", "has_mask", "valid")}
@@ -121,20 +122,38 @@ class Decoder:
                     if name in self.enlarge:
                         self._place(batch, name, row, _rgb(content), box)
                     else:
-                        batch[name][row] = resize(_rgb(content), self._size(name), box)
+                        batch[name][row] = resize(_rgb(content), self.size_of(name), box)
         faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
         batch["has_face"][row] = all(faces) if faces else example.face is not None
         batch["has_mask"][row] = example.parts is not None
 
-    def _size(self, name: str) -> tuple[int, int]:
+    def small(self, split: ReIDSplit) -> tuple[str, ...]:
+        """Returns which photos of a split have to be enlarged, not made smaller: the first of each kind speaks for all.
+
+        One that cannot be read is passed over; it is told of when its turn comes.
+        """
+        photos, found = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
+        for index in range(min(len(split), _LOOK_AT)):
+            with contextlib.suppress(Exception):  # array_record and Pillow's decoders raise many kinds
+                example = split[index]
+                for name in photos:
+                    if name not in found and (content := getattr(example, name)) is not None:
+                        shape, size = np.asarray(_rgb(content)).shape[:2], self.size_of(name)
+                        found[name] = _fits(shape, size) and shape != size
+            if len(found) == len(photos):
+                break
+        return tuple(name for name in photos if found.get(name))
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """Returns height and width of a field."""
         return self.body_size if name in ("body", "cloth_mask") else self.face_size
 
     def _place(
         self, batch: dict[str, np.ndarray], name: str, row: int, image: np.ndarray | Image.Image, box: Box
     ) -> None:
         """Puts a photo into a row, as it is if it fits, and beside it what enlarges it."""
-        photo, size = np.asarray(image), self._size(name)
-        if not _fits(photo, size):
+        photo, size = np.asarray(image), self.size_of(name)
+        if not _fits(photo.shape[:2], size):
             photo, box = resize(image, size, box), FULL
         height, width = photo.shape[:2]
         batch[name][row, :height, :width] = photo
@@ -158,17 +177,8 @@ class Decoder:
             return table[_resample(labels, self.body_size, box, Image.Resampling.NEAREST)]
 
 
-def _fits(photo: np.ndarray, size: tuple[int, int]) -> bool:
-    return photo.shape[0] <= size[0] and photo.shape[1] <= size[1]
-
-
-def is_small(content: bytes, size: tuple[int, int]) -> bool:
-    """Whether a photo has to be enlarged, not made smaller, to a height and width; False where it cannot be read."""
-    try:
-        photo = np.asarray(_rgb(content))
-    except Exception:  # Pillow's decoders raise many kinds
-        return False
-    return _fits(photo, size) and photo.shape[:2] != tuple(size)
+def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    return shape[0] <= size[0] and shape[1] <= size[1]
 
 
 @contextlib.contextmanager

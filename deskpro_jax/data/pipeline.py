@@ -33,7 +33,6 @@ __all__ = [
 Batch = dict[str, np.ndarray]
 FIELDS = decoding.FIELDS
 _PREFETCH = 4  # batches that wait for the device
-_LOOK_AT = 100  # records among which the first face is looked for
 _DEATHS = 3  # of workers over one batch, after which something else is wrong than one process that was killed
 _WORKER_DIED = "terminated unexpectedly"  # what Grain says of a worker process
 _SKIPPED = "skipped"  # travels with a batch from the workers to `Batches`, never to the caller
@@ -217,26 +216,8 @@ def _window(rng: np.random.Generator, probability: float, scale: float) -> Box:
 
 
 def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> tuple[str, ...]:
-    """Returns which photos `train_batches` had better leave to the device: those smaller than the network's input.
-
-    The first of each kind speaks for all; one that cannot be read is told of when its turn comes.
-    """
-    sizes = {"body": config.data.body_size, "face": config.data.face_size, "restored_face": config.data.face_size}
-    waiting = [name for name in fields if name in sizes]
-    small = set()
-    for index in range(min(len(split), _LOOK_AT)):
-        if not waiting:
-            break
-        try:
-            example = split[index]
-        except Exception:  # array_record raises many kinds
-            continue
-        for name in tuple(waiting):
-            if (content := getattr(example, name)) is not None:
-                waiting.remove(name)
-                if decoding.is_small(content, tuple(sizes[name])):
-                    small.add(name)
-    return tuple(name for name in fields if name in small)
+    """Returns which photos `train_batches` had better leave to the device: those smaller than the network's input."""
+    return _decoder(split, config, fields).small(split)
 
 
 def steps_per_epoch(split: ReIDSplit, config: ml_collections.ConfigDict) -> int:
