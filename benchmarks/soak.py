@@ -36,7 +36,7 @@ class Kill(NamedTuple):
 
     signal: str
     step: int  # steps of both phases together that were written when it was sent
-    startup: bool  # sent before the first new step, at a drawn time
+    startup: bool  # sent at a drawn time before the first new step, or at that step
     seconds: float  # from the signal to the end of the process
     code: int
 
@@ -86,7 +86,8 @@ def _disturb(
         log: gets its output.
         environment: of the process.
         target: steps of both phases together to wait for.
-        startup: seconds after the start to kill at in any case; None waits for the step.
+        startup: seconds after the start to kill at, or at the first new step if that comes before; None waits for
+            the target.
         name: of the signal.
         late: seconds between the step and the signal.
     """
@@ -98,7 +99,7 @@ def _disturb(
             now, step = time.monotonic(), progress(folder)
             if step != seen:  # less, where lines after the last checkpoint were dropped
                 seen, moved, under_way = step, now, True
-            if startup is not None and now - begun >= startup:
+            if startup is not None and (under_way or now - begun >= startup):
                 break
             if startup is None and under_way and step >= target:
                 time.sleep(late)
