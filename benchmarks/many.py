@@ -5,7 +5,8 @@
 
 The photos are synthetic people of 256x128 pixels, every one of them shifted and lit differently. Memory is the resident
 size of the command, once every `EVERY` seconds. "growth" is the slope of a line through what it occupied after a tenth
-of the photos, times the rest of the photos: what flat memory would have at nothing.
+of the photos, times the rest of the photos: what flat memory would have at nothing. Of a command that was killed, only
+what the last start embedded counts.
 """
 
 from __future__ import annotations
@@ -115,14 +116,15 @@ def growth(seen: Sequence[Sample], count: int) -> float:
     """Returns by how many bytes memory grew from a tenth of the photos to the last, by a line through all samples.
 
     Args:
-        seen: of one run that was not killed.
+        seen: of one run that was not killed; it may have begun with photos that were done.
         count: photos.
     """
-    late = [sample for sample in seen if sample.photos > count / 10]
+    done = seen[0].photos if seen else 0
+    late = [sample for sample in seen if sample.photos > done + (count - done) / 10]
     if len({sample.photos for sample in late}) < 3:
         return 0.0
     slope = np.polyfit([sample.photos for sample in late], [sample.resident for sample in late], 1)[0]
-    return float(slope * 0.9 * count)
+    return float(slope * 0.9 * (count - done))
 
 
 def draw(seen: Sequence[Sample], path: Path) -> None:

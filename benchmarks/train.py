@@ -99,6 +99,8 @@ class Step:
             jax.random.wrap_key_data(key),
         )
         self._jitted = train.jit_step(self._step, mesh, state, others)
+        self._mesh = mesh
+        self._made_from = {"phase": phase, "module": module, "teacher": teacher, "config": config.to_dict()}
 
     def operations(self) -> int:
         """Returns the operations of a step, see `flops.count_flops`."""
@@ -109,11 +111,12 @@ class Step:
         return count_flops(jax.make_jaxpr(self._step)(*self._arguments).jaxpr)
 
     def compile(self) -> dict[str, float]:
-        """Compiles the step, or reads it from the persistent cache; returns the seconds and memory it takes."""
-        from deskpro_jax.compilation import compile_now
+        """Compiles the step, or reads it from the cache as a command does; returns the seconds and memory it takes."""
+        from deskpro_jax import programs
 
         start = time.perf_counter()
-        self._program = compile_now(self._jitted, *self._arguments)
+        with programs.kept():
+            self._program = programs.ready_program(self._jitted, self._mesh, self._arguments, self._made_from)
         found = {"compile": time.perf_counter() - start}
         analysis = self._program.memory_analysis()
         if analysis is not None:

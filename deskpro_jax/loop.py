@@ -19,15 +19,16 @@ from jax.sharding import Mesh
 
 from deskpro_jax import optim, sharding, train
 from deskpro_jax.checkpoint import CheckpointStore, Restored
-from deskpro_jax.compilation import compile_now
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
 from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.preemption import SignalGuard, agree
 from deskpro_jax.processes import total_of
+from deskpro_jax.programs import ready_program
 from deskpro_jax.selection import METRICS, Steps, restore_reported
 from deskpro_jax.telemetry import MetricWriter, Progress
+from deskpro_jax.workdir import FREE, flatten
 
 _AGREE_EVERY = 10  # steps between two agreements on stopping when there are several processes
 
@@ -211,8 +212,9 @@ def _train(
         for step in range(first + 1, total + 1):
             batch = sharding.put_batch(mesh, next(batches))
             with _compiling(guard, phase.name, step, first):
-                program = program or compile_now(step_fn, state, phase.teacher_variables, batch, key)
-                state, terms = program(state, phase.teacher_variables, batch, key)
+                given = (state, phase.teacher_variables, batch, key)
+                program = program or ready_program(step_fn, mesh, given, _made_from(phase, config, rates, steps))
+                state, terms = program(*given)
             pending.append((step, terms))
             if len(pending) > 1:  # one step runs while the host prepares the next: no further ahead, no idle device
                 jax.block_until_ready(pending[-2][1]["total"])
@@ -244,6 +246,19 @@ def _train(
     if batches.skipped:
         logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
     return state
+
+
+def _made_from(phase: Phase, config: ml_collections.ConfigDict, rates: np.ndarray, steps: int) -> dict[str, Any]:
+    """Returns what the step of a phase is traced from, its arguments and source files apart."""
+    decide = {n: v for n, v in flatten(config).items() if not n.startswith(FREE) or n == "train.remat"}
+    return {
+        "phase": phase.name,
+        "module": phase.module,
+        "teacher": phase.teacher,
+        "rates": rates.tolist(),
+        "steps": steps,
+        "config": decide,
+    }
 
 
 def _left_to_device(phase: Phase, config: ml_collections.ConfigDict) -> list[str]:

@@ -23,7 +23,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deskpro_jax import config_files, experiment
+from deskpro_jax import config_files, experiment, programs
 from deskpro_jax.commands import EXIT_CODES, PROGRAM, examples, find_command
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 
@@ -110,6 +110,12 @@ def main(arguments: Sequence[str]) -> int:
     return end_command(run, stopped=0)
 
 
+def _main_of_command(arguments: Sequence[str]) -> int:
+    file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    with programs.kept([Path(file)]):
+        return main(arguments)
+
+
 def _with_config_file(arguments: Sequence[str]) -> list[str]:
     """Returns the command line with the path of the configuration file in place of what `--config` names."""
     found = list(arguments)
@@ -166,7 +172,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         print(help_text("evaluate" if "--mode=evaluate" in sys.argv else "train"))
         return 0
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    app.run(_main_of_command, flags_parser=parse_flags)
     raise AssertionError("app.run returned")
 
 

@@ -25,9 +25,9 @@ from absl import app
 
 from deskpro_jax import evaluate, loop, main, telemetry
 from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.compilation import compile_now
 from deskpro_jax.models import deskpro, initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.programs import ready_program
 
 NEVER = "-"
 FIELDS = {"eval__every": 1, "train__log_every": 2, "train__base_lr": 1e-3}  # of a run that is watched closely
@@ -102,13 +102,13 @@ def moments(reached: Callable[[str], None]) -> Iterator[None]:
 
     def compiling(*given: Any) -> Any:
         reached(f"compile-{now[0]}-{now[1]}")
-        return compile_now(*given)
+        return ready_program(*given)
 
     with (
         mock.patch.object(loop, "Progress", Telling),
         mock.patch.object(evaluate, "embed_split", embed),
         mock.patch.object(CheckpointStore, "save", saving),
-        mock.patch.object(loop, "compile_now", compiling),
+        mock.patch.object(loop, "ready_program", compiling),
     ):
         yield
 

@@ -33,6 +33,8 @@ def test_growth_is_that_of_a_line_without_the_start() -> None:
     rising = [Sample(float(i), 100 * i, 1000 + 2 * 100 * i) for i in range(2, 11)]
     assert many.growth([*warming, *rising], 1000) == pytest.approx(2 * 900)
     assert many.growth(warming, 1000) == 0
+    again = [Sample(0.0, 500, 10), Sample(1.0, 500, 900), *(Sample(float(i), 100 * i, 1000) for i in range(6, 11))]
+    assert many.growth(again, 1000) == pytest.approx(0, abs=1e-6)  # of a run that went on, its start does not count
 
 
 @pytest.mark.slow
