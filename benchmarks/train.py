@@ -154,6 +154,9 @@ def _prepared(
 ) -> tuple[Step, dict[str, float]]:
     import jax
 
+    from deskpro_jax import working_memory
+
+    working_memory.keep()  # as the command
     jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla_cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     step = Step(phase, (face[0], face[1]), Shape(**shape), batch, dtype)

@@ -17,7 +17,7 @@ from clu import metrics as clu_metrics
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from deskpro_jax import optim, sharding, train
+from deskpro_jax import optim, sharding, train, working_memory
 from deskpro_jax.checkpoint import CheckpointStore, Restored
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
@@ -197,7 +197,7 @@ def _train(
     def score(step: int, writer: MetricWriter) -> None:
         assert evaluate is not None
         message = f"saved the {phase.name} after step {step} of {total}; run again to go on with its evaluation."
-        with guard.expendable(message, store.wait):
+        with guard.expendable(message, store.wait), working_memory.given_back():
             scores = dict(evaluate(state.variables))
         writer.scalars(step, scores, epoch=step // steps)
         store.add_metrics(step, scores)

@@ -23,7 +23,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deskpro_jax import config_files, experiment, programs
+from deskpro_jax import config_files, experiment, programs, working_memory
 from deskpro_jax.commands import EXIT_CODES, PROGRAM, examples, find_command
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 
@@ -112,6 +112,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _main_of_command(arguments: Sequence[str]) -> int:
     file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    working_memory.keep()
     with programs.kept([Path(file)]):
         return main(arguments)
 

@@ -32,7 +32,8 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 import deskpro_jax
-from deskpro_jax.compilation import compile_now, memory_given_back
+from deskpro_jax import working_memory
+from deskpro_jax.compilation import compile_now
 from deskpro_jax.files import write_whole
 
 _TRACED = (jax, flax, optax)  # installed packages whose code decides the program
@@ -192,7 +193,7 @@ def _read(place: Path, mesh: Mesh, arguments: Sequence[Any]) -> jax.stages.Compi
         program, results = pickle.loads(zlib.decompress(packed))
         structure = jax.tree.structure((tuple(arguments), {}))
         devices = list(mesh.devices.flat)
-        with memory_given_back():
+        with working_memory.given_back():
             return serialize_executable.deserialize_and_load(
                 program, structure, results, backend=devices[0].client, execution_devices=devices
             )

@@ -1,0 +1,64 @@
+"""What a program works in stays mapped from call to call, in commands, where the C library can."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deskpro_jax import working_memory
+
+SCRIPT = """
+import json, resource, sys
+import jax, jax.numpy as jnp
+from deskpro_jax import working_memory
+
+kept = working_memory.keep() if "keep" in sys.argv else None
+program = jax.jit(lambda a, b: jnp.tanh((a @ b) @ a).mean())  # 64 MiB in between
+
+def call(seed):
+    key = jax.random.key(seed)
+    a, b = jax.random.normal(key, (4096, 64)), jax.random.normal(key, (64, 4096))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    found = float(program(a, b))
+    return found, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+for seed in range(3):
+    call(seed)
+calls = [call(seed) for seed in range(8)]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"kept": kept, "found": [c[0] for c in calls], "faults": sorted(c[1] for c in calls), "peak": peak}))
+"""
+
+
+def run(*arguments: str) -> dict[str, object]:
+    environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "JAX_PLATFORMS": "cpu"}
+    environment |= {"PYTHONPATH": str(Path(working_memory.__file__).parents[1]), "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_kept_memory_is_not_mapped_again_and_is_not_more() -> None:
+    kept, usual = run("keep"), run()
+    assert kept["kept"] is True
+    assert kept["found"] == usual["found"]
+    mapped = 2**26 // os.sysconf("SC_PAGE_SIZE")
+    assert usual["faults"][4] > mapped / 2  # type: ignore[index]
+    assert kept["faults"][4] < mapped / 20  # type: ignore[index]
+    assert kept["peak"] < usual["peak"] + 2**15  # type: ignore[operator]  # KiB: half of what is in between
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert working_memory.keep() is False
+    with working_memory.given_back():
+        pass
