@@ -174,10 +174,10 @@ def step(seconds: float, **arguments: Any) -> Iterator[dict[str, float]]:
     """Takes training steps with a program from the persistent cache; an entrant."""
     import jax
 
-    run, found = _prepared(**arguments)
-    run()
     from deskpro_jax import working_memory
 
+    run, found = _prepared(**arguments)
+    run()
     with working_memory.given_back():  # no run counts them
         operations = run.operations()
     batch, peak = arguments["batch"], matrix_peak(arguments["dtype"])

@@ -39,6 +39,7 @@ from deskpro_jax.files import write_whole
 _TRACED = (jax, flax, optax)  # installed packages whose code decides the program
 _VERSIONS = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_collections")
 _VARIABLES = ("XLA_", "JAX_", "LIBTPU_", "TPU_", "CUDA_", "NVIDIA_")  # how names of theirs begin
+_ALLOCATION = "XLA_PYTHON_CLIENT_"  # variables that decide where memory comes from, and no program
 _APART = ("data_prep",)  # makes datasets; loaded by the start that builds one and not by the next
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
 _CHECKSUM = hashlib.sha256().digest_size
@@ -119,7 +120,9 @@ def _place(mesh: Mesh, arguments: Sequence[Any], about: Mapping[str, Any]) -> Pa
         "devices": _devices(mesh),
         "settings": {name: repr(value) for name, value in settings.items() if "_cache" not in name},
         "environment": {
-            name: value for name, value in os.environ.items() if name.startswith(_VARIABLES) and "_CACHE" not in name
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(_VARIABLES) and not name.startswith(_ALLOCATION) and "_CACHE" not in name
         },
     }
     text = json.dumps(decided, sort_keys=True, default=repr)
