@@ -6,6 +6,7 @@ import difflib
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from jaxtyping import Array
@@ -58,6 +59,11 @@ def added_terms(names: Sequence[str]) -> dict[str, Term]:
             raise InputError(f"loss.extra names two functions called {name!r}: rename one of them.")
         terms[name] = find("loss.extra", text)
     return terms
+
+
+def modules(names: Sequence[str]) -> list[ModuleType]:
+    """Returns the modules of what fields name as "module:name"; other values are left out."""
+    return [importlib.import_module(text.partition(":")[0]) for text in names if ":" in text]
 
 
 def add_dataset(name: str, layout: Any, protocols: Sequence[Any]) -> None:

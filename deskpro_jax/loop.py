@@ -17,7 +17,7 @@ from clu import metrics as clu_metrics
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from deskpro_jax import optim, sharding, train, working_memory
+from deskpro_jax import extensions, optim, sharding, train, working_memory
 from deskpro_jax.checkpoint import CheckpointStore, Restored
 from deskpro_jax.data import pipeline
 from deskpro_jax.data.dataset import ReIDSplit
@@ -25,7 +25,7 @@ from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.models.deskpro import DeSKPro, init_variables
 from deskpro_jax.preemption import SignalGuard, agree
 from deskpro_jax.processes import total_of
-from deskpro_jax.programs import ready_program
+from deskpro_jax.programs import listing, ready_program
 from deskpro_jax.selection import METRICS, Steps, restore_reported
 from deskpro_jax.telemetry import MetricWriter, Progress
 from deskpro_jax.workdir import FREE, flatten
@@ -258,6 +258,7 @@ def _made_from(phase: Phase, config: ml_collections.ConfigDict, rates: np.ndarra
         "rates": rates.tolist(),
         "steps": steps,
         "config": decide,
+        "extensions": [listing(m) for m in extensions.modules([*config.loss.extra, config.model.backbone])],
     }
 
 

@@ -65,6 +65,20 @@ def kept(files: Sequence[Path] = ()) -> Iterator[None]:
         _kept_for = before
 
 
+def listing(module: ModuleType) -> str:
+    """Returns a checksum of names, sizes and times of the files of a module's package, or of its own file.
+
+    It tells that an installed package is another one, or was edited, without reading it all.
+    """
+    whole = sys.modules.get(module.__name__.partition(".")[0], module)
+    file = Path(getattr(whole, "__file__", None) or str(module.__file__))  # a namespace package has none
+    found = []
+    for path in sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]:
+        status = path.stat()
+        found.append(f"{path.relative_to(file.parent)} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
 def ready_program(jitted: Any, mesh: Mesh, arguments: Sequence[Any], about: Mapping[str, Any]) -> jax.stages.Compiled:
     """Returns the program of a jitted function: kept from before, from jax's persistent cache, or compiled.
 
@@ -115,7 +129,7 @@ def _place(mesh: Mesh, arguments: Sequence[Any], about: Mapping[str, Any]) -> Pa
         "about": about,
         "arguments": _signature(arguments),
         "sources": _sources(_kept_for),
-        "packages": [_listing(package) for package in _TRACED],
+        "packages": [listing(package) for package in _TRACED],
         "versions": [platform.python_version(), *(f"{name} {metadata.version(name)}" for name in _VERSIONS)],
         "devices": _devices(mesh),
         "settings": {name: repr(value) for name, value in settings.items() if "_cache" not in name},
@@ -151,17 +165,6 @@ def _sources(others: Sequence[Path]) -> dict[str, str]:
 def _file(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
     return Path(file) if isinstance(file, str) and file.endswith(".py") else None
-
-
-def _listing(package: ModuleType) -> str:
-    """Returns a checksum of names, sizes and times of a package's files: it tells an edit, without reading them all."""
-    assert package.__file__ is not None
-    folder = Path(package.__file__).parent
-    found = []
-    for path in sorted(folder.rglob("*.py")):
-        status = path.stat()
-        found.append(f"{path.relative_to(folder)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
 def _devices(mesh: Mesh) -> list[str]:

@@ -16,7 +16,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
-from deskpro_jax import programs, sharding
+from deskpro_jax import extensions, programs, sharding
 
 traced: list[int] = []
 Ready = Callable[..., Any]
@@ -143,6 +143,26 @@ def test_the_package_itself_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (tmp_path / "models" / "osnet.py").write_text("x = 2\n")
     assert before != between != programs._sources(()) != before
     assert not any("site-packages" in path for path in before)
+
+
+def test_an_installed_extension_is_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "spread").mkdir()
+    (tmp_path / "spread" / "__init__.py").write_text("")
+    (tmp_path / "spread" / "losses.py").write_text("def spread(): pass\n")
+    (tmp_path / "alone.py").write_text("def far(): pass\n")
+    (tmp_path / "space").mkdir()  # a namespace package
+    (tmp_path / "space" / "inner.py").write_text("def near(): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    package, alone, inner = extensions.modules(["spread.losses:spread", "x1_0", "alone:far", "space.inner:near"])
+    before = programs.listing(package), programs.listing(alone), programs.listing(inner)
+    (tmp_path / "spread" / "helper.py").write_text("")
+    (tmp_path / "alone.py").write_text("def far(): return 1\n")
+    (tmp_path / "space" / "inner.py").write_text("def near(): return 1\n")
+    assert programs.listing(package) != before[0]
+    assert programs.listing(alone) != before[1]
+    assert programs.listing(inner) != before[2]
+    for name in ("spread", "spread.losses", "alone", "space", "space.inner"):
+        monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.mark.parametrize("damage", ["one bit", "half", "empty", "another format"])
