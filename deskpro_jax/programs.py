@@ -32,7 +32,7 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 import deskpro_jax
-from deskpro_jax import working_memory
+from deskpro_jax import integrity, working_memory
 from deskpro_jax.compilation import compile_now
 from deskpro_jax.files import write_whole
 
@@ -159,7 +159,7 @@ def _sources(others: Sequence[Path]) -> dict[str, str]:
     modules = [module for name, module in list(sys.modules.items()) if not name.startswith(_APART)]
     loaded = {file for module in modules if (file := _file(module)) is not None}
     files = {*package.rglob("*.py"), *(path for path in loaded if not str(path).startswith(installed)), *others}
-    return {str(path.resolve()): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()}
+    return {str(path.resolve()): integrity.digest(path) for path in files if path.is_file()}
 
 
 def _file(module: ModuleType) -> Path | None:
