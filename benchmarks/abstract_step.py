@@ -10,8 +10,10 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from deskpro_jax import optim, sharding, train
-from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.methods.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import optimisers
+from deskpro_jax.train import step as train
 
 RATE = 3.5e-4
 
@@ -48,7 +50,7 @@ def student_step(config: ml_collections.ConfigDict, classes: int, mesh: Mesh) ->
     module = student_model(config.model, classes)
     distils = module.face and config.loss.alpha > 0
     teacher = teacher_model(config.model, classes) if distils else None
-    optimizer = optim.adam(RATE, config.train.weight_decay)
+    optimizer = optimisers.adam(RATE, config.train.weight_decay)
     state = jax.eval_shape(lambda v: train.create_state(v, optimizer), _shapes(module))
     fixed = _shapes(teacher) if teacher else None
     step = train.make_train_step(module, optimizer, config, "student", teacher, mesh=mesh)

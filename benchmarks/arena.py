@@ -15,7 +15,6 @@ from typing import Any
 
 from benchmarks.races import BEGAN, Entrant, Race, Settings
 from benchmarks.results import METRICS, Measurement
-from deskpro_jax import huge_pages
 from deskpro_jax.errors import RunError
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +38,6 @@ class Runner:
             "threads": entrant.threads or settings.threads,
         }
         environment = {**os.environ, "PYTHONPATH": _python_path(), BEGAN: repr(time.time())}
-        environment = huge_pages.environment(environment) or environment  # as our commands start
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # what is measured cold has to be cold
         if shared:
             environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -25,14 +25,14 @@ def save(scratch: str, shape: dict[str, Any]) -> Iterator[dict[str, float]]:
     import numpy as np
 
     from benchmarks.train import FACE, configuration
-    from deskpro_jax import optim, train
-    from deskpro_jax.checkpoint import CheckpointStore
-    from deskpro_jax.models.deskpro import init_variables, student_model
+    from deskpro_jax.checkpoints.store import CheckpointStore
+    from deskpro_jax.methods.deskpro import init_variables, student_model
+    from deskpro_jax.train import optimisers, step
 
     sizes = Shape(**shape)
     config = configuration("student", sizes, FACE, 8, "float32")
-    optimizer = optim.adam(optim.schedule(np.asarray([1e-4]), 1), config.train.weight_decay)
-    create = jax.jit(lambda variables: train.create_state(variables, optimizer))
+    optimizer = optimisers.adam(optimisers.schedule(np.asarray([1e-4]), 1), config.train.weight_decay)
+    create = jax.jit(lambda variables: step.create_state(variables, optimizer))
     state = create(init_variables(student_model(config.model, sizes.classes), 0))
     tree = {
         "step": state.step,

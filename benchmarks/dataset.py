@@ -31,7 +31,7 @@ def races(settings: Settings) -> list[Race]:
 
 def from_files(scratch: str, images: int, workers: int) -> Iterator[dict[str, float]]:
     """Builds the dataset `folder` from photo files, masks and faces; an entrant."""
-    from deskpro_jax.data import builder
+    from deskpro_jax.data.build import builder
 
     raw = Path(scratch) / f"raw-{workers}"
     raw.mkdir()
@@ -48,8 +48,8 @@ def from_files(scratch: str, images: int, workers: int) -> Iterator[dict[str, fl
 
 def synthetic(scratch: str) -> Iterator[dict[str, float]]:
     """Draws and builds the smallest synthetic dataset; an entrant."""
-    from deskpro_jax.data import builder
-    from deskpro_jax.data.synthetic import SIZES
+    from deskpro_jax.data.build import builder
+    from deskpro_jax.data.synthetic.generate import SIZES
 
     size = SIZES["tiny"]
     images = size.train_images + size.query_images + size.gallery_images

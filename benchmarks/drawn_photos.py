@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deskpro_jax.data import synthetic
 from deskpro_jax.data.schema import SCHEMES, Example
+from deskpro_jax.data.synthetic import generate
 
 _COLUMNS = ("path", "split", "identity", "camera", "clothes", "mask", "face", "restored")
 _FOLDERS = {"path": ("body", ".jpg"), "mask": ("mask", ".png"), "face": ("face", ".png"), "restored": ("hr", ".jpg")}
@@ -28,7 +28,7 @@ def write(folder: Path, images: int) -> Path:
     Returns:
         The CSV.
     """
-    examples = [example for _, example in synthetic.generate("tiny", 0)]
+    examples = [example for _, example in generate.generate("tiny", 0)]
     clothing = list(SCHEMES["lip"].clothing)
     rows = []
     for number, example in zip(range(images), itertools.cycle(examples)):

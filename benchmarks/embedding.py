@@ -37,8 +37,9 @@ def embed(shape: Mapping[str, Any], batch: int, dtype: str, seconds: float) -> I
     from jax.sharding import Mesh
 
     from benchmarks.flops import count_flops
-    from deskpro_jax import evaluate, sharding
-    from deskpro_jax.models.deskpro import DeSKPro
+    from deskpro_jax.evaluation import evaluate
+    from deskpro_jax.methods.deskpro import DeSKPro
+    from deskpro_jax.runtime import sharding
 
     jax.config.update("jax_enable_compilation_cache", False)
     sizes = Shape(**shape)

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import features, memory
 from benchmarks.races import OURS, Entrant, Race, Settings
 from benchmarks.timing import call_seconds
-from deskpro_jax.matching import Labels
+from deskpro_jax.evaluation.matching_rules import Labels
 
 CELEB = (2972, 11006, 420)  # Celeb-reID: queries, gallery images, identities
 LARGE = (20_000, 100_000, 5_000)
@@ -38,7 +38,7 @@ def races(settings: Settings) -> list[Race]:
 
 def score_distances(queries: int, gallery: int, identities: int, way: str) -> Iterator[dict[str, float]]:
     """Scores a matrix of distances; an entrant."""
-    from deskpro_jax.retrieval import score_from_distances
+    from deskpro_jax.evaluation.ranking import score_from_distances
 
     query_labels = features.labels(queries, identities, 0)
     gallery_labels = features.labels(gallery, identities, 1)
@@ -59,7 +59,7 @@ def score_distances(queries: int, gallery: int, identities: int, way: str) -> It
 
 def score_features(queries: int, gallery: int, identities: int, dimension: int) -> Iterator[dict[str, float]]:
     """Scores embeddings, whose similarities are computed in blocks; an entrant."""
-    from deskpro_jax.retrieval import score
+    from deskpro_jax.evaluation.ranking import score
 
     query_labels = features.labels(queries, identities, 0)
     gallery_labels = features.labels(gallery, identities, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from deskpro_jax.matching import Labels
+from deskpro_jax.evaluation.matching_rules import Labels
 
 PARTS = 14
 DIMENSION = 7168

@@ -30,11 +30,12 @@ import rich.table
 
 from benchmarks.abstract_step import AbstractStep, device_bytes, student_step
 from benchmarks.remat import record
-from deskpro_jax import sharding, train
 from deskpro_jax.configs import synthetic
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.deskpro import DeSKPro, init_variables
-from deskpro_jax.workdir import write_json
+from deskpro_jax.methods.deskpro import DeSKPro, init_variables
+from deskpro_jax.runtime import sharding
+from deskpro_jax.storage.files import write_json
+from deskpro_jax.train import step
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _run(program: Any, made: AbstractStep, steps: int) -> tuple[list[float], lis
         return sharding.put_variables(made.mesh, init_variables(module, seed))
 
     places = sharding.placement(made.mesh, made.arguments[0])
-    create = jax.jit(lambda v: train.create_state(v, made.optimizer), out_shardings=places, donate_argnums=0)
+    create = jax.jit(lambda v: step.create_state(v, made.optimizer), out_shardings=places, donate_argnums=0)
     state = create(put(made.module, 0))
     fixed = put(made.teacher, 1) if made.teacher else None
     batch = sharding.put_batch(made.mesh, _noise(made))

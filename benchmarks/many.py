@@ -31,12 +31,12 @@ from PIL import Image
 from benchmarks.machine import describe
 from benchmarks.memory import resident_bytes
 from benchmarks.plot import check
-from deskpro_jax import cores
-from deskpro_jax.data import synthetic
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.data.synthetic import generate
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
-from deskpro_jax.telemetry import Progress
-from deskpro_jax.workdir import write_json
+from deskpro_jax.runtime import cores
+from deskpro_jax.runtime.progress import Progress
+from deskpro_jax.storage.files import write_json
 
 EVERY = 0.5  # seconds between two looks at the memory
 _PER_FOLDER = 1000
@@ -59,7 +59,7 @@ def write_photos(folder: Path, count: int, workers: int) -> None:
         count: how many.
         workers: processes that write them.
     """
-    drawn = [example.body for _, example in synthetic.generate("tiny", 0)]
+    drawn = [example.body for _, example in generate.generate("tiny", 0)]
     jobs = [(folder, start, min(start + _PER_FOLDER, count), drawn) for start in range(0, count, _PER_FOLDER)]
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,

@@ -36,10 +36,10 @@ from data_prep.parsing.model import SCHP, parse_logits
 from data_prep.restoration.load import Restorer
 from data_prep.restoration.model import BFR_256, BFR_512, GPEN
 from data_prep.restoration.restore import restore
-from deskpro_jax import sharding
 from deskpro_jax.data.schema import ATR, LIP, PASCAL
 from deskpro_jax.errors import InputError, exit_code
-from deskpro_jax.workdir import write_json
+from deskpro_jax.runtime import sharding
+from deskpro_jax.storage.files import write_json
 
 CANVAS = (512, 256)  # height and width that a 256 x 128 photo is enlarged to before detection
 _PARSER_SIZES = ((LIP, 473), (ATR, 512), (PASCAL, 512))

@@ -42,7 +42,7 @@ def races(settings: Settings) -> list[Race]:
 
 def build(scratch: str, images: int) -> Iterator[dict[str, float]]:
     """Builds the dataset that the others read; an entrant of no rounds."""
-    from deskpro_jax.data import builder
+    from deskpro_jax.data.build import builder
 
     raw = Path(scratch) / "raw"
     raw.mkdir()
@@ -54,7 +54,7 @@ def build(scratch: str, images: int) -> Iterator[dict[str, float]]:
 def batches(scratch: str, fields: Sequence[str], seconds: float) -> Iterator[dict[str, float]]:
     """Takes training batches as fast as they come; an entrant."""
     from deskpro_jax.configs import base
-    from deskpro_jax.data import dataset, pipeline
+    from deskpro_jax.data.load import dataset, pipeline
 
     config = base.get_config()
     split = dataset.load("folder", Path(scratch) / "data", "train")
@@ -76,7 +76,7 @@ def decode(
     scratch: str, fields: Sequence[str], seconds: float, decoder: str, threads: int
 ) -> Iterator[dict[str, float]]:
     """Decodes the files of the same images, which are in memory, to arrays, in as many threads; an entrant."""
-    from deskpro_jax.data import dataset
+    from deskpro_jax.data.load import dataset
 
     split = dataset.load("folder", Path(scratch) / "data", "train")
     names = ["parts" if field == "cloth_mask" else field for field in fields]

@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from deskpro_jax.approximate import METHODS, build_index
-from deskpro_jax.data.photo_list import Listed
-from deskpro_jax.embed_work import Work
-from deskpro_jax.embedding_files import Part
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.files import Part
+from deskpro_jax.embedding.job import Work
+from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
-from deskpro_jax.nearest import Neighbours, nearest
-from deskpro_jax.workdir import write_json
+from deskpro_jax.search.approximate import METHODS, build_index
+from deskpro_jax.search.exact import Neighbours, nearest
+from deskpro_jax.storage.files import write_json
 
 PARTS, WIDTH = 14, 512
 LATENT = 96  # directions a stream along which people and photos differ
@@ -124,7 +124,7 @@ def measure(size: int, queries: int, folder: Path, methods: Sequence[str] = METH
         size: images in the gallery.
         queries: how many.
         folder: where files may go.
-        methods: of `deskpro_jax.approximate.METHODS`.
+        methods: of `deskpro_jax.search.approximate.METHODS`.
 
     Returns:
         For each method `method`, `gallery`, `queries`, `build_s`, `queries_per_s` and `recall@K`.

@@ -28,7 +28,7 @@ def races(settings: Settings) -> list[Race]:
 
 def rerank(queries: int, gallery: int, identities: int, dimension: int) -> Iterator[dict[str, float]]:
     """Re-ranks and takes the distances block by block, as an evaluation does; an entrant."""
-    from deskpro_jax import rerank as method
+    from deskpro_jax.evaluation import reranking as method
 
     query = features.embeddings(features.labels(queries, identities, 0).identity, dimension, 0)
     images = features.embeddings(features.labels(gallery, identities, 1).identity, dimension, 1)

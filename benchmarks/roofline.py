@@ -26,7 +26,7 @@ import rich.table
 
 from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
-from deskpro_jax.workdir import write_json
+from deskpro_jax.storage.files import write_json
 
 MOMENTS = 2  # of Adam, of a parameter
 ACCUMULATED = 4  # bytes of a parameter, a gradient or a moment
@@ -147,7 +147,8 @@ def loader_speed(seconds: float, folder: Path) -> float:
         seconds: of processor time to measure for; others on the machine do not count.
         folder: where the smallest synthetic dataset is, or is built.
     """
-    from deskpro_jax.data import builder, dataset, decoding
+    from deskpro_jax.data.build import builder
+    from deskpro_jax.data.load import dataset, decoding
 
     config = base.get_config().data
     if not builder.is_built("synthetic_tiny", folder):

@@ -27,9 +27,9 @@ from benchmarks import machine, plot, registry, results, table
 from benchmarks.arena import run_race
 from benchmarks.races import OURS, Settings
 from benchmarks.results import Measurement, Report
-from deskpro_jax import cores
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
-from deskpro_jax.workdir import write_json
+from deskpro_jax.runtime import cores
+from deskpro_jax.storage.files import write_json
 
 TORCH_FORMS = ("eager", "channels-last", "compiled", "compiled channels-last")
 PHASES = ("stream", "teacher", "student")

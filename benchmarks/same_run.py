@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from deskpro_jax import workdir
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.checkpoint_info import saved_tree
-from deskpro_jax.selection import METRICS
-from deskpro_jax.telemetry import METRICS_FILE
+from deskpro_jax.checkpoints.metadata import saved_tree
+from deskpro_jax.checkpoints.selection import METRICS
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.storage import files
+from deskpro_jax.train.metrics_file import METRICS_FILE
+from deskpro_jax.workdir import layout
 
 PHASES = ("teacher", "student")
 
@@ -81,9 +82,9 @@ def compare(folder: Path, expected: Path) -> tuple[list[str], dict[str, int]]:
             ]
             if unequal:
                 differences.append(f"{phase}: {len(unequal)} arrays of step {step} differ, as {unequal[0]}")
-    results = [(workdir.read_json(place / workdir.RESULTS_FILE) or {}).get("results") for place in (folder, expected)]
+    results = [(files.read_json(place / layout.RESULTS_FILE) or {}).get("results") for place in (folder, expected)]
     if results[0] != results[1]:
-        differences.append(f"{workdir.RESULTS_FILE} differs")
+        differences.append(f"{layout.RESULTS_FILE} differs")
     left = [str(path.relative_to(folder)) for path in folder.glob("*/checkpoints/*") if not path.name.isdigit()]
     left += [str(path.relative_to(folder)) for path in folder.rglob(".*.json*") if path.is_file()]
     if left:

@@ -40,7 +40,7 @@ def make_workdir(folder: Path, backbone: str) -> None:
     import jax
     import jax.numpy as jnp
 
-    from deskpro_jax.checkpoint import CheckpointStore
+    from deskpro_jax.checkpoints.store import CheckpointStore
     from deskpro_jax.weights.families import Stream
     from deskpro_jax.weights.load import initial_variables
 

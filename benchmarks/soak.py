@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.same_run import compare, progress
-from deskpro_jax import workdir
 from deskpro_jax.errors import InputError, MissingInputError, RunError, exit_code
+from deskpro_jax.storage import files
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "configs/synthetic.py:face_fkp,debug"  # both phases, one narrow stream each
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "settings": settings,
         "seed": options.seed,
     }
-    workdir.write_json(options.out / "soak.json", record)
+    files.write_json(options.out / "soak.json", record)
     sent = Counter(kill.signal for kill in found.kills)
     slowest = max((kill.seconds for kill in found.kills if kill.signal == "SIGTERM"), default=0.0)
     compared = ", ".join(f"{count} {what}" for what, count in found.compared.items())

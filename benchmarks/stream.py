@@ -79,7 +79,7 @@ def write(scratch: str, shape: Mapping[str, Any]) -> Iterator[dict[str, float]]:
     """Writes the stream under LightMBN's published names, with images and what they give; an entrant."""
     import jax
 
-    from deskpro_jax.data.augment import normalise
+    from deskpro_jax.data.load.augment import normalise
     from deskpro_jax.models.lmbn import LightMBN
     from deskpro_jax.weights import lmbn, table
 

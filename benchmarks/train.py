@@ -73,14 +73,16 @@ class Step:
         import numpy as np
         from jax.sharding import Mesh
 
-        from deskpro_jax import optim, sharding, train
-        from deskpro_jax.models.deskpro import init_variables, student_model, teacher_model
+        from deskpro_jax.methods.deskpro import init_variables, student_model, teacher_model
+        from deskpro_jax.runtime import sharding
+        from deskpro_jax.train import optimisers
+        from deskpro_jax.train import step as train
 
         config = configuration(phase, shape, face, batch, dtype)
         model = teacher_model if phase == "teacher" else student_model
         module = model(config.model, shape.classes)
         teacher = teacher_model(config.model, shape.classes) if phase == "student" else None
-        optimizer = optim.adam(optim.schedule(np.asarray([1e-5]), 1), config.train.weight_decay)
+        optimizer = optimisers.adam(optimisers.schedule(np.asarray([1e-5]), 1), config.train.weight_decay)
         mesh = Mesh(np.asarray(jax.local_devices()[:1]), (sharding.DATA_AXIS,))
         if phase == "stream":
             drawn = {name: {"body_stream": tree} for name, tree in stream.drawn_variables(shape).items()}
@@ -99,8 +101,6 @@ class Step:
             jax.random.wrap_key_data(key),
         )
         self._jitted = train.jit_step(self._step, mesh, state, others)
-        self._mesh = mesh
-        self._made_from = {"phase": phase, "module": module, "teacher": teacher, "config": config.to_dict()}
 
     def operations(self) -> int:
         """Returns the operations of a step, see `flops.count_flops`."""
@@ -112,11 +112,10 @@ class Step:
 
     def compile(self) -> dict[str, float]:
         """Compiles the step, or reads it from the cache as a command does; returns the seconds and memory it takes."""
-        from deskpro_jax import programs
+        from deskpro_jax.runtime.compilation import compile_now
 
         start = time.perf_counter()
-        with programs.kept():
-            self._program = programs.ready_program(self._jitted, self._mesh, self._arguments, self._made_from)
+        self._program = compile_now(self._jitted, *self._arguments)
         found = {"compile": time.perf_counter() - start}
         analysis = self._program.memory_analysis()
         if analysis is not None:
@@ -154,9 +153,9 @@ def _prepared(
 ) -> tuple[Step, dict[str, float]]:
     import jax
 
-    from deskpro_jax import working_memory
+    from deskpro_jax.runtime import cpu
 
-    working_memory.keep()  # as the command
+    cpu.keep()  # as the command
     jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla_cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     step = Step(phase, (face[0], face[1]), Shape(**shape), batch, dtype)
@@ -174,11 +173,11 @@ def step(seconds: float, **arguments: Any) -> Iterator[dict[str, float]]:
     """Takes training steps with a program from the persistent cache; an entrant."""
     import jax
 
-    from deskpro_jax import working_memory
+    from deskpro_jax.runtime import cpu
 
     run, found = _prepared(**arguments)
     run()
-    with working_memory.given_back():  # no run counts them
+    with cpu.given_back():  # no run counts them
         operations = run.operations()
     batch, peak = arguments["batch"], matrix_peak(arguments["dtype"])
     yield {**found, "operations": operations, "machine's peak": peak}

@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.data.building import Runner
-from deskpro_jax.data.shards import Shard, write_shard
-from deskpro_jax.data.sources import Recipe, Source
+from deskpro_jax.data.build.building import Runner
+from deskpro_jax.data.build.shards import Shard, write_shard
+from deskpro_jax.data.build.sources import Recipe, Source
 from deskpro_jax.errors import MissingInputError, RunError
 
 

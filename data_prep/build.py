@@ -19,11 +19,11 @@ from typing import Any
 
 from absl import logging as absl_logging
 
-from deskpro_jax import cores
-from deskpro_jax.commands import command_parser
-from deskpro_jax.data.building import Runner
-from deskpro_jax.data.dataset import NAMES
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.data.build.building import Runner
+from deskpro_jax.data.load.dataset import NAMES
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.runtime import cores
 
 RUNNERS = ("local", "beam")
 _ALSO = {"celeb_reid": "celeb", "celebreid": "celeb", "celeb_reid_light": "celeb_light", "vcclothes": "vc_clothes"}
@@ -89,7 +89,7 @@ def _build(options: argparse.Namespace) -> None:
         from data_prep import beam  # apache_beam is an extra
 
         run = beam.runner(options.beam_option, options.workers)
-    from deskpro_jax.data import builder
+    from deskpro_jax.data.build import builder
 
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

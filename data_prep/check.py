@@ -28,15 +28,16 @@ from data_prep.checking import examine, judge, recognise, sheet
 from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.recognise import BUILT, PREPARED, Recognised
 from data_prep.checking.report import Report
-from deskpro_jax import cores, telemetry
-from deskpro_jax.commands import command_parser
-from deskpro_jax.data import published
-from deskpro_jax.data.assemble import assemble
-from deskpro_jax.data.dataset import COLUMNS, Records
-from deskpro_jax.data.listing import list_dataset
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.data.build.assemble import assemble
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build.sources import Listing, Source
+from deskpro_jax.data.datasets import sizes as published
+from deskpro_jax.data.load.dataset import COLUMNS, Records
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
-from deskpro_jax.data.sources import Listing, Source
 from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.runtime import cores
+from deskpro_jax.runtime import progress as progress_
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +163,7 @@ def _check_built(found: Recognised, report: Report, options: argparse.Namespace)
 
 def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Examined], report: Report) -> None:
     """Holds the records against the checksums and the columns that were written with them."""
-    from deskpro_jax.data.builder import checksum  # here: it brings the whole of TFDS
+    from deskpro_jax.data.build.builder import checksum  # here: it brings the whole of TFDS
 
     for split in SPLITS:
         records = Records(folder, split)
@@ -255,7 +256,7 @@ def _write_json(path: Path, found: Recognised, images: Sequence[Examined], repor
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[examine.Advance]:
-    with telemetry.Progress(total, "examining images", images_per_step=1, log_seconds=10.0) as progress:
+    with progress_.Progress(total, "examining images", images_per_step=1, log_seconds=10.0) as progress:
         yield lambda count: progress.advance(steps=count)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from deskpro_jax import sharding
+from deskpro_jax.runtime import sharding
 
 _CPU_BATCH, _BATCH = 8, 32  # images at a time on a CPU, and on each accelerator
 

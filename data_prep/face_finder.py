@@ -18,8 +18,8 @@ from data_prep.detection.detect import Raw, detect_raw
 from data_prep.detection.load import Detector, load_detector
 from data_prep.detection.person import Canvas, Choice, batch_rows, canvas_shape, choose_face, sizes_of, to_canvas
 from data_prep.restoration.align import FACE_SIZES, align
-from deskpro_jax import sharding
 from deskpro_jax.errors import InputError
+from deskpro_jax.runtime import sharding
 
 Face = UInt8[np.ndarray, "size size 3"]
 

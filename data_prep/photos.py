@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from deskpro_jax.data.build.sources import SUFFIXES
+from deskpro_jax.data.images import UnreadableError, explained, upright
 from deskpro_jax.data.inspection import EIGHT_BIT, MAX_PIXELS, count_frames
-from deskpro_jax.data.photos import UnreadableError, explained, upright
-from deskpro_jax.data.sources import SUFFIXES
 from deskpro_jax.errors import InputError, MissingInputError
 
 MIN_SIDE = 2  # pixels: less has no extent that a network could be shown

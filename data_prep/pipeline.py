@@ -12,10 +12,10 @@ import numpy as np
 
 from data_prep.records import Records, Row
 from data_prep.stages.stage import Item, Stage
-from deskpro_jax.data.photos import UnreadableError
+from deskpro_jax.data.images import UnreadableError
 from deskpro_jax.errors import Stopped
-from deskpro_jax.preemption import SignalGuard
-from deskpro_jax.telemetry import Progress
+from deskpro_jax.runtime.progress import Progress
+from deskpro_jax.runtime.signals import SignalGuard
 
 
 def run_stage(

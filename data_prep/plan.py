@@ -11,9 +11,9 @@ from data_prep.detection.person import AUTO, Choice
 from data_prep.restoration.align import FACE_SIZES
 from data_prep.settings import STAGES
 from data_prep.stages import restore
-from deskpro_jax import cores
-from deskpro_jax.commands import command_parser
+from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError
+from deskpro_jax.runtime import cores
 
 NETWORKS = dict(zip(STAGES, ("parser", "detector", "restorer"), strict=True))
 

@@ -5,11 +5,6 @@ python -m data_prep.prepare --images DIR --out DIR --parser FILE --detector FILE
 
 from __future__ import annotations
 
-from deskpro_jax.huge_pages import start_anew
-
-if __name__ == "__main__":
-    start_anew()  # before the imports that take seconds
-
 import logging as std_logging
 import os
 import shutil
@@ -34,9 +29,9 @@ from data_prep.settings import check_out, read_settings, settle_finished, settle
 from data_prep.stages import detect, parse, restore
 from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
-from deskpro_jax.data.photos import UnreadableError
+from deskpro_jax.data.images import UnreadableError
 from deskpro_jax.errors import InputError, end_command
-from deskpro_jax.preemption import SignalGuard
+from deskpro_jax.runtime.signals import SignalGuard
 
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
 _FOLDERS = {"parse": parse.FOLDERS, "detect": detect.FOLDERS, "restore": restore.FOLDERS}

@@ -17,10 +17,10 @@ from data_prep.reviewing.colours import kinds
 from data_prep.reviewing.page import render
 from data_prep.settings import SETTINGS_FILE, read_settings
 from data_prep.table import overview, read_table, rows
-from deskpro_jax import cores
-from deskpro_jax.commands import command_parser
+from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.schema import SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.runtime import cores
 
 SAMPLES = 60
 PAGE = "review.html"

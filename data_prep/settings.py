@@ -11,9 +11,9 @@ from typing import Any
 
 import deskpro_jax
 from data_prep.records import RECORDS, Records, write_whole
+from deskpro_jax.config.fields import differences, flatten
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
-from deskpro_jax.workdir import differences, flatten
 
 SETTINGS_FILE = "prepare.json"
 STAGES = ("parse", "detect", "restore")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deskpro_jax.embedder import Embedder
+    from deskpro_jax.embedding.embedder import Embedder
 
 __all__ = ["Embedder", "__version__"]
 __version__ = "0.1.0"
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Embedder":  # imports JAX, which most of the package's users for data alone never need
-        from deskpro_jax.embedder import Embedder
+        from deskpro_jax.embedding.embedder import Embedder
 
         return Embedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

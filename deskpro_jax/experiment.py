@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,24 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
-from deskpro_jax import cores, scoring, selection, sharding, start, teacher, transfer, workdir
-from deskpro_jax.data import builder, dataset
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.checkpoints import selection
+from deskpro_jax.checkpoints.selection import Steps, check_report, read_variables, trained_classes
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluate import Network, Result
-from deskpro_jax.loop import Phase, run_phase
-from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
+from deskpro_jax.evaluation import scoring
+from deskpro_jax.evaluation.evaluate import Network, Result
+from deskpro_jax.evaluation.protocols import PROTOCOLS, Protocol, find_protocols
+from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.models.remat import check_remat
-from deskpro_jax.preemption import SignalGuard
-from deskpro_jax.processes import from_first
-from deskpro_jax.protocols import PROTOCOLS, Protocol, find_protocols
-from deskpro_jax.selection import Steps, check_report, read_variables, trained_classes
-from deskpro_jax.teacher import needs_teacher
+from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.train import initial_weights, teacher
+from deskpro_jax.train.loop import Phase, run_phase
+from deskpro_jax.train.teacher import needs_teacher
+from deskpro_jax.workdir import layout, transfer
 
 __all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run"]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The splits of a run; `validation` is query and gallery of the identities held out of train."""
-
-    train: ReIDSplit
-    query: ReIDSplit
-    gallery: ReIDSplit
-    validation: tuple[ReIDSplit, ReIDSplit] | None
-    classes: int
 
 
 def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
@@ -56,7 +47,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     _check(config, mode)
     first = jax.process_index() == 0
     if mode == "train":
-        workdir.settle_config(folder, config, write=first)
+        layout.settle_config(folder, config, write=first)
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
     else:
@@ -67,7 +58,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     with guard if mode == "train" else contextlib.nullcontext():
         with guard.expendable("nothing was trained by this command; run again to go on."):
             data = load_data(config, folder) if mode == "train" else None
-            splits = (data.query, data.gallery) if data else _load_test(config, folder)
+            splits = (data.query, data.gallery) if data else load_test(config, folder)
             chosen = scoring.choose_protocols(config, splits)
         scoring.tell_left_out(chosen)
         found = _train(config, folder, mesh, data, guard) if data else _trained(config, folder, mesh)
@@ -106,7 +97,7 @@ def _train(
     steps: dict[str, Steps] = {}
     teacher_variables = None
     # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
-    begin = start.begin("student", student, config, folder / "student", data.train)
+    begin = initial_weights.begin("student", student, config, folder / "student", data.train)
     if needs_teacher(config):
         teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
     if student.body or student.face:
@@ -164,53 +155,6 @@ def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> N
     jax.config.update("jax_compilation_cache_dir", config.compilation_cache or str(folder.absolute() / "xla_cache"))
 
 
-def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    """Returns the folder of datasets that a run in the workdir `folder` uses."""
-    default = folder / "data" if config.data.name.startswith("synthetic") else Path("~/tensorflow_datasets")
-    return Path(config.data.data_dir or default).expanduser()
-
-
-def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    """Builds the dataset of a run in the workdir `folder` unless it is there; returns its own folder."""
-    d, where = config.data, data_folder(config, folder)
-    if not builder.is_built(d.name, where):
-        logging.info("building %s in %s", d.name, where)
-    return builder.build(
-        d.name,
-        where,
-        d.raw_dir or None,
-        d.build_seed,
-        workers=cores.count(),
-        parts_dir=d.parts_dir or None,
-        allow_different_size=d.allow_different_size,
-    )
-
-
-def _built_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
-    """Builds the dataset unless it is there; returns the folder of datasets."""
-    from_first(lambda: str(build_data(config, folder)))  # one process builds, the others wait for it
-    return data_folder(config, folder)
-
-
-def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
-    """Builds the dataset unless it is there, and opens its splits."""
-    d, where = config.data, _built_data(config, folder)
-    train, query, gallery = (dataset.load(d.name, where, split) for split in ("train", "query", "gallery"))
-    validation = None
-    if d.validation_identities:
-        train, *held = dataset.hold_out(train, d.validation_identities, config.seed)
-        validation = (held[0], held[1])
-    # Identities without an image that is used are no classes, as in the released code.
-    train = dataset.usable(train, d.require_face, d.require_mask)
-    return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
-
-
-def _load_test(config: ml_collections.ConfigDict, folder: Path) -> scoring.Splits:
-    """Opens query and gallery alone: a dataset to be evaluated on needs nothing to train on."""
-    where = _built_data(config, folder)
-    return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")
-
-
 def _teacher(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
 ) -> tuple[Any, Steps]:
@@ -220,7 +164,7 @@ def _teacher(
     with config.unlocked():
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
-    begin = start.begin("teacher", module, config, folder / "teacher", data.train)
+    begin = initial_weights.begin("teacher", module, config, folder / "teacher", data.train)
     phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=begin)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)

@@ -20,8 +20,8 @@ import flax.linen as nn  # noqa: E402
 from sphinx.util.inspect import stringify_signature  # noqa: E402
 
 import deskpro_jax  # noqa: E402
-from deskpro_jax import config_files  # noqa: E402
-from deskpro_jax.commands import COMMANDS  # noqa: E402
+from deskpro_jax.cli.commands import COMMANDS  # noqa: E402
+from deskpro_jax.config import files  # noqa: E402
 
 project = "deskpro_jax"
 author = "the authors of deskpro_jax"
@@ -61,7 +61,7 @@ def _write_commands(app: Any) -> None:
             module = importlib.import_module(command.module)
             with contextlib.suppress(SystemExit):
                 getattr(module, command.function)(["--help", *command.arguments])
-            text = out.getvalue().replace(str(config_files.FOLDER), "configs").strip()
+            text = out.getvalue().replace(str(files.FOLDER), "configs").strip()
             parts.append(f"## {command.name}\n\n```text\n{text}\n```\n")
     folder = HERE / "_generated"
     folder.mkdir(exist_ok=True)

@@ -53,7 +53,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest synthetic dataset, built once."""
-    from deskpro_jax.data import builder
+    from deskpro_jax.data.build import builder
 
     return made_once(tmp_path_factory, "tiny", lambda folder: builder.build("synthetic_tiny", folder))
 

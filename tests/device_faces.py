@@ -10,8 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_prep.detection import detect, load, model
-from deskpro_jax import sharding
 from deskpro_jax.models import initialisers
+from deskpro_jax.runtime import sharding
 
 CANVAS = (64, 32)
 

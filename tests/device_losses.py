@@ -18,9 +18,11 @@ import numpy as np
 
 import short_network
 from configs import synthetic
-from deskpro_jax import optim, sharding, train
-from deskpro_jax.data import dataset, pipeline
-from deskpro_jax.models import deskpro
+from deskpro_jax.data.load import dataset, pipeline
+from deskpro_jax.methods import deskpro
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import optimisers
+from deskpro_jax.train import step as train
 
 STEPS = 10
 RATE = 4e-5
@@ -35,7 +37,7 @@ def _config() -> Any:
 
 @functools.cache
 def _optimizer() -> Any:
-    return optim.adam(RATE, _config().train.weight_decay)
+    return optimisers.adam(RATE, _config().train.weight_decay)
 
 
 @functools.cache

@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 from data_prep.parsing import backbone, model
 from data_prep.parsing.load import Parser
 from data_prep.parsing.model import SCHP, parse_logits
-from deskpro_jax import sharding
 from deskpro_jax.data.schema import PASCAL
+from deskpro_jax.runtime import sharding
 
 STACKED = 2  # blocks of a stage that are alike
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from data_prep.restoration.load import Restorer, template
 from data_prep.restoration.model import Architecture
 from data_prep.restoration.restore import restore
-from deskpro_jax import sharding
+from deskpro_jax.runtime import sharding
 
 ARCHITECTURE = Architecture((4, 6, 8), style_dim=12, mapping_layers=2)
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deskpro_jax.data.photo_list import Listed
-from deskpro_jax.embed_work import Work
-from deskpro_jax.embedding_files import Part
+from deskpro_jax.embedding.files import Part
+from deskpro_jax.embedding.job import Work
+from deskpro_jax.embedding.photo_list import Listed
 
 PARTS, WIDTH = 14, 16
 DIMENSION = PARTS * WIDTH

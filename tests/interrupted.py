@@ -14,13 +14,15 @@ from unittest import mock
 
 from absl import app
 
-from deskpro_jax import loop, main, telemetry
+from deskpro_jax.cli import train
+from deskpro_jax.runtime import progress
+from deskpro_jax.train import loop
 
 
 def run(name: str, phase: str, at: int, arguments: list[str]) -> None:
     """Runs the command line with `arguments`, and sends the signal once step `at` of `phase` is done."""
 
-    class Interrupting(telemetry.Progress):
+    class Interrupting(progress.Progress):
         def __init__(self, total: int, description: str, **options: Any):
             super().__init__(total, description, **options)
             self._left = at - options.get("start", 0) if description == phase else -1
@@ -32,7 +34,7 @@ def run(name: str, phase: str, at: int, arguments: list[str]) -> None:
                 os.kill(os.getpid(), signal.Signals[name])
 
     with mock.patch.object(loop, "Progress", Interrupting):
-        app.run(main.main, ["main", *arguments], flags_parser=main.parse_flags)
+        app.run(train.main, ["main", *arguments], flags_parser=train.parse_flags)
 
 
 if __name__ == "__main__":

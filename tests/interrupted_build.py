@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from data_prep import build
-from deskpro_jax.data import builder, shards
+from deskpro_jax.data.build import builder, shards
 
 
 def kill_at(number: int, call: Any) -> Any:

@@ -19,10 +19,12 @@ from jaxtyping import Array
 
 from benchmarks.identities import largest_array
 from configs import synthetic
-from deskpro_jax import optim, sharding, train
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import optimisers
+from deskpro_jax.train import step as train
 
 FEATURES, ROWS, STEPS = 16, 16, 3
 MESHES = ((1, 1), (1, 8), (4, 2))
@@ -68,7 +70,7 @@ def build(identities: int, data: int, model: int) -> tuple[Any, tuple[Any, ...]]
     config.mesh.data, config.mesh.model = data, model
     config.loss.label_smoothing = 0.1
     mesh, network = sharding.make_mesh(config), Network(identities)
-    optimizer = optim.adam(1e-3, config.train.weight_decay)
+    optimizer = optimisers.adam(1e-3, config.train.weight_decay)
 
     def drawn(seed: int) -> Any:
         values = initialisers.draw(lambda key: network.init(key, None, jnp.zeros((1, 8, 8, 3))), seed)

@@ -16,10 +16,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import synthetic
-from deskpro_jax import experiment, loop, optim, templates, train
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.evaluate import Result
-from deskpro_jax.models import deskpro
+from deskpro_jax import experiment
+from deskpro_jax.checkpoints import templates
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.evaluation.evaluate import Result
+from deskpro_jax.methods import deskpro
+from deskpro_jax.train import loop, optimisers
+from deskpro_jax.train import step as train
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 8  # training identities of synthetic_tiny
@@ -128,7 +131,7 @@ def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = Non
     """Returns every leaf of a checkpoint, the latest by default, by its path."""
     build = deskpro.teacher_model if phase == "teacher" else deskpro.student_model
     variables = deskpro.init_variables(build(c.model, CLASSES), 0)
-    optimizer = optim.adam(optim.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
+    optimizer = optimisers.adam(optimisers.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
     template = loop._as_tree(train.create_state(variables, optimizer))
     with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:
         restored = store.restore(jax.tree.map(jax.numpy.asarray, template), "latest" if step is None else step)

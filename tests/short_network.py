@@ -18,8 +18,8 @@ from absl import app
 from jaxtyping import Array
 
 import interrupted
-from deskpro_jax import main
-from deskpro_jax.data import dataset
+from deskpro_jax.cli import train as main
+from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import Example
 from deskpro_jax.models import layers, lmbn
 from deskpro_jax.models.osnet import Backbone, ConvUnit

@@ -11,16 +11,16 @@ from jax import tree
 from PIL import Image
 
 import runs
-from deskpro_jax import workdir
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.models import deskpro
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.methods import deskpro
+from deskpro_jax.workdir import layout
 
 
 def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: int = 0, **fields: Any) -> Path:
     """Writes a workdir as training leaves it, its networks as they were drawn."""
     config = runs.config(data_dir, variant, **fields)
-    workdir.settle_config(folder, config)
+    layout.settle_config(folder, config)
     phases = {"student": deskpro.student_model(config.model, runs.CLASSES)}
     if config.model.face == "teacher":
         phases["teacher"] = deskpro.teacher_model(config.model, runs.CLASSES)

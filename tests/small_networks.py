@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.weights import export, load
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.weights.networks import PLACES
+from deskpro_jax.workdir.stored import PLACES
 
 PREFIXES = {"body": "nocloth_net.", "student": "lr_face_net.", "teacher": "face_net."}
 DIMENSION = 8

@@ -23,11 +23,15 @@ import jax
 import jax.numpy as jnp
 from absl import app
 
-from deskpro_jax import evaluate, loop, main, telemetry
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.models import deskpro, initialisers, layers
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.cli import train as main
+from deskpro_jax.evaluation import evaluate
+from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
-from deskpro_jax.programs import ready_program
+from deskpro_jax.runtime import progress
+from deskpro_jax.runtime.compilation import compile_now
+from deskpro_jax.train import loop
 
 NEVER = "-"
 FIELDS = {"eval__every": 1, "train__log_every": 2, "train__base_lr": 1e-3}  # of a run that is watched closely
@@ -76,7 +80,7 @@ def moments(reached: Callable[[str], None]) -> Iterator[None]:
     now: list[Any] = ["", 0]  # phase and step
     embed_split, save = evaluate.embed_split, CheckpointStore.save
 
-    class Telling(telemetry.Progress):
+    class Telling(progress.Progress):
         def __init__(self, total: int, description: str, **options: Any):
             super().__init__(total, description, **options)
             now[:] = [description, options.get("start", 0)]
@@ -102,13 +106,13 @@ def moments(reached: Callable[[str], None]) -> Iterator[None]:
 
     def compiling(*given: Any) -> Any:
         reached(f"compile-{now[0]}-{now[1]}")
-        return ready_program(*given)
+        return compile_now(*given)
 
     with (
         mock.patch.object(loop, "Progress", Telling),
         mock.patch.object(evaluate, "embed_split", embed),
         mock.patch.object(CheckpointStore, "save", saving),
-        mock.patch.object(loop, "ready_program", compiling),
+        mock.patch.object(loop, "compile_now", compiling),
     ):
         yield
 

@@ -17,12 +17,14 @@ import pytest
 
 import runs
 from configs import variants
-from deskpro_jax import ablate, ablation_table, evaluate
-from deskpro_jax.ablation import BOTH, ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
-from deskpro_jax.ablation_runs import Halt
-from deskpro_jax.ablation_table import check_claims, figure, latex, markdown
+from deskpro_jax.cli import ablate
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.weights.networks import read_networks
+from deskpro_jax.evaluation import evaluate
+from deskpro_jax.tables import table
+from deskpro_jax.tables.plan import BOTH, ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
+from deskpro_jax.tables.run import Halt
+from deskpro_jax.tables.table import check_claims, figure, latex, markdown
+from deskpro_jax.workdir.stored import read_networks
 
 CONFIG = f"{runs.ROOT / 'configs' / 'synthetic.py'}:debug"
 MAP = {"baseline": 0.2, "csa": 0.25, "csa_att": 0.3, "face": 0.4, "face_fkp": 0.5, "teacher": 0.55, "two_stream": 0.35}
@@ -273,7 +275,7 @@ def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> No
     assert r"\pm" not in latex([cell], scores, "t")
     assert "| - |" not in markdown([cell], scores, "t")
     assert "| csa |" in markdown([cell], {}, "t")
-    assert ablation_table.protocols_of({}) == ()
+    assert table.protocols_of({}) == ()
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deskpro_jax import approximate, shortened
-from deskpro_jax.approximate import GalleryIndex, build_index, open_index
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.nearest import Neighbours, nearest
+from deskpro_jax.search import approximate, pca
+from deskpro_jax.search.approximate import GalleryIndex, build_index, open_index
+from deskpro_jax.search.exact import Neighbours, nearest
 from gallery import PARTS, people, write
 
 GALLERY, QUERY = people(3000, 300, 0), people(60, 300, 1)
@@ -68,7 +68,7 @@ def test_absent_faces_count_as_zeros_where_the_evaluation_says_so(tmp_path: Path
 
 
 def test_long_vectors_are_found_by_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (approximate, shortened):
+    for module in (approximate, pca):
         monkeypatch.setattr(module, "SHORTENED", 24)  # of 224 and 112 numbers
     gallery = EmbeddingSet(write(people(900, 90, 0), tmp_path / "e.npy", part=500))
     expected = nearest(QUERY.vectors, gallery.blocks(), K, parts=PARTS)

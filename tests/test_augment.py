@@ -14,7 +14,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from deskpro_jax.data import augment
+from deskpro_jax.data.load import augment
 
 H, W, F = 24, 12, 10
 

@@ -9,7 +9,8 @@ import pytest
 
 from author_trees import write, write_parts
 from data_prep import build
-from deskpro_jax.data import dataset, shards
+from deskpro_jax.data.build import shards
+from deskpro_jax.data.load import dataset
 
 
 def test_beam_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

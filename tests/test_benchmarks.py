@@ -34,7 +34,7 @@ from benchmarks import (
 from benchmarks.arena import run_race
 from benchmarks.races import BEGAN, OURS, Entrant, Race, Settings
 from benchmarks.results import Measurement, Report
-from deskpro_jax.data import listing
+from deskpro_jax.data.build import listing
 from deskpro_jax.errors import InputError, RunError
 
 QUICK = stream.chosen(True)
@@ -283,7 +283,7 @@ def test_the_training_step_measures_speed_and_memory(tmp_path: Path, monkeypatch
 
         return step
 
-    monkeypatch.setattr("deskpro_jax.train.make_train_step", cheap)
+    monkeypatch.setattr("deskpro_jax.train.step.make_train_step", cheap)
     monkeypatch.setattr(train, "matrix_peak", lambda dtype: 1e9)
     monkeypatch.setenv(BEGAN, "0")
     rounds = train.step(0.0, scratch=str(tmp_path), **STEP)

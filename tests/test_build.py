@@ -16,11 +16,12 @@ from author_trees import CELEB, PRCC, PRCC_VAL, TREES, Photo, draw, encode, labe
 from configs import base
 from corrupted import corrupted
 from data_prep import build
-from deskpro_jax import experiment
-from deskpro_jax.data import builder, dataset, layouts, shards
-from deskpro_jax.data.assemble import Assembled
+from deskpro_jax.data import opening
+from deskpro_jax.data.build import builder, layouts, shards
+from deskpro_jax.data.build.assemble import Assembled
+from deskpro_jax.data.build.sources import Recipe, Source
+from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
-from deskpro_jax.data.sources import Recipe, Source
 from deskpro_jax.errors import MissingInputError
 from runs import finish, start
 
@@ -310,7 +311,7 @@ def test_a_run_builds_from_an_authors_layout_with_parts(tmp_path: Path) -> None:
     c.data.name = "celeb"
     c.data.data_dir, c.data.raw_dir, c.data.parts_dir = (str(tmp_path / name) for name in ("out", "raw", "parts"))
     c.data.allow_different_size = True
-    data = experiment.load_data(c, tmp_path)
+    data = opening.load_data(c, tmp_path)
     assert (len(data.train), len(data.query), len(data.gallery), data.classes) == (7, 2, 5, 3)
     assert data.train.has_mask.all()
     assert data.train.has_face.all()

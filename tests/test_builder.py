@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deskpro_jax.data import builder, dataset, synthetic
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
+from deskpro_jax.data.synthetic import generate as synthetic
 from deskpro_jax.errors import InputError, MissingInputError
 
 NAME = "synthetic_tiny"
@@ -110,7 +112,7 @@ def test_a_failed_build_does_not_look_finished(tmp_path: Path, monkeypatch: pyte
     class Failing:
         generate = staticmethod(fails)
 
-    monkeypatch.setattr(builder, "synthetic", Failing)
+    monkeypatch.setattr(builder, "generate", Failing)
     with pytest.raises(InputError, match="image 0042 is broken"):
         builder.build(NAME, tmp_path)
     assert not builder.is_built(NAME, tmp_path)

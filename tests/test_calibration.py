@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deskpro_jax import calibration
-from deskpro_jax.calibration import calibrate, read_thresholds, write_thresholds
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.retrieval import similarity
+from deskpro_jax.evaluation.ranking import similarity
+from deskpro_jax.search import thresholds
+from deskpro_jax.search.thresholds import calibrate, read_thresholds, write_thresholds
 from gallery import PARTS, people, write
 
 
@@ -70,7 +70,7 @@ def test_the_answer_depends_on_what_was_compared(tmp_path: Path) -> None:
 
 def test_large_sets_are_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled = EmbeddingSet(write(people(300, 20, 0), tmp_path / "e.npy"))
-    monkeypatch.setattr(calibration, "MAX_IMAGES", 100)
+    monkeypatch.setattr(thresholds, "MAX_IMAGES", 100)
     found = calibrate(labelled)
     assert found == calibrate(labelled)
     limit = found.by_streams["body"]

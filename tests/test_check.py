@@ -17,10 +17,11 @@ from author_trees import CELEB, LTCC, TREES, Photo, draw, encode, write, write_m
 from corrupted import corrupted
 from data_prep import check
 from data_prep.checking import examine, recognise, sheet
-from deskpro_jax.data import builder, layouts, published
-from deskpro_jax.data.dataset import Records
+from deskpro_jax.data.build import builder, layouts
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.datasets import sizes as published
 from deskpro_jax.data.inspection import MAX_PIXELS
-from deskpro_jax.data.listing import list_dataset
+from deskpro_jax.data.load.dataset import Records
 from deskpro_jax.errors import InputError, MissingInputError
 
 Run = Callable[..., tuple[int, list[str]]]

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deskpro_jax.data.classes import text_positions
+from deskpro_jax.data.load.classes import text_positions
 
 
 def split(*image_ids: str) -> Any:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import runs
-from deskpro_jax import __version__, cli, config_files
-from deskpro_jax import main as train
-from deskpro_jax.commands import COMMANDS, Command
+from deskpro_jax import __version__
+from deskpro_jax.cli import deskpro, train
+from deskpro_jax.cli.commands import COMMANDS, Command
+from deskpro_jax.config import files as config_files
 from deskpro_jax.errors import MissingInputError
 
 HEAVY = ("jax", "numpy", "absl", "ml_collections")
@@ -52,7 +53,7 @@ def run(*arguments: str, cwd: Path = runs.ROOT) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "help"])
 def test_help_lists_every_command_and_the_exit_codes(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([flag]) == 0
+    assert deskpro.main([flag]) == 0
     out = capsys.readouterr().out
     for command in COMMANDS:
         assert re.search(rf"^  {command.name} +{re.escape(command.summary)}$", out, re.M)
@@ -61,22 +62,22 @@ def test_help_lists_every_command_and_the_exit_codes(flag: str, capsys: pytest.C
 
 
 def test_without_a_command_the_help_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([]) == 2
+    assert deskpro.main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "usage: deskpro COMMAND" in captured.err
 
 
 def test_a_misspelt_command_is_answered_with_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["serach", "--gallery", "x"]) == 2
+    assert deskpro.main(["serach", "--gallery", "x"]) == 2
     assert "error: no command is called 'serach'; did you mean search?" in capsys.readouterr().err
-    assert cli.main(["qqq"]) == 2
+    assert deskpro.main(["qqq"]) == 2
     assert "'deskpro --help' lists them" in capsys.readouterr().err
 
 
 def test_help_and_version_load_nothing() -> None:
     script = (
-        "import sys; from deskpro_jax import cli\n"
+        "import sys; from deskpro_jax.cli import deskpro as cli\n"
         "assert cli.main(['--help']) == cli.main(['--version']) == 0 and cli.main(['serach']) == 2\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
@@ -97,7 +98,7 @@ def test_the_help_of_a_command_has_its_name_and_examples(command: Command, capsy
     if not installed(command):
         pytest.skip(f"{command.module} is not written yet")
     try:
-        code = cli.main([command.name, "--help"])
+        code = deskpro.main([command.name, "--help"])
     except SystemExit as end:
         code = end.code  # type: ignore[assignment]
     assert code in (0, None)
@@ -110,7 +111,7 @@ def test_the_help_of_a_command_has_its_name_and_examples(command: Command, capsy
 
 def test_help_may_stand_before_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        cli.main(["help", "check"])
+        deskpro.main(["help", "check"])
     assert "usage: deskpro check" in capsys.readouterr().out
 
 
@@ -118,7 +119,7 @@ def test_the_flags_of_training_are_all_in_its_help_and_evaluate_sets_the_mode(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, has_mode in (("train", True), ("evaluate", False)):
-        assert cli.main([name, "--help"]) == 0
+        assert deskpro.main([name, "--help"]) == 0
         out = capsys.readouterr().out
         assert all(f"  --{flag} " in out for flag in ("config", "workdir", "coordinator", "processes", "process"))
         assert ("  --mode " in out) == has_mode
@@ -130,8 +131,8 @@ def test_a_module_that_is_missing_is_one_line(
     module: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Command("broken", module, "fails", (), extra="prep")
-    monkeypatch.setattr(cli, "find_command", lambda _: broken)
-    assert cli.main(["broken"]) == 1
+    monkeypatch.setattr(deskpro, "find_command", lambda _: broken)
+    assert deskpro.main(["broken"]) == 1
     expected = f"error: deskpro broken needs the package {module}: pip install 'deskpro_jax[prep]'\n"
     assert capsys.readouterr().err == expected
 

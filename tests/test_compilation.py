@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from deskpro_jax import compilation, sharding
+from deskpro_jax.runtime import compilation, sharding
 
 
 @pytest.fixture

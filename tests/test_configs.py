@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 
 import runs
 from configs import base, variants
-from deskpro_jax import experiment, protocols, workdir
-from deskpro_jax.data import published
-from deskpro_jax.data.dataset import NAMES
+from deskpro_jax import experiment
+from deskpro_jax.config import fields
+from deskpro_jax.data.datasets import sizes
+from deskpro_jax.data.load.dataset import NAMES
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import deskpro
+from deskpro_jax.evaluation import protocols
+from deskpro_jax.methods import deskpro
 
 FILES = ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder", "synthetic")
 REAL = FILES[:3]
@@ -35,7 +37,7 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
     config = load(name, variant)
     assert config.is_locked
     assert config.data.name in NAMES
-    assert set(workdir.flatten(config)) == set(workdir.flatten(base.get_config()))
+    assert set(fields.flatten(config)) == set(fields.flatten(base.get_config()))
     if not config.teacher.train:  # the official presets: the released teacher has to be named
         with pytest.raises(InputError, match=r"teacher\.checkpoint is empty"):
             experiment._check(config)
@@ -139,12 +141,12 @@ def test_every_field_is_explained() -> None:
             comment = field[3] or (source[number - 1] if source[number - 1].lstrip().startswith("#") else None)
             if comment:
                 explained.add(f"{aliases[field[1]]}{field[2]}")
-    assert explained == set(workdir.flatten(base.get_config()))
+    assert explained == set(fields.flatten(base.get_config()))
 
 
 def test_every_field_is_read_somewhere() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (runs.ROOT / "deskpro_jax").rglob("*.py"))
-    names = [name.rsplit(".", 1)[-1] for name in workdir.flatten(base.get_config())]
+    names = [name.rsplit(".", 1)[-1] for name in fields.flatten(base.get_config())]
     assert [name for name in names if not re.search(rf"\.{name}\b", code)] == []
 
 
@@ -160,5 +162,5 @@ def test_a_file_is_for_the_dataset_it_is_named_after_and_claims_no_score_that_is
         assert all(p.name in text for p in protocols.find_protocols(name))
     steps = re.search(r"epochs of (\d+) steps", text)
     if steps:
-        train = next(size for size in published.published(name) if size.split == "train")
+        train = next(size for size in sizes.published(name) if size.split == "train")
         assert int(steps[1]) == train.images // (config.data.identities * config.data.images_per_identity)

@@ -20,15 +20,17 @@ import safetensors.numpy
 
 import runs
 from configs import base
-from deskpro_jax import experiment, sharding
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.convert import main
-from deskpro_jax.models.deskpro import DeSKPro, student_model, teacher_model
+from deskpro_jax import experiment
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.cli.convert import main
+from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
-from deskpro_jax.weights import deskpro, export, imports, load, networks, table
+from deskpro_jax.runtime import sharding
+from deskpro_jax.weights import deskpro, export, load, table
 from deskpro_jax.weights.families import Stream, recognise
 from deskpro_jax.weights.read import read_file, read_tensors
+from deskpro_jax.workdir import imports, stored
 from golden_rule import images, state_dict
 from small_networks import drawn, small, spec
 from torch_files import Raw, save, torch_legacy, torch_zip
@@ -71,7 +73,7 @@ def filled(shapes: dict[str, list[int]], seed: int, classes: int | None = None) 
 
 def checkpoint(folder: Path) -> Any:
     """Returns the variables of the checkpoint in a phase's folder."""
-    return networks.read_phase(folder / "checkpoints", "last")[0]
+    return stored.read_phase(folder / "checkpoints", "last")[0]
 
 
 def worst(actual: Any, expected: np.ndarray) -> float:
@@ -151,7 +153,7 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 
 def networks_of(folder: Path) -> dict[str, Any]:
-    return networks.read_networks(folder).variables
+    return stored.read_networks(folder).variables
 
 
 def test_all_networks_of_deskpro_go_through_a_file_unchanged(tmp_path):

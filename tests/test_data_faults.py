@@ -16,9 +16,9 @@ import pytest
 
 import runs
 import stand_in
-from deskpro_jax.data import dataset, pipeline
+from deskpro_jax.checkpoints.selection import skipped_images
+from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.errors import InputError, RunError, Stopped
-from deskpro_jax.selection import skipped_images
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from configs import base
-from deskpro_jax import optim
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import deskpro
+from deskpro_jax.methods import deskpro
+from deskpro_jax.train import optimisers
 
 BATCH = 3
 BODY, FACE = (jax.ShapeDtypeStruct((BATCH, *size, 3), jnp.float32) for size in ((64, 32), (32, 32)))
@@ -151,6 +151,6 @@ def test_fresh_parameters_are_float32_follow_from_the_seed_and_differ_between_st
 
 
 def test_the_optimiser_freezes_the_bias_of_every_neck_and_nothing_else(variables: Any) -> None:
-    frozen = jax.tree_util.tree_flatten_with_path(optim.frozen(variables["params"]))[0]
+    frozen = jax.tree_util.tree_flatten_with_path(optimisers.frozen(variables["params"]))[0]
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, still in frozen if still]
     assert names == ["body_stream/neck/bias", "face_stream/neck/bias"]

@@ -25,7 +25,7 @@ import torch_files
 from data_prep.detection import anchors, detect, load, model, names, postprocess, preprocess
 from data_prep.detection.postprocess import Detections
 from data_prep.identify import describe
-from deskpro_jax.data import synthetic
+from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.weights import table
 
@@ -346,7 +346,7 @@ def test_the_published_file_is_recognised() -> None:
 @needs_official
 def test_published_weights_find_the_faces_of_synthetic_people(official: Any) -> None:
     found, backs = [], []
-    for _, example in zip(range(40), synthetic.generate("tiny", 0), strict=False):
+    for _, example in zip(range(40), generate.generate("tiny", 0), strict=False):
         _, drawn = example
         image = np.asarray(Image.open(io.BytesIO(drawn.body)).convert("RGB"))
         faces = official(image)

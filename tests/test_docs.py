@@ -25,10 +25,9 @@ from ml_collections import config_flags
 
 import documented
 import runs
-from deskpro_jax import cli, embed
-from deskpro_jax import main as train
-from deskpro_jax.commands import COMMANDS, find_command
-from deskpro_jax.data import dataset
+from deskpro_jax.cli import deskpro, embed, train
+from deskpro_jax.cli.commands import COMMANDS, find_command
+from deskpro_jax.data.load import dataset
 from documented import Documented
 from small_models import write_files
 
@@ -240,7 +239,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(
             continue
         read = WORDS | ({"DIR": "drawn"} if words[1] == "draw" else {})  # DIR is written there, read elsewhere
         with runs.quick_compilation():
-            code = cli.main([read.get(word, word) for word in words[1:]])
+            code = deskpro.main([read.get(word, word) for word in words[1:]])
         assert code == 0, f"{command}: {capfd.readouterr().err}"
         ran.append(words[1])
     assert len(ran) >= {"docs/embedding_and_search.md": 6, "docs/quick_start.md": 4}.get(page, 1)

@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 import runs
-from deskpro_jax import embed, embedder, search
-from deskpro_jax.data import dataset
-from deskpro_jax.data.photos import UnreadableError, read_photo
-from deskpro_jax.embedder import Block, Embedder
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.cli import embed, search
+from deskpro_jax.data.images import UnreadableError, read_photo
+from deskpro_jax.data.load import dataset
+from deskpro_jax.embedding import embedder
+from deskpro_jax.embedding.embedder import Block, Embedder
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from small_models import write_files
 
 DIMENSION = 28

@@ -12,13 +12,14 @@ import pytest
 
 import deskpro_jax
 import runs
-from deskpro_jax import embedder as embedder_module
-from deskpro_jax import evaluate, sharding
-from deskpro_jax.data import dataset
-from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.embedder import Embedder
+from deskpro_jax.data.load import dataset
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.embedding import embedder as embedder_module
+from deskpro_jax.embedding.embedder import Embedder
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import deskpro
+from deskpro_jax.evaluation import evaluate
+from deskpro_jax.methods import deskpro
+from deskpro_jax.runtime import sharding
 from deskpro_jax.weights.export import export_weights
 from small_models import images, write_files
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deskpro_jax.embedding import combine, normalise
 from deskpro_jax.errors import InputError
+from deskpro_jax.models.embeddings import combine, normalise
 
 PARTS, BATCH, DIMENSION = 7, 3, 16
 

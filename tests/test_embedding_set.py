@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deskpro_jax import parquet
-from deskpro_jax.data.photo_list import Listed
-from deskpro_jax.embed_work import Work
-from deskpro_jax.embedding_files import Part
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.files import Part
+from deskpro_jax.embedding.job import Work
+from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage import parquet
 
 DIMENSION = 28
 SETTINGS = {"model_checksum": "abc", "streams": ["face", "body"], "parts": 14, "dimension": DIMENSION}

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from configs import base
-from deskpro_jax.data import builder, dataset, enlarging, pipeline
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset, enlarging, pipeline
+from deskpro_jax.data.load.dataset import ReIDSplit
 
 
 @pytest.fixture(scope="module")

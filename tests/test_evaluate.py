@@ -10,10 +10,11 @@ import pytest
 from ml_collections import ConfigDict
 
 import runs
-from deskpro_jax import evaluate, protocols, sharding
-from deskpro_jax.data import dataset
-from deskpro_jax.evaluate import Network
-from deskpro_jax.models import deskpro
+from deskpro_jax.data.load import dataset
+from deskpro_jax.evaluation import evaluate, protocols
+from deskpro_jax.evaluation.evaluate import Network
+from deskpro_jax.methods import deskpro
+from deskpro_jax.runtime import sharding
 
 
 def record(folder: Path) -> dict:

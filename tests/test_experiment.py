@@ -10,7 +10,8 @@ import pytest
 
 import runs
 from deskpro_jax import experiment
-from deskpro_jax.data import dataset
+from deskpro_jax.data import opening
+from deskpro_jax.data.load import dataset
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_run_without_any_mask_says_that_l_att_is_off(
 ) -> None:
     split = dataset.load("synthetic_tiny", tiny_data, "train")
     has_mask = np.arange(len(split)) < masks
-    data = experiment.Data(dataclasses.replace(split, has_mask=has_mask), split, split, None, runs.CLASSES)
+    data = opening.Data(dataclasses.replace(split, has_mask=has_mask), split, split, None, runs.CLASSES)
     monkeypatch.setattr(experiment, "run_phase", lambda *_: ({}, 0))
     config = runs.config(tiny_data, f"debug,{variant}", **{name.replace(".", "__"): v for name, v in fields.items()})
     experiment._student(config, tmp_path, experiment.sharding.make_mesh(config), data, None, None, None)

@@ -14,11 +14,17 @@ import pytest
 from ml_collections import ConfigDict
 
 import runs
-from deskpro_jax import experiment, extensions, main, scoring
-from deskpro_jax.data import authors, dataset
+from deskpro_jax import experiment
+from deskpro_jax.cli import train
+from deskpro_jax.data import opening
+from deskpro_jax.data.datasets import added
+from deskpro_jax.data.datasets import layouts as authors
+from deskpro_jax.data.datasets.protocols import PROTOCOLS, Protocol
+from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation import scoring
+from deskpro_jax.losses import extra
 from deskpro_jax.models.osnet import Backbone, backbone
-from deskpro_jax.named_protocols import PROTOCOLS, Protocol
 
 EXAMPLES = runs.ROOT / "docs" / "examples"
 SMALL = {"train.epochs": 1, "train.log_every": 1, "eval.every": 0, "eval.baselines": False, "augment.erase": 0.0}
@@ -89,7 +95,7 @@ def test_an_added_dataset_is_built_and_reported_under_its_protocols(tiny_data: P
             file.write_bytes(drawn[i].body)
     config = config_of("new_dataset", data__raw_dir=str(tmp_path / "raw"), data__data_dir=str(tmp_path / "built"))
     experiment._check(config)
-    found = experiment.load_data(config, tmp_path / "run")
+    found = opening.load_data(config, tmp_path / "run")
     chosen = scoring.choose_protocols(config, (found.query, found.gallery))
     assert [protocol.name for protocol in chosen.protocols] == ["other_camera", "other_clothes"]
     assert not chosen.left_out
@@ -106,10 +112,10 @@ def test_a_dataset_that_cannot_be_added_is_refused() -> None:
         ("office", (), "'office' has no protocols"),
     ):
         with pytest.raises(InputError, match=message):
-            extensions.add_dataset(name, layout, given)
+            added.add_dataset(name, layout, given)
     with pytest.raises(InputError, match="no dataset is called 'offce'"):
         dataset.check_name("offce")
-    extensions.add_dataset("office", layout, protocols)
+    added.add_dataset("office", layout, protocols)
     dataset.check_name("office")
     with pytest.raises(InputError, match="no dataset is called 'offce'; did you mean office"):
         dataset.check_name("offce")
@@ -126,13 +132,13 @@ def test_a_dataset_that_cannot_be_added_is_refused() -> None:
 )
 def test_a_wrong_name_is_told_with_what_to_do(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        extensions.added_terms((text,))
+        extra.added_terms((text,))
 
 
 def test_two_terms_need_two_names() -> None:
     with pytest.raises(InputError, match="two functions called 'spread'"):
-        extensions.added_terms(("new_loss:spread", "new_loss:spread"))
-    assert list(extensions.added_terms(("new_loss:spread",))) == ["spread"]
+        extra.added_terms(("new_loss:spread", "new_loss:spread"))
+    assert list(extra.added_terms(("new_loss:spread",))) == ["spread"]
 
 
 def test_a_backbone_is_one_of_the_known_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +152,8 @@ def test_a_backbone_is_one_of_the_known_or_named(monkeypatch: pytest.MonkeyPatch
 def test_the_folder_of_a_configuration_can_be_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "mine.py").touch()
-    main._with_config_file(["x", f"--config={tmp_path / 'mine.py'}:debug"])
+    train._with_config_file(["x", f"--config={tmp_path / 'mine.py'}:debug"])
     assert sys.path[-1] == str(tmp_path)
     before = list(sys.path)
-    main._with_config_file(["x", "--config=celeb"])
+    train._with_config_file(["x", "--config=celeb"])
     assert sys.path == before

@@ -17,9 +17,9 @@ from data_prep.detection import person
 from data_prep.detection.person import Choice, canvas_shape, to_canvas
 from data_prep.face_finder import FaceFinder, open_finder
 from data_prep.photos import find_photos, read_photo
-from deskpro_jax import embed
-from deskpro_jax.embedder import Embedder
-from deskpro_jax.embedding_set import EmbeddingSet
+from deskpro_jax.cli import embed
+from deskpro_jax.embedding.embedder import Embedder
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 
 NETWORK = "retinaface_mnet025"

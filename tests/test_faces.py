@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deskpro_jax import faces
-from deskpro_jax.data.photo_list import Listed, Listing
+from deskpro_jax.embedding import faces
+from deskpro_jax.embedding.faces import open_faces, open_finder, with_faces
+from deskpro_jax.embedding.photo_list import Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.faces import open_faces, open_finder, with_faces
 
 
 def touch(path: Path) -> str:

@@ -24,13 +24,14 @@ from ml_collections import ConfigDict
 import runs
 import stand_in
 from benchmarks import same_run, soak
-from deskpro_jax import integrity, main
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.checkpoint_info import saved_tree
+from deskpro_jax.checkpoints.metadata import saved_tree
+from deskpro_jax.checkpoints.selection import trained_classes
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.cli import train
 from deskpro_jax.errors import InputError, RunError, Stopped
-from deskpro_jax.selection import trained_classes
-from deskpro_jax.telemetry import MetricWriter
-from deskpro_jax.weights import networks
+from deskpro_jax.storage import checksums
+from deskpro_jax.train.metrics_file import MetricWriter
+from deskpro_jax.workdir import stored
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -148,12 +149,12 @@ def test_any_flipped_bit_of_any_file_is_noticed(two: Path, tmp_path: Path) -> No
     rng = random.Random(0)
     for path in files(step):
         whole = path.read_bytes()
-        tries = 300 if path.name == integrity.CHECKSUM_FILE else 5
+        tries = 300 if path.name == checksums.CHECKSUM_FILE else 5
         for bit in rng.sample(range(8 * len(whole)), min(tries, 8 * len(whole))):
             flip(path, bit)
-            assert integrity.find_damage(step), f"bit {bit} of {path}"
+            assert checksums.find_damage(step), f"bit {bit} of {path}"
             path.write_bytes(whole)
-    assert integrity.find_damage(step) == ""
+    assert checksums.find_damage(step) == ""
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "deleted"])
@@ -161,12 +162,12 @@ def test_any_file_that_is_not_whole_is_noticed(damage: str, two: Path, tmp_path:
     step = Path(shutil.copytree(two / "10", tmp_path / "10"))
     for path in files(step):
         whole = path.read_bytes()
-        if not whole or (damage == "deleted" and path.name == integrity.CHECKSUM_FILE):
+        if not whole or (damage == "deleted" and path.name == checksums.CHECKSUM_FILE):
             continue
         path.write_bytes(whole[: len(whole) // 2 if damage == "cut" else 0])
         if damage == "deleted":
             path.unlink()
-        found = integrity.find_damage(step)
+        found = checksums.find_damage(step)
         assert path.name in found
         assert ("is missing" if damage == "deleted" else "") in found
         path.write_bytes(whole)
@@ -188,7 +189,7 @@ def test_a_flipped_score_does_not_make_another_checkpoint_the_best(
 
 
 def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, calls = integrity._write, [0]
+    write, calls = checksums._write, [0]
 
     def dying(folder: Path, name: str, content: bytes) -> None:
         calls[0] += 1
@@ -199,7 +200,7 @@ def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeyp
     for alive in (0, 1):
         folder, calls[0] = Path(shutil.copytree(two, tmp_path / str(alive))), 0
         with CheckpointStore(folder, best_metric="mAP") as store:
-            monkeypatch.setattr(integrity, "_write", dying)
+            monkeypatch.setattr(checksums, "_write", dying)
             with pytest.raises(KeyboardInterrupt):
                 store.add_metrics(10, {"mAP": 0.7})
             monkeypatch.undo()
@@ -207,7 +208,7 @@ def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeyp
             restored = store.restore(state(0))
             assert restored is not None
             assert (restored.step, restored.metrics) == (10, {"mAP": (0.5, 0.7)[alive]})
-        assert integrity.has_checksums(folder / "10")
+        assert checksums.has_checksums(folder / "10")
 
 
 @pytest.mark.parametrize("alive", [0, 1])
@@ -233,7 +234,7 @@ def test_a_file_that_was_half_way_to_its_name_is_not_left_behind(
     with CheckpointStore(folder, best_metric="mAP") as store:
         assert store.restore(state(0)) is not None
     assert not hidden()
-    assert not integrity.find_damage(folder / "10")
+    assert not checksums.find_damage(folder / "10")
 
 
 def test_shapes_are_those_of_a_whole_checkpoint(two: Path, tmp_path: Path) -> None:
@@ -242,14 +243,14 @@ def test_shapes_are_those_of_a_whole_checkpoint(two: Path, tmp_path: Path) -> No
     assert "3" in described.read_text()
     described.write_text(described.read_text().replace("3", "2"))
     assert trained_classes(folder) == 3
-    variables, step = networks.read_phase(folder, "last")
+    variables, step = stored.read_phase(folder, "last")
     assert step == 5
     assert (variables["params"]["face_stream"]["classifier"]["kernel"] == 5).all()
     shutil.rmtree(folder / "10")
     (folder / "10").mkdir()  # as a deletion that was killed leaves it
-    assert networks.read_phase(folder, "last")[1] == 5
+    assert stored.read_phase(folder, "last")[1] == 5
     (folder / "5" / "state" / "_METADATA").write_bytes(b"")
-    for read in (trained_classes, lambda place: networks.read_phase(place, "last")):
+    for read in (trained_classes, lambda place: stored.read_phase(place, "last")):
         with pytest.raises(RunError, match=r"no undamaged checkpoint(.|\n)*step 10: the folder is empty\n  step 5: "):
             read(folder)
 
@@ -322,10 +323,10 @@ def test_main_ends_with_one_line_when_a_file_cannot_be_written(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "runs/celeb/config.json")
 
-    monkeypatch.setattr(main.experiment, "run", full)
+    monkeypatch.setattr(train.experiment, "run", full)
     for flag in ("_CONFIG", "_WORKDIR", "_MODE", "_COORDINATOR"):
-        monkeypatch.setattr(main, flag, type("Flag", (), {"value": ""}))
-    assert main.main(["main"]) == 1
+        monkeypatch.setattr(train, flag, type("Flag", (), {"value": ""}))
+    assert train.main(["main"]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'runs/celeb/config.json'\n"
 
 

@@ -19,12 +19,14 @@ import pytest
 from flax.core import meta as flax_meta
 
 from configs import base
-from deskpro_jax import optim, rerank, retrieval, train
-from deskpro_jax.data import augment, pipeline
+from deskpro_jax.data.load import augment, pipeline
+from deskpro_jax.evaluation import ranking, reranking
 from deskpro_jax.losses import total_loss
-from deskpro_jax.models.deskpro import DeSKPro
+from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
+from deskpro_jax.train import optimisers
+from deskpro_jax.train import step as train
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from golden_rule import images, masks, state_dict
 
@@ -180,7 +182,7 @@ def reference_step(meta: dict[str, Any]):
 def _reference_step(fields: str):
     meta = json.loads(fields)
     model, variables, teacher, frozen = deskpro_variables(meta, jnp.float64)
-    optimizer = optim.adam(meta["learning_rate"], meta["weight_decay"])
+    optimizer = optimisers.adam(meta["learning_rate"], meta["weight_decay"])
     config = loss_config(meta)
     statistics = teacher_statistics(meta)
 
@@ -288,8 +290,8 @@ def test_a_run_of_steps_stays_on_the_references_course(path, x64):
 @pytest.mark.parametrize("path", cases("schedule"))
 def test_learning_rate_of_every_epoch_agrees(path):
     data, meta = read(path)
-    base_rate = optim.base_learning_rate(0.0006, meta["batch"])
-    rates = optim.learning_rates(base_rate, meta["epochs"], meta["warmup_epochs"], meta["final_fraction"])
+    base_rate = optimisers.base_learning_rate(0.0006, meta["batch"])
+    rates = optimisers.learning_rates(base_rate, meta["epochs"], meta["warmup_epochs"], meta["final_fraction"])
     np.testing.assert_allclose(base_rate, data["base_lr"], rtol=1e-6)
     np.testing.assert_allclose(rates, data["lr_per_epoch"], rtol=1e-6)
 
@@ -308,21 +310,23 @@ def test_preprocessing_agrees_pixel_by_pixel(path):
 def test_every_retrieval_figure_agrees(path):
     data, meta = read(path)
     fields = ("ids", "cameras", "clothes")
-    query = retrieval.Labels(*(data[f"query_{field}"] for field in fields))
-    gallery = retrieval.Labels(*(data[f"gallery_{field}"] for field in fields))
+    query = ranking.Labels(*(data[f"query_{field}"] for field in fields))
+    gallery = ranking.Labels(*(data[f"gallery_{field}"] for field in fields))
     features = data["query_features"], data["gallery_features"]
     distances = 1.0 - features[0] @ features[1].T
     for name, rule in (("market", "general"), ("general", "general"), ("cc", "cc"), ("sc", "sc")):
         if f"{name}_map" not in data.files:
             continue
-        scores = retrieval.score_from_distances(distances, query, gallery, rule, max_rank=meta["max_rank"])
+        scores = ranking.score_from_distances(distances, query, gallery, rule, max_rank=meta["max_rank"])
         np.testing.assert_allclose(scores.map, data[f"{name}_map"], atol=1e-6, err_msg=name)
         np.testing.assert_allclose(scores.cmc, data[f"{name}_cmc"], atol=1e-6, err_msg=name)
     if "reranked_map" in data.files:
-        blocks = rerank.rerank(*features, parts=1, k1=meta["k1"], k2=meta["k2"], original_weight=meta["rerank_lambda"])
+        blocks = reranking.rerank(
+            *features, parts=1, k1=meta["k1"], k2=meta["k2"], original_weight=meta["rerank_lambda"]
+        )
         reranked = np.concatenate(list(blocks))
         kept = data["reranked_distance"]
         np.testing.assert_allclose(reranked[: len(kept)], kept, atol=1e-6)
-        scores = retrieval.score_from_distances(reranked, query, gallery, "general", max_rank=meta["max_rank"])
+        scores = ranking.score_from_distances(reranked, query, gallery, "general", max_rank=meta["max_rank"])
         np.testing.assert_allclose(scores.map, data["reranked_map"], atol=1e-6)
         np.testing.assert_allclose(scores.cmc, data["reranked_cmc"], atol=1e-6)

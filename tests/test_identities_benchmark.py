@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks import abstract_step, identities, remat
 from configs import synthetic
-from deskpro_jax import optim, sharding, train
-from deskpro_jax.data import pipeline
-from deskpro_jax.models.deskpro import init_variables
+from deskpro_jax.data.load import pipeline
+from deskpro_jax.methods.deskpro import init_variables
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import optimisers, step
 
 
 def test_the_largest_array_of_a_program_is_found() -> None:
@@ -22,7 +23,7 @@ def test_the_largest_array_of_a_program_is_found() -> None:
 def test_the_arguments_have_the_shapes_of_training() -> None:
     config = synthetic.get_config("face_fkp,debug")
     made = abstract_step.student_step(config, 11, sharding.make_mesh(config))
-    expected = train.create_state(init_variables(made.module, 0), made.optimizer)
+    expected = step.create_state(init_variables(made.module, 0), made.optimizer)
     state, fixed, batch, _ = made.arguments
     kind = lambda leaf: (np.shape(leaf), str(np.asarray(leaf).dtype if np.isscalar(leaf) else leaf.dtype))  # noqa: E731
     assert jax.tree.map(kind, state) == jax.tree.map(kind, expected)
@@ -33,7 +34,7 @@ def test_the_arguments_have_the_shapes_of_training() -> None:
         **dict.fromkeys(("face", "restored_face"), (32, 32, 3)),
     }
     assert set(batch) <= {*pipeline.FIELDS, "identity", "valid", "has_face", "has_mask"}
-    assert isinstance(made.optimizer, type(optim.adam(1.0, 0.0)))
+    assert isinstance(made.optimizer, type(optimisers.adam(1.0, 0.0)))
 
 
 @pytest.mark.parametrize(

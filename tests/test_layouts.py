@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deskpro_jax.data import builder, dataset, layouts, synthetic
-from deskpro_jax.data.naming import FOLDERS
+from deskpro_jax.cli import draw
+from deskpro_jax.data.build import builder, layouts
+from deskpro_jax.data.datasets.naming import FOLDERS
+from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
+from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError, MissingInputError
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[str, Example]]:
-    return list(synthetic.generate("tiny", 0))
+    return list(generate.generate("tiny", 0))
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepared") / "out"
-    assert layouts.main(["--size", "tiny", "--seed", "0", "--out", str(out)]) == 0
+    assert draw.main(["--size", "tiny", "--seed", "0", "--out", str(out)]) == 0
     return out
 
 
@@ -174,9 +177,9 @@ def test_parts_must_have_one_label_a_pixel(written: Path, tmp_path: Path) -> Non
 def test_the_command_ends_with_one_line_and_code_2(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert layouts.main(["--size", "tiny", "--out", str(written)]) == 2
+    assert draw.main(["--size", "tiny", "--out", str(written)]) == 2
     assert capsys.readouterr().err == f"error: {written} is there already: choose another folder, or empty it\n"
-    assert layouts.main(["--size", "tyni", "--out", str(tmp_path / "x")]) == 2
+    assert draw.main(["--size", "tyni", "--out", str(tmp_path / "x")]) == 2
     assert "tyni" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 

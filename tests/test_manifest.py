@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from author_trees import FOLDER, encode, face, labels, mask, write, write_manifest, write_parts
-from deskpro_jax.data.assemble import assemble
-from deskpro_jax.data.listing import list_dataset
-from deskpro_jax.data.sources import Source
+from deskpro_jax.data.build.assemble import assemble
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build.sources import Source
 from deskpro_jax.errors import InputError, MissingInputError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.nearest import compared, nearest
-from deskpro_jax.retrieval import similarity
+from deskpro_jax.evaluation.ranking import similarity
+from deskpro_jax.search.exact import compared, nearest
 from gallery import PARTS, people
 
 

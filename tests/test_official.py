@@ -17,12 +17,19 @@ from ml_collections import ConfigDict
 
 import runs
 from configs import base, variants
-from deskpro_jax import evaluate, experiment, losses, optim, protocols, sharding, teacher, train, workdir
-from deskpro_jax.data import augment, dataset, pipeline
+from deskpro_jax import experiment, losses
+from deskpro_jax.config import fields as fields_
+from deskpro_jax.data import opening
+from deskpro_jax.data.load import augment, dataset, pipeline
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluate import Network
-from deskpro_jax.models import deskpro, lmbn
-from deskpro_jax.weights.networks import read_networks
+from deskpro_jax.evaluation import evaluate, protocols
+from deskpro_jax.evaluation.evaluate import Network
+from deskpro_jax.methods import deskpro
+from deskpro_jax.models import lmbn
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import optimisers, teacher
+from deskpro_jax.train import step as train
+from deskpro_jax.workdir.stored import read_networks
 from small_networks import drawn, small, spec
 from torch_files import save, torch_zip
 
@@ -37,7 +44,7 @@ def load(name: str, variant: str = "official") -> ConfigDict:
 def pair(field: str, **fields: Any) -> tuple[ConfigDict, ConfigDict]:
     """Returns the debug configuration with the paper's and with the official value of one field alone."""
     both = []
-    for value in (workdir.flatten(base.get_config())[field], variants.OFFICIAL[field]):
+    for value in (fields_.flatten(base.get_config())[field], variants.OFFICIAL[field]):
         c = base.get_config()
         c.update_from_flattened_dict(
             {**variants.DEBUG, **{n.replace("__", "."): v for n, v in fields.items()}, field: value}
@@ -48,7 +55,7 @@ def pair(field: str, **fields: Any) -> tuple[ConfigDict, ConfigDict]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_differs_from_the_papers_configuration_by_the_released_choices_alone(name: str) -> None:
-    paper, official = (workdir.flatten(load(name, variant)) for variant in ("", "official"))
+    paper, official = (fields_.flatten(load(name, variant)) for variant in ("", "official"))
     assert {field: official[field] for field in paper if paper[field] != official[field]} == variants.OFFICIAL
 
 
@@ -68,7 +75,7 @@ def test_a_preset_needs_the_released_teacher_and_composes(name: str) -> None:
 
 
 def test_the_page_names_every_field_with_both_values() -> None:
-    values = workdir.flatten(base.get_config())
+    values = fields_.flatten(base.get_config())
     rows = [line for line in PAGE.splitlines() if line.startswith("|")]
     for field, official in variants.OFFICIAL.items():
         found = [row for row in rows if f"`{field}`" in row]
@@ -150,8 +157,8 @@ def test_loss_label_smoothing_moves_a_tenth_of_the_target_to_all_classes() -> No
 # Row "training length".
 def test_train_schedule_epochs_ends_the_cosine_before_the_training() -> None:
     official = load("celeb").train
-    rates = optim.learning_rates(1.0, official.epochs, official.warmup_epochs, 0.001, official.schedule_epochs)
-    paper = optim.learning_rates(1.0, 140, official.warmup_epochs, 0.001)
+    rates = optimisers.learning_rates(1.0, official.epochs, official.warmup_epochs, 0.001, official.schedule_epochs)
+    paper = optimisers.learning_rates(1.0, 140, official.warmup_epochs, 0.001)
     np.testing.assert_allclose(rates[:140], paper, rtol=1e-12)
     assert len(rates) == 1000
     # The cosine's period is 2 * 129 epochs: one epoch past its end it has risen again by that much.
@@ -167,7 +174,7 @@ def test_train_schedule_epochs_ends_the_cosine_before_the_training() -> None:
 def test_train_base_lr_is_given_for_twenty_images() -> None:
     config = load("celeb")
     batch = config.data.identities * config.data.images_per_identity
-    assert optim.base_learning_rate(config.train.base_lr, batch) == pytest.approx(0.000735, abs=5e-7)
+    assert optimisers.base_learning_rate(config.train.base_lr, batch) == pytest.approx(0.000735, abs=5e-7)
 
 
 # Row "missing parts".
@@ -177,7 +184,7 @@ def test_data_require_drops_training_images_and_identities_without(field: str, t
     held = dataset.load("synthetic_tiny", tiny_data, "train")
     images = []
     for config in pair(field, data__name="synthetic_tiny", data__data_dir=str(tiny_data)):
-        images.append(experiment.load_data(config, tiny_data).train)
+        images.append(opening.load_data(config, tiny_data).train)
     assert len(images[0]) == len(held)
     assert getattr(images[1], lacking).all()
     assert len(images[1]) == np.count_nonzero(
@@ -340,7 +347,7 @@ def test_an_official_run_goes_from_a_released_file_to_results_of_its_best_checkp
     tiny_data: Path, tmp_path: Path
 ) -> None:
     variant = "official,face_fkp,debug"
-    classes = experiment.load_data(runs.config(tiny_data, variant), tmp_path).classes
+    classes = opening.load_data(runs.config(tiny_data, variant), tmp_path).classes
     held = small("aacd", identities=classes, dimension=32)
     released = str(save(tmp_path / "released.pth", torch_zip({"state_dict": dict(held)})))
     fields = {"teacher__checkpoint": released, "init__face": released, "eval__every": 1, "train__base_lr": 0.0}

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from deskpro_jax import optim
+from deskpro_jax.train import optimisers
 
 BASE = 0.003
 
@@ -22,13 +22,13 @@ def x64():
 
 
 def test_base_rate_grows_with_the_square_root_of_the_batch() -> None:
-    assert optim.base_learning_rate(0.0006, 20) == pytest.approx(0.0006)
-    assert optim.base_learning_rate(0.0006, 80) == pytest.approx(0.0012)
-    assert optim.base_learning_rate(0.0006, 30) == pytest.approx(0.000735, abs=5e-7)
+    assert optimisers.base_learning_rate(0.0006, 20) == pytest.approx(0.0006)
+    assert optimisers.base_learning_rate(0.0006, 80) == pytest.approx(0.0012)
+    assert optimisers.base_learning_rate(0.0006, 30) == pytest.approx(0.000735, abs=5e-7)
 
 
 def test_warm_up_is_linear_and_reaches_the_base_rate_in_its_last_epoch() -> None:
-    rates = optim.learning_rates(BASE, 30, 10, 0.001)
+    rates = optimisers.learning_rates(BASE, 30, 10, 0.001)
     np.testing.assert_allclose(rates[:10], BASE * np.arange(1, 11) / 10)
     assert rates[10] == pytest.approx(BASE)
     assert rates.max() == pytest.approx(BASE)
@@ -36,26 +36,26 @@ def test_warm_up_is_linear_and_reaches_the_base_rate_in_its_last_epoch() -> None
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(140, 10), (12, 10), (2, 0), (60, 0)])
 def test_the_last_epoch_has_the_final_fraction_of_the_base_rate(epochs: int, warmup: int) -> None:
-    rates = optim.learning_rates(BASE, epochs, warmup, 0.001)
+    rates = optimisers.learning_rates(BASE, epochs, warmup, 0.001)
     assert len(rates) == epochs
     assert rates[-1] == pytest.approx(BASE / 1000)
     assert (np.diff(rates[warmup:]) < 0).all()
 
 
 def test_without_warm_up_the_first_epoch_has_the_base_rate() -> None:
-    rates = optim.learning_rates(BASE, 5, 0, 0.001)
+    rates = optimisers.learning_rates(BASE, 5, 0, 0.001)
     assert rates[0] == pytest.approx(BASE)
     # Half way along the cosine lies the mean of both ends.
     assert rates[2] == pytest.approx(BASE * (1 + 0.001) / 2)
 
 
 def test_a_training_shorter_than_its_warm_up_only_warms_up() -> None:
-    np.testing.assert_allclose(optim.learning_rates(BASE, 3, 10, 0.001), BASE * np.array([0.1, 0.2, 0.3]))
+    np.testing.assert_allclose(optimisers.learning_rates(BASE, 3, 10, 0.001), BASE * np.array([0.1, 0.2, 0.3]))
 
 
 def test_the_rate_is_constant_within_an_epoch_and_stays_after_the_last() -> None:
-    rates = optim.learning_rates(BASE, 4, 1, 0.001)
-    rate_at = jax.jit(optim.schedule(rates, 5))
+    rates = optimisers.learning_rates(BASE, 4, 1, 0.001)
+    rate_at = jax.jit(optimisers.schedule(rates, 5))
     found = np.array([rate_at(step) for step in range(30)])
     expected = np.concatenate([np.repeat(rates, 5), np.full(10, rates[-1])])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -68,7 +68,7 @@ def test_only_biases_of_necks_are_frozen() -> None:
     expected = {
         "stream": {"neck": {"scale": False, "bias": True}, "fc_norm": kept, "bias": False, "neck_like": kept},
     }
-    assert optim.frozen(params) == expected
+    assert optimisers.frozen(params) == expected
 
 
 def small_params() -> dict[str, Any]:
@@ -85,7 +85,7 @@ def gradients(step: int) -> dict[str, Any]:
 
 
 def train(steps: int, rates: np.ndarray, weight_decay: float) -> list[dict[str, Any]]:
-    optimizer = optim.adam(optim.schedule(rates, 1), weight_decay)
+    optimizer = optimisers.adam(optimisers.schedule(rates, 1), weight_decay)
     params = jax.tree.map(jnp.asarray, small_params())
     state, history = optimizer.init(params), [params]
     for step in range(steps):
@@ -119,6 +119,6 @@ def test_a_necks_bias_never_changes_even_when_it_is_not_zero() -> None:
 
 
 def test_the_optimiser_keeps_no_moments_for_frozen_parameters() -> None:
-    state = optim.adam(0.1, 0.0).init(jax.tree.map(jnp.asarray, small_params()))
+    state = optimisers.adam(0.1, 0.0).init(jax.tree.map(jnp.asarray, small_params()))
     sizes = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim)
     assert sizes == 2 * (3 * 4 + 4 + 4)

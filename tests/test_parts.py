@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from author_trees import PRCC, TREES, draw, encode, face, labels, mask, write, write_parts
-from deskpro_jax.data.assemble import assemble
-from deskpro_jax.data.listing import list_dataset
-from deskpro_jax.data.naming import FOLDERS
+from deskpro_jax.data.build.assemble import assemble
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.datasets.naming import FOLDERS
 from deskpro_jax.data.schema import Example
 from deskpro_jax.errors import InputError, MissingInputError
 

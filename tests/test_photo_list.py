@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deskpro_jax.data.photo_list import Listed, list_photos
+from deskpro_jax.embedding.photo_list import Listed, list_photos
 from deskpro_jax.errors import InputError, MissingInputError
 
 FILES = ("b/2.PNG", "b/1.jpg", "a.jpeg", "c.d.bmp", "b/notes.txt", ".hidden.jpg", ".git/x.jpg")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deskpro_jax.data.photos import UnreadableError, read_photo
+from deskpro_jax.data.images import UnreadableError, read_photo
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 

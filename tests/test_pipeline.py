@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import base
-from deskpro_jax.data import builder, dataset, pipeline
-from deskpro_jax.data.augment import normalise
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset, pipeline
+from deskpro_jax.data.load.augment import normalise
+from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.schema import Example
 from deskpro_jax.errors import InputError
 

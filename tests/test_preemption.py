@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from deskpro_jax.preemption import SignalGuard, agree
+from deskpro_jax.runtime.signals import SignalGuard, agree
 
 
 @pytest.fixture(autouse=True)

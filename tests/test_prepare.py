@@ -28,8 +28,8 @@ from data_prep.detection import person
 from data_prep.photos import UnreadableError, find_photos, read_photo
 from data_prep.records import Records
 from data_prep.restoration.align import align, lanczos
-from deskpro_jax.data import synthetic
 from deskpro_jax.data.schema import LIP
+from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError
 
 COUNT = 200  # photos: four chunks
@@ -98,7 +98,7 @@ def test_every_photo_gets_its_files_and_its_row(photos: Path, whole: Path) -> No
 @pytest.mark.skipif(not OFFICIAL.exists(), reason="the published weights are not here")
 def test_published_weights_find_the_faces_of_drawn_people(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    drawn = list(itertools.islice(synthetic.generate("tiny", 0), 10))
+    drawn = list(itertools.islice(generate.generate("tiny", 0), 10))
     for _, example in drawn:
         (tmp_path / "photos" / f"{example.image_id}.jpg").write_bytes(example.body)
     arguments = [f"--images={tmp_path / 'photos'}", f"--out={tmp_path / 'out'}", f"--detector={OFFICIAL}"]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.matching import CAMERA_READINGS, RULES, Labels
-from deskpro_jax.protocols import (
+from deskpro_jax.evaluation.matching_rules import CAMERA_READINGS, RULES, Labels
+from deskpro_jax.evaluation.protocols import (
     PROTOCOLS,
     Filter,
     Protocol,
@@ -21,8 +21,8 @@ from deskpro_jax.protocols import (
     not_applicable,
     select,
 )
-from deskpro_jax.rerank import Reranking, rerank
-from deskpro_jax.retrieval import score, score_from_distances
+from deskpro_jax.evaluation.ranking import score, score_from_distances
+from deskpro_jax.evaluation.reranking import Reranking, rerank
 
 
 def prcc(first=0, seed=0):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from author_trees import write
-from deskpro_jax.data.listing import list_dataset
-from deskpro_jax.data.published import Size, differences, published
-from deskpro_jax.data.sources import Source
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build.sources import Source
+from deskpro_jax.data.datasets.sizes import Size, differences, published
 
 
 def sources(split: str, identities: dict[int, list[int]]) -> list[Source]:

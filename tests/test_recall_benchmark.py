@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import recall
-from deskpro_jax.nearest import Neighbours
-from deskpro_jax.retrieval import similarity
+from deskpro_jax.evaluation.ranking import similarity
+from deskpro_jax.search.exact import Neighbours
 
 
 def test_made_up_embeddings_are_like_real_ones() -> None:

@@ -23,8 +23,9 @@ from PIL import Image
 
 import runs
 import small_models
-from deskpro_jax import evaluate
-from deskpro_jax.report import attention, command, contents, pictures, sections
+from deskpro_jax.cli import report
+from deskpro_jax.evaluation import evaluate
+from deskpro_jax.report import attention, contents, pictures, sections
 from deskpro_jax.report.opened import Opened
 from deskpro_jax.report.record import short_name
 
@@ -96,7 +97,7 @@ def text(trained: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactor
         tmp_path_factory.mktemp("other") / "csa", tiny_data, "csa,debug", seed=1, eval__flip=False
     )
     with runs.quick_compilation():
-        assert command.main([str(trained), "--images=110", "--ranks=5", f"--compare={other}"]) == 0
+        assert report.main([str(trained), "--images=110", "--ranks=5", f"--compare={other}"]) == 0
     return (trained / "report.html").read_text()
 
 
@@ -222,7 +223,7 @@ def test_what_is_missing_is_said_in_its_place(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = small_models.write_workdir(tmp_path / "bare", tiny_data, "csa_att,debug")
-    assert command.main([str(folder), "--images=0"]) == 0
+    assert report.main([str(folder), "--images=0"]) == 0
     assert "note: no results yet" in capsys.readouterr().err
     text = Page((folder / "report.html").read_text()).text
     for words in (
@@ -236,7 +237,7 @@ def test_what_is_missing_is_said_in_its_place(
         assert words in text, words
     assert "there is no teacher/metrics.jsonl" not in text  # which this configuration has none of
     shutil.rmtree(folder / "student")
-    assert command.main([str(folder)]) == 0
+    assert report.main([str(folder)]) == 0
     text = Page((folder / "report.html").read_text()).text
     assert text.count("Not to be had: no checkpoints in") == 4
     assert "There are no checkpoints." in text
@@ -251,7 +252,7 @@ def test_a_folder_that_is_a_number_is_called_with_the_one_above(tmp_path: Path) 
 def test_a_run_that_has_only_its_teacher_shows_the_teacher(tiny_data: Path, tmp_path: Path) -> None:
     folder = small_models.write_workdir(tmp_path / "begun", tiny_data, "deskpro_star,debug")
     shutil.rmtree(folder / "student")
-    assert command.main([str(folder), "--images=40"]) == 0
+    assert report.main([str(folder), "--images=40"]) == 0
     text = Page((folder / "report.html").read_text()).text
     assert "the student phase has no checkpoint yet" in text
     assert "Stream: face" in text
@@ -263,9 +264,9 @@ def test_converted_weights_name_their_dataset(
 ) -> None:
     shutil.copytree(trained / "student" / "checkpoints", tmp_path / "student" / "checkpoints")
     (tmp_path / "conversion.json").write_text(json.dumps({"source": "a.pth", "preprocessing": {"body_size": [64, 32]}}))
-    assert command.main([str(tmp_path)]) == 0
+    assert report.main([str(tmp_path)]) == 0
     assert "nothing says on which dataset" in capsys.readouterr().err
-    assert command.main([str(tmp_path), "--dataset=synthetic_tiny", f"--data-dir={tiny_data}"]) == 0
+    assert report.main([str(tmp_path), "--dataset=synthetic_tiny", f"--data-dir={tiny_data}"]) == 0
     text = Page((tmp_path / "report.html").read_text()).text
     assert "converted from a.pth" in text
     assert "these are converted weights, which no configuration here was trained with" in text
@@ -277,7 +278,7 @@ def test_stream_and_protocol_can_be_chosen_and_wrong_ones_are_refused(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "page.html"
-    assert command.main([str(trained), "--stream=body", "--protocol=cc", f"--out={out}", "--images=60"]) == 0
+    assert report.main([str(trained), "--stream=body", "--protocol=cc", f"--out={out}", "--images=60"]) == 0
     assert "Stream: body. Protocol: cc (clothes-changing" in Page(out.read_text()).text
     capsys.readouterr()
     for arguments, words in (
@@ -287,7 +288,7 @@ def test_stream_and_protocol_can_be_chosen_and_wrong_ones_are_refused(
         ([f"--compare={tmp_path / 'none'}"], "no workdir at"),
         ([f"--out={tmp_path}"], "is a folder; --out takes an HTML file"),
     ):
-        assert command.main([str(trained), f"--out={out.with_name('other.html')}", *arguments]) == 2, words
+        assert report.main([str(trained), f"--out={out.with_name('other.html')}", *arguments]) == 2, words
         err = capsys.readouterr().err
         assert err.startswith("error: ")
         assert words in err
@@ -297,7 +298,7 @@ def test_stream_and_protocol_can_be_chosen_and_wrong_ones_are_refused(
 def test_without_its_packages_the_error_names_the_extra(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("jinja2", "matplotlib"):
         with mock.patch.dict("sys.modules", {package: None}):
-            assert command.main([str(trained), "--quick"]) == 2
+            assert report.main([str(trained), "--quick"]) == 2
         assert "pip install 'deskpro_jax[report]'" in capsys.readouterr().err
 
 

@@ -10,10 +10,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import gallery as made_up
-from deskpro_jax.matching import Labels
+from deskpro_jax.evaluation.matching_rules import Labels
+from deskpro_jax.evaluation.ranking import RULES
 from deskpro_jax.report import confusions, ranked, similarities, view
 from deskpro_jax.report.view import View
-from deskpro_jax.retrieval import RULES
 
 QUERIES, GALLERY, PEOPLE = 60, 200, 12
 

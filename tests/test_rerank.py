@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.rerank import Reranking, rerank
-from deskpro_jax.retrieval import Labels, score_from_distances
+from deskpro_jax.evaluation.ranking import Labels, score_from_distances
+from deskpro_jax.evaluation.reranking import Reranking, rerank
 
 FOLDER = pathlib.Path(os.environ.get("DESKPRO_GOLDEN") or pathlib.Path(__file__).parent / "golden")
 GOLDEN = FOLDER / "retrieval.npz"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.matching import RULES
-from deskpro_jax.retrieval import Labels, score, score_from_distances, similarity
+from deskpro_jax.evaluation.matching_rules import RULES
+from deskpro_jax.evaluation.ranking import Labels, score, score_from_distances, similarity
 
 FOLDER = pathlib.Path(os.environ.get("DESKPRO_GOLDEN") or pathlib.Path(__file__).parent / "golden")
 GOLDEN = FOLDER / "retrieval.npz"  # a folder of other cases may hold any subset of the files

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import runs
-from deskpro_jax import workdir
+from deskpro_jax.config import fields as fields_
 from deskpro_jax.errors import MissingInputError, RunError
 
 PHASES = ("teacher", "student")
@@ -38,14 +38,14 @@ def test_a_run_leaves_checkpoints_metrics_events_and_results(reference: Path, ti
         assert evaluations == [last]  # eval.every = 0: at the end alone
         assert list((reference / phase).glob("events.out.tfevents.*"))
         assert "neck/scale" in (reference / phase / "parameters.txt").read_text()
-    assert workdir.flatten(json.loads((reference / "config.json").read_text())) == workdir.flatten(config)
+    assert fields_.flatten(json.loads((reference / "config.json").read_text())) == fields_.flatten(config)
 
     record = json.loads((reference / "results.json").read_text())
     assert record["seed"] == config.seed
     assert record["dataset"] == "synthetic_tiny"
     assert record["checkpoint"] == {"report": "last", "teacher": 10, "student": 12}
     assert record["versions"]["jax"] == jax.__version__
-    assert workdir.flatten(record["config"]) == workdir.flatten(config)
+    assert fields_.flatten(record["config"]) == fields_.flatten(config)
     assert [(r["protocol"], r["stream"]) for r in record["results"]] == [
         (protocol, stream) for protocol in ("general", "cc") for stream in ("face", "body", "both")
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deskpro_jax.data import sampling
+from deskpro_jax.data.load import sampling
 from deskpro_jax.errors import InputError
 
 

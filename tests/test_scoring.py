@@ -10,11 +10,12 @@ import pytest
 
 import author_trees
 import runs
-from deskpro_jax import evaluate, scoring
-from deskpro_jax.data import builder, dataset
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.protocols import draw_single_shot, find_protocols
-from deskpro_jax.rerank import Reranking
+from deskpro_jax.evaluation import evaluate, scoring
+from deskpro_jax.evaluation.protocols import draw_single_shot, find_protocols
+from deskpro_jax.evaluation.reranking import Reranking
 
 # The gallery of each tree from the nearest to the farthest, the same for every query.
 ORDER = {

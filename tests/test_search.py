@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import runs
-from deskpro_jax import search
-from deskpro_jax.retrieval import similarity
+from deskpro_jax.cli import search
+from deskpro_jax.evaluation.ranking import similarity
 from gallery import People, people, write
 
 GALLERY, QUERY = people(300, 20, 0), people(6, 20, 1)

@@ -8,9 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.selection import METRICS, restore_reported
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError
-from deskpro_jax.selection import METRICS, restore_reported
 
 # step -> mAP of both streams together, of the face stream, of the body stream
 SCORES = {1: (0.2, 0.9, 0.1), 2: (0.6, 0.3, 0.2), 3: (0.5, 0.2, 0.8), 4: (0.4, 0.4, 0.3), 5: (0.3, 0.1, 0.4)}

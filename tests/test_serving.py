@@ -21,15 +21,15 @@ from jax import export
 
 import runs
 from configs import base
-from deskpro_jax import embedding, files
-from deskpro_jax.convert import main
-from deskpro_jax.data.augment import MEAN, STD
+from deskpro_jax.cli.convert import main
+from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import osnet
+from deskpro_jax.models import embeddings, osnet
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.serving import onnx_file, program
 from deskpro_jax.serving.fold import fold
-from deskpro_jax.weights.networks import Networks, read_networks
+from deskpro_jax.storage import files
+from deskpro_jax.workdir.stored import Networks, read_networks
 from small_networks import DIMENSION, drawn, save_workdir, spec
 
 SIZES = {"body": (64, 32), "face": (32, 32)}
@@ -97,7 +97,7 @@ def expected(roles: tuple[str, ...], flip: bool) -> np.ndarray:
         plain[name] = features(role, normalised)
         if flip:
             mirrored[name] = features(role, np.ascontiguousarray(normalised[:, :, ::-1]))
-    return np.asarray(embedding.combine(plain, mirrored if flip else None, has_face=HAS_FACE))
+    return np.asarray(embeddings.combine(plain, mirrored if flip else None, has_face=HAS_FACE))
 
 
 CHOICES: list[tuple[tuple[str, ...], dict[str, Any]]] = [

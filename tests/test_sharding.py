@@ -13,8 +13,8 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 import runs
 from configs import base
-from deskpro_jax import sharding
 from deskpro_jax.errors import InputError
+from deskpro_jax.runtime import sharding
 
 SCRIPT = Path(__file__).with_name("model_axis.py")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from author_trees import TREES, draw, encode, write, write_parts
-from deskpro_jax.data import shards, workers
-from deskpro_jax.data.assemble import Assembled
-from deskpro_jax.data.listing import list_dataset
+from deskpro_jax.data.build import shards, workers
+from deskpro_jax.data.build.assemble import Assembled
+from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build.shards import Shard
+from deskpro_jax.data.build.sources import Listing, Recipe, Source
 from deskpro_jax.data.schema import SPLITS
-from deskpro_jax.data.shards import Shard
-from deskpro_jax.data.sources import Listing, Recipe, Source
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from configs import base
-from deskpro_jax import start
-from deskpro_jax.convert import main
+from deskpro_jax.cli.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.models.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.methods.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.train import initial_weights
 from deskpro_jax.weights import export
 from golden_rule import state_dict
 from small_networks import DIMENSION, IDENTITIES, drawn, save_workdir, small, spec
@@ -40,7 +40,7 @@ def begin(c: ConfigDict, folder: Path, phase: str = "student", identities: int =
     """Returns the drawn variables of a phase and those it begins with."""
     build = teacher_model if phase == "teacher" else student_model
     module: DeSKPro = build(c.model, identities)
-    first = start.begin(phase, module, c, folder, SPLIT)
+    first = initial_weights.begin(phase, module, c, folder, SPLIT)
     values = init_variables(module, 3)
     return values, None if first is None else first(values)
 
@@ -157,9 +157,9 @@ def test_a_phase_that_goes_on_does_not_look_at_the_file(tmp_path: Path) -> None:
     c = configuration(init__body=str(tmp_path / "gone.pth"))
     module = student_model(c.model, IDENTITIES)
     with pytest.raises(MissingInputError, match=r"init\.body: no file or workdir at .*gone\.pth"):
-        start.begin("student", module, c, tmp_path, SPLIT)
+        initial_weights.begin("student", module, c, tmp_path, SPLIT)
     (tmp_path / "checkpoints" / "12").mkdir(parents=True)
-    assert start.begin("student", module, c, tmp_path, SPLIT) is not None
+    assert initial_weights.begin("student", module, c, tmp_path, SPLIT) is not None
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deskpro_jax.data.drawing.canvas import Canvas, ellipse, limb, smooth
-from deskpro_jax.data.drawing.person import BUILD_RANGES, FACE_RANGES, GAIT_RANGES, HAIR_RANGES
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
-from deskpro_jax.data.synthetic import SIZES, SyntheticSize, draw_person, generate
+from deskpro_jax.data.synthetic.canvas import Canvas, ellipse, limb, smooth
+from deskpro_jax.data.synthetic.generate import SIZES, SyntheticSize, draw_person, generate
+from deskpro_jax.data.synthetic.person import BUILD_RANGES, FACE_RANGES, GAIT_RANGES, HAIR_RANGES
 from deskpro_jax.errors import InputError
 
 FACE = SCHEMES["lip"].labels.index("face")

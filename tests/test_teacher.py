@@ -13,10 +13,11 @@ import safetensors.numpy
 from ml_collections import ConfigDict
 
 from configs import base
-from deskpro_jax import sharding, teacher
-from deskpro_jax.convert import main
+from deskpro_jax.cli.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.models.deskpro import teacher_model
+from deskpro_jax.methods.deskpro import teacher_model
+from deskpro_jax.runtime import sharding
+from deskpro_jax.train import teacher
 from golden_rule import state_dict
 from small_networks import DIMENSION, IDENTITIES, drawn, only, save_workdir, small, spec
 from torch_files import save, torch_legacy, torch_zip

@@ -12,10 +12,12 @@ import pytest
 import rich.console
 from tensorboardX.proto.event_pb2 import Event
 
-from deskpro_jax import telemetry
 from deskpro_jax.errors import InputError
-from deskpro_jax.tables import ResultRow, results_markdown, results_table
-from deskpro_jax.telemetry import MetricWriter, Progress
+from deskpro_jax.evaluation.results_table import ResultRow, results_markdown, results_table
+from deskpro_jax.runtime import progress
+from deskpro_jax.runtime.progress import Progress
+from deskpro_jax.train import metrics_file
+from deskpro_jax.train.metrics_file import MetricWriter
 
 
 def _lines(folder):
@@ -95,7 +97,7 @@ def test_a_kill_while_cutting_keeps_the_old_file(tmp_path, monkeypatch):
     def killed(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(telemetry.os, "fsync", killed)
+    monkeypatch.setattr(metrics_file.os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         MetricWriter(tmp_path, resume_step=1)
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]
@@ -119,7 +121,7 @@ def _console(terminal):
 
 def _clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(telemetry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

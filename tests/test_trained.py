@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from deskpro_jax import trained
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.selection import METRICS
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.selection import METRICS
-from deskpro_jax.trained import open_trained
 from deskpro_jax.weights.export import export_weights
-from deskpro_jax.weights.imports import import_weights
 from deskpro_jax.weights.read import read_tensors
+from deskpro_jax.workdir import networks
+from deskpro_jax.workdir.imports import import_weights
+from deskpro_jax.workdir.networks import open_trained
 from small_models import write_workdir
 
 
@@ -81,7 +81,7 @@ def test_each_stream_may_come_from_its_own_checkpoint(tmp_path: Path) -> None:
             metrics = {"mAP": 0.5, "face_mAP": face, "body_mAP": body}
             store.save(step, {"params": tree, "batch_stats": tree}, data={}, metrics=metrics, wait=True)
     for report, steps in (("last", (3, 3)), ("stitched", (1, 2))):
-        found = trained._phase(place, "student", report)
+        found = networks._phase(place, "student", report)
         assert tuple(int(found[role]["params"]["scale"][0]) for role in ("student", "body")) == steps
 
 
@@ -89,7 +89,7 @@ def test_a_checksum_depends_on_all_but_the_classifiers() -> None:
     def checksum(**changed: float) -> str:
         numbers = {"neck": 1.0, "classifier": 2.0, "mean": 3.0} | changed
         params = {"body_stream": {name: {"scale": np.full(3, numbers[name])} for name in ("neck", "classifier")}}
-        return trained._checksum([{"params": params, "batch_stats": {"mean": np.full(3, numbers["mean"])}}])
+        return networks._checksum([{"params": params, "batch_stats": {"mean": np.full(3, numbers["mean"])}}])
 
     assert checksum() == checksum(classifier=0)
     assert len({checksum(), checksum(neck=0), checksum(mean=0)}) == 3
@@ -104,7 +104,7 @@ def test_a_teacher_is_read_from_where_its_configuration_says(workdir: Path, tmp_
     found = open_trained(moved)
     assert (found.streams, found.face) == (("face", "body"), "teacher")
     with pytest.raises(MissingInputError, match=r"no teacher at .*absent"):
-        trained._teacher(moved, str(tmp_path / "absent"), "last")
+        networks._teacher(moved, str(tmp_path / "absent"), "last")
 
 
 def test_what_is_not_there_is_named(workdir: Path, file: Path, tmp_path: Path) -> None:
@@ -136,4 +136,4 @@ def test_a_damaged_configuration_is_named(tmp_path: Path) -> None:
             open_trained(tmp_path)
     for size in ([32], [32, 0], "32x32", [32.0, 32.0]):
         with pytest.raises(InputError, match="face_size is "):
-            trained._size(tmp_path, {"face_size": size}, "face_size")
+            networks._size(tmp_path, {"face_size": size}, "face_size")

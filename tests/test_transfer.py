@@ -14,9 +14,14 @@ from ml_collections import ConfigDict
 import author_trees
 import runs
 from configs import celeb
-from deskpro_jax import convert, evaluate, scoring, transfer, workdir
-from deskpro_jax.data import builder, dataset
+from deskpro_jax.cli import convert
+from deskpro_jax.config import fields as fields_
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation import evaluate, scoring
+from deskpro_jax.storage import files
+from deskpro_jax.workdir import layout, transfer
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,7 @@ def test_converted_weights_are_evaluated_whatever_their_classifier(
 
 def begun(folder: Path, variant: str, **fields: object) -> Path:
     """A workdir of a configuration, without any network."""
-    workdir.settle_config(folder, runs.config(folder, variant, **fields))
+    layout.settle_config(folder, runs.config(folder, variant, **fields))
     return folder
 
 
@@ -113,7 +118,7 @@ def test_the_network_is_the_workdirs_and_the_rest_the_commands(tmp_path: Path, o
     folder = begun(tmp_path, "debug", model__attention="released", model__streams="aacd", eval__flip=False)
     given = config_of(other, eval__batch=8)
     found = transfer.as_trained(given, folder)
-    assert workdir.network_fields(found) == workdir.network_fields(record(folder / "config.json"))
+    assert fields_.network_fields(found) == fields_.network_fields(record(folder / "config.json"))
     assert found.data.body_size == (64, 32)
     assert (found.data.name, found.eval.flip, found.eval.batch) == ("celeb", True, 8)
     assert given.model.backbone == "x1_0"  # what was given stays as it was
@@ -157,22 +162,22 @@ def test_a_given_teacher_is_found_again(tmp_path: Path, other: Path) -> None:
 
 def test_results_of_another_dataset_never_replace_a_runs_own(tmp_path: Path) -> None:
     ours, theirs = {"query": "1", "gallery": "2"}, {"query": "1", "gallery": "3"}
-    assert workdir.results_path(tmp_path, "folder", ours) == (tmp_path / "results.json", None)
-    workdir.write_json(tmp_path / "results.json", {"dataset": "folder", "checksums": ours})
-    assert workdir.results_path(tmp_path, "folder", ours) == (tmp_path / "results.json", None)
-    assert workdir.results_path(tmp_path, "ltcc", ours) == (tmp_path / "results-on-ltcc.json", None)
-    path, _ = workdir.results_path(tmp_path, "folder", theirs)  # another folder of images
+    assert layout.results_path(tmp_path, "folder", ours) == (tmp_path / "results.json", None)
+    files.write_json(tmp_path / "results.json", {"dataset": "folder", "checksums": ours})
+    assert layout.results_path(tmp_path, "folder", ours) == (tmp_path / "results.json", None)
+    assert layout.results_path(tmp_path, "ltcc", ours) == (tmp_path / "results-on-ltcc.json", None)
+    path, _ = layout.results_path(tmp_path, "folder", theirs)  # another folder of images
     assert path.name.startswith("results-on-folder-")
-    assert path != workdir.results_path(tmp_path, "folder", ours | {"train": "4"})[0]
+    assert path != layout.results_path(tmp_path, "folder", ours | {"train": "4"})[0]
 
     begun(tmp_path, "debug")
-    assert workdir.results_path(tmp_path, "folder", ours) == (tmp_path / "results-on-folder.json", "synthetic_tiny")
+    assert layout.results_path(tmp_path, "folder", ours) == (tmp_path / "results-on-folder.json", "synthetic_tiny")
     (tmp_path / "results.json").unlink()
-    own = workdir.results_path(tmp_path, "synthetic_tiny", ours)
+    own = layout.results_path(tmp_path, "synthetic_tiny", ours)
     assert own == (tmp_path / "results.json", "synthetic_tiny")
     (tmp_path / "results.json").write_text("[")
     with pytest.raises(InputError, match=r"results.json is damaged"):
-        workdir.results_path(tmp_path, "synthetic_tiny", ours)
+        layout.results_path(tmp_path, "synthetic_tiny", ours)
 
 
 def test_a_protocol_that_cannot_be_scored_is_named_before_anything_is_computed(other: Path) -> None:

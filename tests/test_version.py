@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import deskpro_jax
-from deskpro_jax import version
-from deskpro_jax.trained import open_trained
+from deskpro_jax.cli import version
+from deskpro_jax.workdir.networks import open_trained
 
 
 def test_versions_and_devices_are_those_at_work(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, synthetic
-from deskpro_jax import workdir
+from deskpro_jax.config import fields as fields_
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage import files
+from deskpro_jax.workdir import layout
 
 FREE = {
     "data.data_dir": "elsewhere",
@@ -33,7 +35,7 @@ FREE = {
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """A workdir with a checkpoint."""
-    workdir.settle_config(tmp_path, base.get_config())
+    layout.settle_config(tmp_path, base.get_config())
     (tmp_path / "teacher" / "checkpoints" / "5").mkdir(parents=True)
     return tmp_path
 
@@ -45,11 +47,11 @@ def changed(**fields: object) -> ConfigDict:
 
 
 def stored(folder: Path) -> dict[str, object]:
-    return workdir.flatten(json.loads((folder / workdir.CONFIG_FILE).read_text()))
+    return fields_.flatten(json.loads((folder / layout.CONFIG_FILE).read_text()))
 
 
 def test_flatten_names_every_field_and_survives_json() -> None:
-    fields = workdir.flatten(synthetic.get_config())
+    fields = fields_.flatten(synthetic.get_config())
     assert fields["data.body_size"] == [96, 48]
     assert fields["seed"] == 0
     assert not any(isinstance(value, dict) for value in fields.values())
@@ -58,73 +60,73 @@ def test_flatten_names_every_field_and_survives_json() -> None:
 
 def test_a_new_workdir_gets_the_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "first"
-    workdir.settle_config(folder, base.get_config())
-    assert stored(folder) == workdir.flatten(base.get_config())
+    layout.settle_config(folder, base.get_config())
+    assert stored(folder) == fields_.flatten(base.get_config())
 
 
 def test_a_process_that_does_not_write_makes_nothing(tmp_path: Path) -> None:
-    workdir.settle_config(tmp_path / "run", base.get_config(), write=False)
+    layout.settle_config(tmp_path / "run", base.get_config(), write=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_the_same_configuration_is_accepted_again(begun: Path) -> None:
-    workdir.settle_config(begun, base.get_config())
+    layout.settle_config(begun, base.get_config())
 
 
 def test_fields_that_decide_the_result_may_not_change(begun: Path) -> None:
-    before = (begun / workdir.CONFIG_FILE).read_bytes()
+    before = (begun / layout.CONFIG_FILE).read_bytes()
     with pytest.raises(InputError) as error:
-        workdir.settle_config(begun, changed(seed=4, train__epochs=3, data__body_size=(64, 32), data__workers=2))
+        layout.settle_config(begun, changed(seed=4, train__epochs=3, data__body_size=(64, 32), data__workers=2))
     listed = str(error.value).splitlines()
     assert listed[1:-1] == [
         "  data.body_size: [384, 128] there, [64, 32] now",
         "  seed: 0 there, 4 now",
         "  train.epochs: 140 there, 3 now",
     ]
-    assert (begun / workdir.CONFIG_FILE).read_bytes() == before
+    assert (begun / layout.CONFIG_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", FREE)
 def test_fields_that_decide_nothing_may_change(begun: Path, name: str) -> None:
     config = changed(**{name: FREE[name]})
-    workdir.settle_config(begun, config)
+    layout.settle_config(begun, config)
     assert stored(begun)[name] == FREE[name]
 
 
 def test_fields_of_another_version_are_listed(begun: Path) -> None:
-    fields = json.loads((begun / workdir.CONFIG_FILE).read_text())
+    fields = json.loads((begun / layout.CONFIG_FILE).read_text())
     fields["loss"]["forgotten"] = 1
-    (begun / workdir.CONFIG_FILE).write_text(json.dumps(fields))
+    (begun / layout.CONFIG_FILE).write_text(json.dumps(fields))
     with pytest.raises(InputError, match=r"loss\.forgotten: 1 there, None now"):
-        workdir.settle_config(begun, base.get_config())
+        layout.settle_config(begun, base.get_config())
 
 
 def test_a_broken_file_is_named(begun: Path) -> None:
-    (begun / workdir.CONFIG_FILE).write_text('{"seed": ')
+    (begun / layout.CONFIG_FILE).write_text('{"seed": ')
     with pytest.raises(InputError, match=r"config\.json is not a configuration"):
-        workdir.settle_config(begun, base.get_config())
+        layout.settle_config(begun, base.get_config())
 
 
 def test_without_a_checkpoint_a_wrong_value_can_be_corrected(tmp_path: Path) -> None:
-    workdir.settle_config(tmp_path, changed(data__name="synthetic_tny"))
-    workdir.settle_config(tmp_path, changed(data__name="synthetic_tiny"))
+    layout.settle_config(tmp_path, changed(data__name="synthetic_tny"))
+    layout.settle_config(tmp_path, changed(data__name="synthetic_tiny"))
     assert stored(tmp_path)["data.name"] == "synthetic_tiny"
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    workdir.write_json(path, {"mAP": 0.5})
+    files.write_json(path, {"mAP": 0.5})
     with pytest.raises(TypeError):
-        workdir.write_json(path, {"mAP": object()})
+        files.write_json(path, {"mAP": object()})
     assert json.loads(path.read_text()) == {"mAP": 0.5}
 
 
 def test_evaluation_refuses_another_network_than_was_trained(tmp_path: Path) -> None:
     config = synthetic.get_config("debug")
-    workdir.settle_config(tmp_path, config)
+    layout.settle_config(tmp_path, config)
     config.eval.batch = 7
-    workdir.check_network(tmp_path, config)
+    layout.check_network(tmp_path, config)
     config.data.body_size = (96, 48)
     with pytest.raises(InputError, match=r"data.body_size: \[64, 32\] there, \[96, 48\] now"):
-        workdir.check_network(tmp_path, config)
-    workdir.check_network(tmp_path / "converted", config)
+        layout.check_network(tmp_path, config)
+    layout.check_network(tmp_path / "converted", config)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deskpro_jax import working_memory
+from deskpro_jax.runtime import cpu
 
 SCRIPT = """
 import json, resource, sys
@@ -39,7 +39,7 @@ print(json.dumps({"kept": kept, "found": [c[0] for c in calls], "faults": sorted
 
 def run(*arguments: str) -> dict[str, object]:
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "JAX_PLATFORMS": "cpu"}
-    environment |= {"PYTHONPATH": str(Path(working_memory.__file__).parents[1]), "XLA_FLAGS": ""}
+    environment |= {"PYTHONPATH": str(Path(cpu.__file__).parents[1]), "XLA_FLAGS": ""}
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
@@ -59,6 +59,6 @@ def test_kept_memory_is_not_mapped_again_and_is_not_more() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert working_memory.keep() is False
-    with working_memory.given_back():
+    assert cpu.keep() is False
+    with cpu.given_back():
         pass

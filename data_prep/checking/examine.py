@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from deskpro_jax.data.assemble import assemble
-from deskpro_jax.data.dataset import Records
+from deskpro_jax.data.build.assemble import assemble
+from deskpro_jax.data.build.sources import Finding, Listing, Recipe, Source
+from deskpro_jax.data.build.sums import SUMS
 from deskpro_jax.data.inspection import inspect_image
+from deskpro_jax.data.load.dataset import Records
 from deskpro_jax.data.schema import SPLITS, Example
-from deskpro_jax.data.sources import Finding, Listing, Recipe, Source
-from deskpro_jax.data.sums import SUMS
 from deskpro_jax.errors import RunError
 
 CHUNK = 64  # images that a process is given at a time

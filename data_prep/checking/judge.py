@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.checking.examine import Examined
+from deskpro_jax.data.datasets.protocols import PROTOCOLS, Protocol
 from deskpro_jax.data.schema import SPLITS
-from deskpro_jax.matching import Labels, find_rule, removals, same_identity
-from deskpro_jax.named_protocols import PROTOCOLS, Protocol
-from deskpro_jax.protocols import not_applicable, read_cameras, select
+from deskpro_jax.evaluation.matching_rules import Labels, find_rule, removals, same_identity
+from deskpro_jax.evaluation.protocols import not_applicable, read_cameras, select
 
 TRAIN_AND_TEST, QUERY_AND_GALLERY, WITHIN = "train and test", "query and gallery", "within a split"
 # Here a number that train and test share says that a person is in both; elsewhere each of them counts from one.

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from deskpro_jax.data import authors, manifest, naming, prepared, published
-from deskpro_jax.data.dataset import BUILDER_NAME
-from deskpro_jax.data.listing import FOLDER
-from deskpro_jax.data.sources import files_below
+from deskpro_jax.data.build import manifest, prepared
+from deskpro_jax.data.build.listing import FOLDER
+from deskpro_jax.data.build.sources import files_below
+from deskpro_jax.data.datasets import layouts as authors
+from deskpro_jax.data.datasets import naming, sizes
+from deskpro_jax.data.load.dataset import BUILDER_NAME
 from deskpro_jax.errors import InputError, MissingInputError
 
 BUILT, PREPARED, MANIFEST, AUTHORS = "built", "prepared folders", "manifest", "authors' layout"
@@ -24,7 +26,7 @@ class Recognised(NamedTuple):
     """What a folder holds.
 
     Attributes:
-      dataset: One of `deskpro_jax.data.dataset.NAMES`.
+      dataset: One of `deskpro_jax.data.load.dataset.NAMES`.
       layout: One of BUILT, PREPARED, MANIFEST, AUTHORS.
       folder: Where it is: of a built dataset the folder with its records, else as given.
       guessed: What the dataset was guessed from, "" when it was given or says so itself.
@@ -41,7 +43,7 @@ def recognise(folder: Path, dataset: str | None = None) -> Recognised:
 
     Args:
       folder: The folder, or the CSV of a dataset of one's own.
-      dataset: Which dataset it is, one of `deskpro_jax.data.dataset.NAMES`; None guesses.
+      dataset: Which dataset it is, one of `deskpro_jax.data.load.dataset.NAMES`; None guesses.
 
     Returns:
       What it holds.
@@ -149,7 +151,7 @@ def _guess_authors(folder: Path) -> tuple[str, str] | None:
     if "light" in own or "celeb" in own:
         return "celeb_light" if "light" in own else "celeb", "from folders and names, its own name among them"
     images = sum(sum(1 for _ in files_below(folder / place.folder)) for place in authors.LAYOUTS["celeb"].places)
-    light = sum(size.images for size in published.published("celeb_light"))
+    light = sum(size.images for size in sizes.published("celeb_light"))
     name, other = ("celeb_light", "celeb") if light / 2 < images < 1.5 * light else ("celeb", "celeb_light")
     return name, f"from folders, names and its {images:,} images; {other} is laid out alike"
 

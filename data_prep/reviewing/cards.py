@@ -17,7 +17,7 @@ from data_prep.reviewing.colours import KINDS, Kind
 from data_prep.settings import STAGES
 from data_prep.stages.stage import output_path
 from data_prep.table import OK
-from deskpro_jax.data.photos import UnreadableError
+from deskpro_jax.data.images import UnreadableError
 
 BODY_SIDE, FACE_SIDE = 320, 160  # pixels at most, so that a page of any photos stays small
 _BODY_QUALITY, _FACE_QUALITY = 80, 85  # of JPEG

@@ -14,7 +14,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from deskpro_jax.data.photos import JPEG, upright
+from deskpro_jax.data.images import JPEG, upright
 
 MAX_PIXELS = 2**24  # 4096 x 4096: a photo beyond it takes longer to decode than a training step
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # by content; file names are never looked at

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deskpro_jax import extensions
+from deskpro_jax.config import user_modules
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.remat import run_block
@@ -53,7 +53,7 @@ def backbone(name: str) -> Backbone:
         InputError: there is no such backbone.
     """
     if ":" in name:
-        found = extensions.find("model.backbone", name)
+        found = user_modules.find("model.backbone", name)
         if not isinstance(found, Backbone):
             raise InputError(f"model.backbone is {name!r}, a {type(found).__name__}; expected a Backbone.")
         return found

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array
 
 from deskpro_jax import losses
-from deskpro_jax.data import augment, dataset, pipeline
-from deskpro_jax.data.dataset import ReIDSplit
-from deskpro_jax.evaluate import Network
-from deskpro_jax.trained import Trained
+from deskpro_jax.data.load import augment, dataset, pipeline
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.evaluation.evaluate import Network
+from deskpro_jax.workdir.networks import Trained
 
 _BATCH = 16
 _MEASURED = 128  # photos with a mask that the means are taken over, at most

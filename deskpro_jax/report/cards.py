@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.report.pictures import Picture, Pictures
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import deskpro_jax
-from deskpro_jax import workdir
+from deskpro_jax.config import fields as fields_
 from deskpro_jax.configs import base
 
 _MISSING = object()
@@ -30,7 +30,7 @@ def fields(config: Mapping[str, Any]) -> dict[str, list[Field]]:
     Args:
         config: content of `config.json`.
     """
-    own, defaults = workdir.flatten(config), workdir.flatten(base.get_config())
+    own, defaults = fields_.flatten(config), fields_.flatten(base.get_config())
     groups: dict[str, list[Field]] = {}
     for name, value in own.items():
         default = defaults.get(name, _MISSING)

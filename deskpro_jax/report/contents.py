@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import deskpro_jax
-from deskpro_jax import workdir
 from deskpro_jax.errors import InputError, MissingInputError, RunError
+from deskpro_jax.evaluation.ranking import Scores
 from deskpro_jax.report import configuration, curves, sections, tables
 from deskpro_jax.report.charts import draw_lines
 from deskpro_jax.report.opened import Opened, embed, open_data, open_networks
@@ -20,8 +20,8 @@ from deskpro_jax.report.pictures import Pictures
 from deskpro_jax.report.record import NOT_PART, PHASES, Record, phase_state, read_record, short_name
 from deskpro_jax.report.sections import Run, Shown
 from deskpro_jax.report.view import View, make_view
-from deskpro_jax.retrieval import Scores
-from deskpro_jax.telemetry import METRICS_FILE
+from deskpro_jax.train.metrics_file import METRICS_FILE
+from deskpro_jax.workdir import layout
 
 _SECTIONS = ("ranked", "attention", "similarities", "confusions")
 _EQUAL = 5e-4  # of shares: further apart than rounding can be
@@ -143,12 +143,12 @@ def _phase(record: Record, phase: str) -> dict[str, Any]:
 def _made_with(record: Record) -> dict[str, Any]:
     results = record.own_results
     config = record.config if record.config is not None else (results or {}).get("config")
-    source = workdir.CONFIG_FILE if record.config is not None else f"{workdir.RESULTS_FILE} (of its evaluation)"
+    source = layout.CONFIG_FILE if record.config is not None else f"{layout.RESULTS_FILE} (of its evaluation)"
     return {
         "config": configuration.fields(config) if isinstance(config, dict) else {},
         "config_source": source,
         "versions": configuration.versions(results),
-        "versions_source": workdir.RESULTS_FILE if results else "this installation, as there are no results yet",
+        "versions_source": layout.RESULTS_FILE if results else "this installation, as there are no results yet",
         "devices": [str(device) for device in (results or {}).get("devices", ())],
         "checksums": dict((results or {}).get("checksums") or {}),
         "checkpoint": tables.checkpoint_of(results) if results else "",

@@ -8,16 +8,19 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from deskpro_jax import evaluate, experiment, scoring, sharding, workdir
+from deskpro_jax.cli.arguments import use_compilation_cache
+from deskpro_jax.config import fields as fields_
 from deskpro_jax.configs import base
-from deskpro_jax.data import dataset
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.data import opening
+from deskpro_jax.data.load import dataset
+from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.model_flags import use_compilation_cache
-from deskpro_jax.protocols import Protocol
+from deskpro_jax.evaluation import evaluate, scoring
+from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.report.record import Record
-from deskpro_jax.telemetry import Progress
-from deskpro_jax.trained import Trained, open_trained
+from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.progress import Progress
+from deskpro_jax.workdir.networks import Trained, open_trained
 
 _READING = ("data.", "eval.", "seed")  # fields of a run that decide how its networks are shown images
 
@@ -77,7 +80,7 @@ def open_data(
         config.data.data_dir = data_dir
     if protocol is not None:
         config.eval.protocols = (protocol,)
-    where = experiment.data_folder(config, record.folder)
+    where = opening.data_folder(config, record.folder)
     try:
         query, gallery = (dataset.load(config.data.name, where, split) for split in ("query", "gallery"))
     except MissingInputError as error:
@@ -90,7 +93,7 @@ def _config(record: Record, trained: Trained, name: str | None) -> ml_collection
     """Returns the configuration with which the networks are shown the images of a dataset."""
     own: dict[str, Any] = record.config or (record.own_results or {}).get("config") or {}
     config = base.get_config()
-    known, fields = workdir.flatten(config), workdir.flatten(own)
+    known, fields = fields_.flatten(config), fields_.flatten(own)
     chosen = {n: v for n, v in fields.items() if n in known and n.startswith(_READING)}
     try:
         for field, value in chosen.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from deskpro_jax.data.dataset import ReIDSplit
+from deskpro_jax.data.load.dataset import ReIDSplit
 
 WIDTH, HEIGHT = 112, 256  # pixels at most
 _QUALITY = 80  # of JPEG

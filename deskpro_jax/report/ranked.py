@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deskpro_jax.evaluation.ranking import Scores
 from deskpro_jax.report.view import View
-from deskpro_jax.retrieval import Scores
 
 GROUPS = ("best", "median", "worst")
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import ml_collections
 
-from deskpro_jax import workdir
+from deskpro_jax.config import fields
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.teacher import needs_teacher
-from deskpro_jax.telemetry import METRICS_FILE
-from deskpro_jax.weights.networks import RECORD, START
+from deskpro_jax.storage import files as files_
+from deskpro_jax.train.metrics_file import METRICS_FILE
+from deskpro_jax.train.teacher import needs_teacher
+from deskpro_jax.workdir import layout
+from deskpro_jax.workdir.stored import RECORD, START
 
 PHASES = ("teacher", "student")
 OTHER_RESULTS = "results-on-*.json"
@@ -44,11 +46,11 @@ class Record:
     @property
     def own_results(self) -> dict[str, Any] | None:
         """The content of `results.json`."""
-        return self.results.get(workdir.RESULTS_FILE)
+        return self.results.get(layout.RESULTS_FILE)
 
     def field(self, name: str) -> Any:
         """Returns a field of the run's configuration by dotted name, None where nothing says it."""
-        return workdir.flatten(self.config or {}).get(name)
+        return fields.flatten(self.config or {}).get(name)
 
 
 def read_record(folder: Path) -> Record:
@@ -64,7 +66,7 @@ def read_record(folder: Path) -> Record:
     if not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: give the folder that deskpro_jax.main had as --workdir.")
     steps = {path.name: kept for path in sorted(folder.iterdir()) if (kept := _steps(path / "checkpoints"))}
-    known = (workdir.CONFIG_FILE, RECORD, workdir.RESULTS_FILE, *(f"{phase}/{METRICS_FILE}" for phase in PHASES))
+    known = (layout.CONFIG_FILE, RECORD, layout.RESULTS_FILE, *(f"{phase}/{METRICS_FILE}" for phase in PHASES))
     if not steps and not any((folder / name).is_file() for name in known):
         raise InputError(
             f"{folder} is no workdir: it has none of {', '.join(known)} and no checkpoints. Give the folder that"
@@ -74,17 +76,17 @@ def read_record(folder: Path) -> Record:
 
     def read(path: Path) -> dict[str, Any] | None:
         try:
-            return workdir.read_json(path)
+            return files_.read_json(path)
         except (InputError, OSError) as error:
             problems.append(str(error))
             return None
 
-    files = [folder / workdir.RESULTS_FILE, *sorted(folder.glob(OTHER_RESULTS))]
+    files = [folder / layout.RESULTS_FILE, *sorted(folder.glob(OTHER_RESULTS))]
     results = {path.name: found for path in files if (found := read(path)) is not None}
     starts = {phase: found for phase in PHASES if (found := read(folder / phase / START)) is not None}
     return Record(
         folder,
-        read(folder / workdir.CONFIG_FILE),
+        read(folder / layout.CONFIG_FILE),
         read(folder / RECORD),
         results,
         steps,

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from deskpro_jax.data import dataset, pipeline
+from deskpro_jax.data.load import dataset, pipeline
+from deskpro_jax.evaluation.ranking import Scores
 from deskpro_jax.report import attention, confusions, ranked, similarities
 from deskpro_jax.report.attention import Maps
 from deskpro_jax.report.cards import Card, card, person_name
@@ -18,8 +19,7 @@ from deskpro_jax.report.charts import Bars, draw_histogram
 from deskpro_jax.report.opened import Opened
 from deskpro_jax.report.pictures import Picture, Pictures, overlaid, tinted
 from deskpro_jax.report.view import View
-from deskpro_jax.retrieval import Scores
-from deskpro_jax.trained import Trained
+from deskpro_jax.workdir.networks import Trained
 
 _RANKED_SHARE, _ATTENTION_SHARE = 0.55, 0.2  # of the pictures; the rest is for confusions
 _LISTS, _PHOTOS, _PAIRS = 4, 12, 10  # lists a group, photos with maps, pairs a list: at most

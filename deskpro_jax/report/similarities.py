@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deskpro_jax import evaluate, retrieval
-from deskpro_jax.matching import UNKNOWN, Labels, same_identity
+from deskpro_jax.evaluation import evaluate, ranking
+from deskpro_jax.evaluation.matching_rules import UNKNOWN, Labels, same_identity
 from deskpro_jax.report.opened import Opened
 from deskpro_jax.report.view import BLOCK, stream_names
 
@@ -80,7 +80,7 @@ def _count(
     present: np.ndarray = np.asarray(gallery.any(axis=1))
     for start in range(0, len(rows), BLOCK):
         chosen = rows[start : start + BLOCK]
-        near = retrieval.similarity(query[chosen], gallery, parts=parts) / scale
+        near = ranking.similarity(query[chosen], gallery, parts=parts) / scale
         bins = np.clip((near + 1) * (_FINE / 2), 0, _FINE - 1).astype(np.int32)
         mine = labels[0].take(chosen)
         pairs = same_identity(mine, labels[1])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from deskpro_jax.protocols import RERANKED
+from deskpro_jax.evaluation.protocols import RERANKED
 
 FIGURES = ("mAP", "R-1", "R-5", "R-10", "R-20")
 

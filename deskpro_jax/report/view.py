@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deskpro_jax import evaluate, protocols, retrieval
 from deskpro_jax.errors import InputError
-from deskpro_jax.matching import Labels, Pairs, find_rule, removals, same_identity
+from deskpro_jax.evaluation import evaluate, protocols, ranking
+from deskpro_jax.evaluation.matching_rules import Labels, Pairs, find_rule, removals, same_identity
 from deskpro_jax.report.opened import Opened
 
 BLOCK = 256  # queries compared at a time
@@ -59,16 +59,16 @@ class View:
     parts: int
     scale: int
 
-    def score(self) -> retrieval.Scores:
+    def score(self) -> ranking.Scores:
         """Scores the rankings, as evaluation does."""
-        return retrieval.score(
+        return ranking.score(
             self.query, self.gallery, self.query_labels, self.gallery_labels, self.rule, parts=self.parts, block=BLOCK
         )
 
     def block(self, rows: np.ndarray) -> Block:
         """Compares the queries at `rows` [n] with the gallery."""
         labels = self.query_labels.take(rows)
-        near = retrieval.similarity(self.query[rows], self.gallery, parts=self.parts) / self.scale
+        near = ranking.similarity(self.query[rows], self.gallery, parts=self.parts) / self.scale
         pairs = same_identity(labels, self.gallery_labels)
         removed, _ = removals(find_rule(self.rule), labels, self.gallery_labels, pairs)
         return Block(rows, near, pairs, removed)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import deskpro_jax
-from deskpro_jax.data.augment import MEAN, STD
+from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.errors import InputError
-from deskpro_jax.files import check_new, write_whole
 from deskpro_jax.serving import onnx_file, stablehlo
 from deskpro_jax.serving.program import Program, read_program
-from deskpro_jax.weights.networks import Networks
+from deskpro_jax.storage.files import check_new, write_whole
+from deskpro_jax.workdir.stored import Networks
 
 FORMATS = {".stablehlo": stablehlo.serialise, ".onnx": onnx_file.serialise}  # by the ending of the file
 _MEANINGS = {

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from deskpro_jax.data.augment import MEAN, STD
+from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.models.layers import BATCH_NORM_EPS
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS
 from deskpro_jax.models.osnet import STREAM_DEPTHS, stream_names

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from deskpro_jax import embedding
-from deskpro_jax.data import augment
+from deskpro_jax.data.load import augment
 from deskpro_jax.errors import InputError
+from deskpro_jax.models import embeddings
 from deskpro_jax.models.lmbn import PARTS, LightMBN
 from deskpro_jax.serving.fold import fold, folded_norms
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.weights.networks import Networks, describe, read_networks
+from deskpro_jax.workdir.stored import Networks, describe, read_networks
 
 # What may be served -> the networks it takes, in the order of an embedding.
 CHOICES = {
@@ -194,6 +194,6 @@ def embedding_function(program: Program) -> Callable[..., Array]:
                 outputs, _ = module.apply(program.variables[network.role], images, train=False)
             features[name] = outputs["embeddings"][:, :batch]
             mirrored[name] = outputs["embeddings"][:, batch:]
-        return embedding.combine(features, mirrored if program.flip else None, has_face=given.get("has_face"))
+        return embeddings.combine(features, mirrored if program.flip else None, has_face=given.get("has_face"))
 
     return embed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.weights.networks import Networks
+from deskpro_jax.workdir.stored import Networks
 
 
 def model_card(

@@ -12,15 +12,15 @@ import numpy as np
 import safetensors.numpy
 
 import deskpro_jax
+from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.errors import InputError
-from deskpro_jax.files import check_new, write_whole
-from deskpro_jax.selection import Steps
+from deskpro_jax.storage.files import check_new, write_whole
 from deskpro_jax.weights import table
 from deskpro_jax.weights.card import model_card
 from deskpro_jax.weights.families import ALIASES, Stream
 from deskpro_jax.weights.load import stream_entries
-from deskpro_jax.weights.networks import LEFT_OUT, PREPROCESSING, describe, read_networks
 from deskpro_jax.weights.read import read_file
+from deskpro_jax.workdir.stored import LEFT_OUT, PREPROCESSING, describe, read_networks
 
 
 def to_tensors(

@@ -4,9 +4,9 @@ deskpro train --config docs/examples/new_dataset.py --workdir runs/new_dataset -
 """
 
 from deskpro_jax.configs import base, variants
-from deskpro_jax.data.authors import Layout, Place
-from deskpro_jax.extensions import add_dataset
-from deskpro_jax.named_protocols import Protocol
+from deskpro_jax.data.datasets.added import add_dataset
+from deskpro_jax.data.datasets.layouts import Layout, Place
+from deskpro_jax.data.datasets.protocols import Protocol
 
 FILE = r"(?P<identity>\d+)/(?P<camera>\d+)_(?P<clothes>\d+)_(?P<frame>\d+)"
 ID = "{identity}_{camera}_{clothes}_{frame}"

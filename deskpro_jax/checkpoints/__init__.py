@@ -1,0 +1,1 @@
+"""Checkpoints: the Orbax store, which are kept, which is reported."""

@@ -1,0 +1,107 @@
+"""Which checkpoint of a phase the results come from: the last, the best, or for each stream its own best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from deskpro_jax.checkpoints.metadata import latest_data, saved_tree
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.methods.deskpro import DeSKPro, init_variables
+from deskpro_jax.runtime import sharding
+
+REPORTS = ("last", "validation", "stitched")
+BEST_METRIC = "mAP"
+STREAM_METRICS = {"face_stream": "face_mAP", "body_stream": "body_mAP"}
+METRICS = (BEST_METRIC, *STREAM_METRICS.values())  # what a phase's CheckpointStore keeps the best of
+
+Steps = int | dict[str, int]  # of a whole phase, or by stream ("face", "body")
+
+
+def check_report(report: str) -> None:
+    """Raises InputError when `eval.report` is none of `REPORTS`."""
+    if report not in REPORTS:
+        raise InputError(f"eval.report is {report!r}; expected one of {', '.join(REPORTS)}.")
+
+
+def restore_reported(
+    store: CheckpointStore, template: Mapping[str, Any], report: str = "last"
+) -> tuple[Any, Steps] | None:
+    """Restores parameters and statistics from the checkpoint that `report` asks for.
+
+    Args:
+        store: the phase's checkpoints, opened with `METRICS`.
+        template: `params` and `batch_stats` of the streams wanted, as `CheckpointStore.restore_subtree` takes them.
+        report: "last"; "validation", the best `mAP`; or "stitched", each stream from the checkpoint with its own best
+            mAP. Where nothing was scored, the last.
+
+    Returns:
+        The variables and their step, with "stitched" the step of each stream; None when there is no checkpoint.
+    """
+    check_report(report)
+    if report == "stitched" and set(template["params"]) <= set(STREAM_METRICS):
+        stitched: dict[str, dict[str, Any]] = {collection: {} for collection in template}
+        steps: dict[str, int] = {}
+        for module in template["params"]:
+            metric = STREAM_METRICS[module]
+            part = {collection: {module: tree[module]} for collection, tree in template.items()}
+            best = store.best_step(metric) is not None
+            found = store.restore_subtree(part, "best" if best else "latest", metric=metric)
+            if found is None:
+                return None
+            for collection, tree in found.state.items():
+                stitched[collection].update(tree)
+            steps[module.removesuffix("_stream")] = found.step
+        return stitched, steps
+    best = report != "last" and store.best_step() is not None
+    restored = store.restore_subtree(template, "best" if best else "latest")
+    return None if restored is None else (restored.state, restored.step)
+
+
+def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, Steps]:
+    """Reads parameters and statistics of a trained phase.
+
+    Args:
+        folder: its `checkpoints` folder.
+        module: the model that was trained.
+        mesh: devices to put them on.
+        report: which checkpoint, see `restore_reported`.
+
+    Returns:
+        Variables and their step or steps.
+
+    Raises:
+        MissingInputError: there is no checkpoint.
+    """
+    drawn = init_variables(module, 0)
+    template = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        drawn,
+        sharding.placement(mesh, drawn),
+    )
+    with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
+        found = restore_reported(store, template, report)
+    if found is None:
+        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
+    return found
+
+
+def trained_classes(folder: Path) -> int | None:
+    """Returns how many identities the networks in a `checkpoints` folder were trained on, None where none tells."""
+    if not folder.is_dir():
+        return None
+    for stream in (saved_tree(folder) or {}).get("params", {}).values():
+        if "classifier" in stream:
+            return int(stream["classifier"]["kernel"].shape[-1])
+    return None
+
+
+def skipped_images(folder: Path) -> dict[str, int]:
+    """Returns how often the training phases in a workdir skipped an unreadable image, by phase."""
+    places = {phase: folder / phase / "checkpoints" for phase in ("teacher", "student")}
+    return {phase: int(latest_data(place).get("skipped", 0)) for phase, place in places.items() if place.is_dir()}

@@ -1,0 +1,139 @@
+"""Command line: published weights into a workdir; a workdir's networks into safetensors, StableHLO or ONNX.
+
+python -m deskpro_jax.convert osnet_x1_0_imagenet.pth --to weights/osnet
+python -m deskpro_jax.convert runs/celeb --to celeb.safetensors
+python -m deskpro_jax.convert runs/celeb --to celeb.stablehlo
+python -m deskpro_jax.convert runs/celeb --to celeb.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging as std_logging
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deskpro_jax.checkpoints.selection import REPORTS, Steps
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.models.attention import FORMS
+from deskpro_jax.models.osnet import STREAM_CHOICES
+from deskpro_jax.serving.artifact import FORMATS, export_program
+from deskpro_jax.serving.program import CHOICES, IMAGES
+from deskpro_jax.weights.export import export_weights
+from deskpro_jax.weights.families import FAMILIES, ROLES
+from deskpro_jax.workdir.imports import import_weights
+
+SAFETENSORS = ".safetensors"
+# Options by what they are for; each is None when it is not given.
+_IMPORT = {"--as": "role", "--streams": "streams", "--attention": "attention", "--identities": "identities",
+           "--dont-load": "dont_load"}  # fmt: skip
+_PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--body-size": "body_size",
+            "--face-size": "face_size"}  # fmt: skip
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH in pixels, as 384x128")
+    return int(match[1]), int(match[2])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("convert", main.__doc__)
+    parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
+    endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
+    parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
+    parser.add_argument("--family", choices=FAMILIES, help="what the file must be, or whose names to write")
+    parser.add_argument("--report", choices=REPORTS, help="which checkpoint of a workdir leaves it (default: last)")
+    files = parser.add_argument_group("from a weights file to a workdir")
+    files.add_argument("--as", dest="role", choices=ROLES, help="which network it is, where the names do not say")
+    files.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, where the file does not show them")
+    files.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
+    files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
+    files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")
+    programs = parser.add_argument_group("from a workdir to StableHLO or ONNX")
+    programs.add_argument(
+        "--network", choices=CHOICES, help="what to embed with (default: what the configuration says)"
+    )
+    programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or floats that are normalised")
+    programs.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="add the mirrored image's features (default: eval.flip)"
+    )
+    programs.add_argument("--body-size", type=_size, metavar="HxW", help="of images (default: the configuration's)")
+    programs.add_argument("--face-size", type=_size, metavar="HxW", help="of faces (default: the configuration's)")
+    return parser
+
+
+def _refuse(options: argparse.Namespace, others: dict[str, str], what: str) -> None:
+    given = [flag for flag, name in others.items() if getattr(options, name) is not None]
+    if given:
+        raise InputError(f"{', '.join(given)} cannot be used for {what}: leave it out.")
+
+
+def _import(options: argparse.Namespace) -> None:
+    if options.to.suffix in (SAFETENSORS, *FORMATS):
+        raise InputError(f"{options.source} is a file; --to takes a new folder then. Convert that to {options.to}.")
+    _refuse(options, _PROGRAM | {"--report": "report"}, "a weights file")
+    if options.identities is not None and options.identities < 1:
+        raise InputError(f"--identities is {options.identities}; expected at least 1.")
+    record = import_weights(
+        options.source,
+        options.to,
+        family=options.family,
+        role=options.role,
+        os_streams=options.streams,
+        attention=options.attention,
+        identities=options.identities,
+        dont_load=options.dont_load or (),
+    )
+    for note in record["notes"]:
+        print(f"note: {note}")
+    print(f"{options.to}: {record['family']}, {', '.join(record['networks'])}, streams {record['streams']}")
+    if record["model"]:
+        print(" ".join(f"--config.model.{name}={value}" for name, value in record["model"].items()))
+
+
+def _export(options: argparse.Namespace) -> None:
+    _refuse(options, _IMPORT, "a workdir")
+    report = options.report or "last"
+    if options.to.suffix == SAFETENSORS:
+        _refuse(options, _PROGRAM, f"{SAFETENSORS} files")
+        steps = export_weights(options.source, options.to, family=options.family, report=report)
+        print(f"{options.to}: {', '.join(f'{phase} of {_told(step)}' for phase, step in steps.items())}")
+        return
+    if options.to.suffix not in FORMATS:
+        endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
+        raise InputError(f"{options.source} is a workdir; --to takes {endings} then, not {options.to}.")
+    _refuse(options, {"--family": "family"}, f"{options.to.suffix} files")
+    choices = {name: getattr(options, name) for name in _PROGRAM.values() if name != "images"}
+    described = export_program(options.source, options.to, **choices, images=options.images or IMAGES[0], report=report)
+    for network in described["networks"]:
+        print(f"{network['role']}: OSNet {network['backbone']}, step {network['step']}")
+    for kind in ("inputs", "outputs"):
+        shown = [f"{e['name']} {e['dtype']}[{', '.join(map(str, e['shape']))}]" for e in described[kind]]
+        print(f"{kind}: {', '.join(shown)}")
+    if "difference_from_flax" in described:
+        print(f"differs from flax by at most {described['difference_from_flax']:.1e}")
+    print(f"{options.to}: {described['bytes']} bytes, described in {options.to.name}.json")
+
+
+def _told(step: Steps) -> str:
+    if isinstance(step, int):
+        return f"step {step}"
+    return " and ".join(f"step {number} ({stream})" for stream, number in step.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts published weights into a workdir, or a workdir's networks into a file; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    return end_command(lambda: _export(options) if options.source.is_dir() else _import(options))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves through `finally`: nothing half-written stays
+    sys.exit(main())

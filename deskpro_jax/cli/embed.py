@@ -1,0 +1,219 @@
+"""Command line: photos into a file of embeddings, any number of them, in as many processes as there are machines.
+
+python -m deskpro_jax.embed --checkpoint runs/celeb --images photos --faces prepared --out embeddings.parquet
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import logging as std_logging
+import sys
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from deskpro_jax.cli.arguments import add_model_flags, model_options, positive, use_compilation_cache
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.embedding.faces import open_faces, with_faces
+from deskpro_jax.embedding.files import FORMATS, STORED, Part
+from deskpro_jax.embedding.job import Unreadable, Work
+from deskpro_jax.embedding.photo_list import Listed, Listing, list_photos
+from deskpro_jax.errors import InputError, Stopped, end_command
+from deskpro_jax.runtime.progress import Progress
+from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.storage.parquet import require_pyarrow
+
+if TYPE_CHECKING:
+    from deskpro_jax.embedding.embedder import Block, Pair
+
+PART = 2048  # photos; 7,168 float32 numbers each make 59 MB
+_LISTED = 100  # unreadable photos that are printed
+
+
+class Streams(Protocol):
+    """What embeds: an `Embedder`, as far as it is used here."""
+
+    batch: int
+    dimension: int
+
+    def stream(self, pairs: Iterator[Pair], *, faces: bool) -> Generator[Block]:
+        """Embeds photos batch by batch."""
+        ...
+
+
+def embed_photos(
+    embedder: Streams, work: Work, todo: Sequence[int], *, name: str = "embedding", show: bool = True
+) -> None:
+    """Embeds the photos of some parts and writes each part as soon as it is whole.
+
+    Args:
+        embedder: what embeds.
+        work: the output, begun.
+        todo: numbers of the parts, as `work.begin` gives them.
+        name: what the progress line calls it.
+        show: whether there is a progress line.
+
+    Raises:
+        Stopped: on SIGTERM or Ctrl-C.
+    """
+    sizes = {number: work.ranges[number + 1] - work.ranges[number] for number in todo}
+    total = sum(sizes.values())
+    taken: deque[Listed] = deque()
+
+    def pairs() -> Iterator[Pair]:
+        for photo in work.photos(todo):
+            taken.append(photo)
+            yield photo.path, photo.face
+
+    writing: Future[None] | None = None
+    with (
+        SignalGuard() as guard,
+        contextlib.closing(embedder.stream(pairs(), faces=work.with_face > 0)) as blocks,
+        Progress(total, name, images_per_step=1, enabled=show and total > 0) as progress,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+    ):
+        for number in todo:
+            part = _Collected(np.zeros((sizes[number], embedder.dimension), np.float32))
+            while part.taken < sizes[number] and not guard.requested:
+                block = next(blocks)
+                part.add(block, [taken.popleft() for _ in range(len(block.embeddings))])
+                progress.advance(steps=len(block.embeddings))
+            if writing is not None:  # at most one part waits, so that memory stays bounded
+                writing.result()
+            if part.taken < sizes[number]:
+                raise Stopped(f"{guard.requested}: stopped; the same command goes on from there.")
+            writing = writer.submit(work.write, number, part.part(), part.unreadable)
+        if writing is not None:
+            writing.result()
+
+
+@dataclasses.dataclass
+class _Collected:
+    """A part as it fills."""
+
+    embeddings: np.ndarray
+    photos: list[Listed] = dataclasses.field(default_factory=list)
+    has_face: list[bool] = dataclasses.field(default_factory=list)
+    unreadable: list[Unreadable] = dataclasses.field(default_factory=list)
+    taken: int = 0
+
+    def add(self, block: Block, photos: Sequence[Listed]) -> None:
+        self.taken += len(photos)
+        for row, photo in enumerate(photos):
+            if row in block.failures:
+                self.unreadable.append(Unreadable(photo.image_id, photo.path, block.failures[row]))
+                continue
+            self.embeddings[len(self.photos)] = block.embeddings[row]
+            self.photos.append(photo)
+            self.has_face.append(bool(block.has_face[row]))
+
+    def part(self) -> Part:
+        return Part(self.photos, np.array(self.has_face, bool), self.embeddings[: len(self.photos)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Embeds photos into Parquet, or .npy with JSON lines; returns the exit code."""
+    parser = command_parser("embed", main.__doc__)
+    parser.add_argument("--checkpoint", required=True, help="a workdir, or a weights file (safetensors, PyTorch)")
+    parser.add_argument(
+        "--images", required=True, help="a folder, a pattern, a photo, a .txt, or a .csv or .parquet with a column path"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="FILE.parquet, FILE.npy, or a folder for parts")
+    parser.add_argument(
+        "--faces", help="folder with the photos' faces: of the data preparation, or named as the photos"
+    )
+    parser.add_argument("--root", help="folder that names and relative paths start from (default: the one given)")
+    parser.add_argument("--format", choices=FORMATS, help="of a folder's parts (default: parquet)")
+    parser.add_argument("--stored", choices=STORED, default="float32", help="type of the numbers in the file")
+    parser.add_argument("--part", type=positive, default=PART, help=f"photos a part (default: {PART})")
+    parser.add_argument("--process", type=int, default=0, help="number of this process, from 0; with --processes")
+    parser.add_argument("--processes", type=positive, default=1, help="how many processes share the work (default: 1)")
+    add_model_flags(parser)
+    options = parser.parse_args(arguments)
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    return end_command(lambda: _run(options), "interrupted; the same command goes on from the last part that is done.")
+
+
+def _run(options: argparse.Namespace) -> int:
+    form = options.format or (options.out.suffix[1:] if options.out.suffix[1:] in FORMATS else FORMATS[0])
+    if form == "parquet":
+        require_pyarrow()
+    if not 0 <= options.process < options.processes:
+        raise InputError(
+            f"--process is {options.process} of {options.processes}; expected 0 to {options.processes - 1}."
+        )
+    photos = list_photos(options.images, options.root)
+    from deskpro_jax.embedding.embedder import Embedder
+
+    use_compilation_cache(Path(options.checkpoint))
+    embedder = Embedder(options.checkpoint, **model_options(options))
+    work = Work(options.out, form, -(-options.part // embedder.batch) * embedder.batch)
+    settings = embedder.settings | {"stored": options.stored, "detector": _checksum(options.detector)}
+    if embedder.face_field is None:
+        photos = _without_faces(photos)
+    elif options.faces:
+        photos = with_faces(photos, open_faces(options.faces, embedder.face_field))
+    if not embedder.sizes_known:
+        body, face = ("x".join(map(str, s)) for s in (embedder.body_size, embedder.face_size))
+        _note(f"the weights do not say the size of their images: the paper's, {body} and {face} for faces, is used.")
+    todo = work.begin(photos, settings, options.process, options.processes)
+    _explain_faces(embedder.face_field, work, options)
+    name = "embedding" if options.processes == 1 else f"embedding, process {options.process} of {options.processes}"
+    if todo:
+        embed_photos(embedder, work, todo, name=name)
+    summary = work.finish()
+    if summary is None:
+        print(f"{options.out}: the parts of process {options.process} are done, other processes have some left.")
+        return 0
+    faces = "" if summary.with_face is None else f", {summary.with_face} of them with a face"
+    print(f"{options.out}: {summary.rows} embeddings of {embedder.dimension} numbers{faces}")
+    return _report(summary.unreadable, options.out)
+
+
+def _without_faces(photos: Listing) -> Listing:
+    return Listing(photos.source, lambda: (photo._replace(face=None) for photo in photos))
+
+
+def _explain_faces(face_field: str | None, work: Work, options: argparse.Namespace) -> None:
+    if face_field is None and (options.faces or options.detector):
+        _note("the network has no face stream: faces are not used.")
+    elif face_field is not None and not work.with_face and options.faces and not options.detector:
+        _note(
+            f"{options.faces} has a face for none of the {work.count} photos, so the body stream alone is embedded: are"
+            " its files named as the photos, from the same folder on (--root)?"
+        )
+    elif face_field is not None and not work.with_face and not options.detector:
+        _note("no faces were given (--faces): the body stream alone is embedded, the face's numbers are zeros.")
+
+
+def _report(unreadable: Sequence[Unreadable], out: Path) -> int:
+    if not unreadable:
+        return 0
+    print(f"{len(unreadable)} photos could not be read and have no embedding:", file=sys.stderr)
+    for photo in unreadable[:_LISTED]:
+        print(f"  {photo.path}: {photo.reason}", file=sys.stderr)
+    if len(unreadable) > _LISTED:
+        print(f"  and {len(unreadable) - _LISTED} more", file=sys.stderr)
+    print("Replace them and run the command again: only the parts with gaps are done anew.", file=sys.stderr)
+    return 1
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _checksum(path: str | None) -> str | None:
+    return None if path is None else hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Command line: one HTML page of all there is to see of a run.
+
+python -m deskpro_jax.report runs/celeb
+python -m deskpro_jax.report runs/celeb --compare runs/celeb_without_attention_loss --out celeb.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging as std_logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deskpro_jax.cli.arguments import positive
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.storage.files import write_whole
+
+PAGE = "report.html"
+IMAGES, RANKS = 240, 10
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser("report", main.__doc__)
+    parser.add_argument("workdir", type=Path, help="what deskpro_jax.main or deskpro_jax.convert wrote")
+    parser.add_argument("--out", type=Path, metavar="FILE.html", help=f"the page (default: WORKDIR/{PAGE})")
+    parser.add_argument(
+        "--images",
+        type=_count,
+        default=IMAGES,
+        metavar="N",
+        help="pictures on the page, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ranks",
+        type=positive,
+        default=RANKS,
+        metavar="K",
+        help="images a ranked list, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compare", type=Path, metavar="WORKDIR", help="another run, whose attention maps are shown beside (as Fig. 3)"
+    )
+    parser.add_argument("--stream", choices=("face", "body", "both"), help="whose rankings (default: both together)")
+    parser.add_argument("--protocol", metavar="NAME", help="of the rankings (default: the dataset's first)")
+    parser.add_argument("--dataset", metavar="NAME", help="built dataset to look at (default: the run's own)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where built datasets are (default: as the run had them)")
+    parser.add_argument(
+        "--quick", action="store_true", help="curves, results and configuration alone: nothing is computed"
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes one self-contained HTML page about a run: curves, results, rankings, attention; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    page = options.out or options.workdir / PAGE
+    return end_command(lambda: _run(options, page), "interrupted; no page was written.")
+
+
+def _run(options: argparse.Namespace, page: Path) -> int:
+    from deskpro_jax.report.charts import require_matplotlib
+    from deskpro_jax.report.contents import Options, gather
+    from deskpro_jax.report.page import render, require_jinja
+
+    # Said before the networks are computed.
+    require_jinja()
+    require_matplotlib()
+    if page.is_dir():
+        raise InputError(f"{page} is a folder; --out takes an HTML file.")
+    chosen = Options(
+        images=options.images,
+        ranks=options.ranks,
+        stream=options.stream,
+        protocol=options.protocol,
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        compare=options.compare,
+        quick=options.quick,
+    )
+    contents = gather(options.workdir, chosen)
+    text = render(contents)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_whole({page: text.encode()})
+    for said in _missing(contents):
+        print(f"note: {said}", file=sys.stderr)
+    print(f"{page}: {contents['images']} pictures, {page.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _missing(contents: Mapping[str, Any]) -> list[str]:
+    said = list(contents["problems"])
+    if not contents["results"]:
+        said.append("no results yet")
+    reasons = [contents[name].missing for name in ("ranked", "attention", "similarities", "confusions")]
+    return said + list(dict.fromkeys(reason for reason in reasons if reason))

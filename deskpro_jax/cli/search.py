@@ -1,0 +1,191 @@
+"""Command line: who in a gallery looks most like the people on some photos.
+
+python -m deskpro_jax.search --gallery embeddings.parquet --query photo.jpg --checkpoint runs/celeb -k 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging as std_logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deskpro_jax.cli.arguments import add_model_flags, positive
+from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.search import approximate
+from deskpro_jax.search.exact import Neighbours, compared, nearest, present
+from deskpro_jax.search.matches import FORMATS, Match, Query, write_matches
+from deskpro_jax.search.queries import Queries, check_alike, open_queries
+from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
+
+METHODS = ("exact", *approximate.METHODS)
+_QUERIES = 4096  # searched for in one pass over the gallery
+
+
+def search(
+    gallery: EmbeddingSet,
+    queries: Queries,
+    k: int,
+    *,
+    index: approximate.GalleryIndex | None = None,
+    effort: int | None = None,
+    thresholds: Thresholds | None = None,
+) -> Iterator[Query]:
+    """Finds the nearest gallery images of every query.
+
+    Args:
+        gallery: where to look.
+        queries: what to look for.
+        k: how many images a query.
+        index: approximate index of the gallery; None searches exactly.
+        effort: of the approximate search.
+        thresholds: that answer whether two images show the same person.
+
+    Yields:
+        For each query its matches, best first.
+    """
+    columns = gallery.columns()
+    for start in range(0, len(queries.names), _QUERIES):
+        rows = queries.embeddings[start : start + _QUERIES]
+        if index is None:
+            found = nearest(rows, gallery.blocks(), k, parts=gallery.parts, missing_face=gallery.missing_face)
+        else:
+            found = index.search(rows, k, effort)
+        has = present(rows, gallery.parts)
+        for i in range(len(rows)):
+            by = compared(int(has[i].sum()), gallery.streams, gallery.parts) if has[i].any() else "nothing"
+            yield Query(queries.names[start + i], by, tuple(_matches(found, i, gallery, columns, thresholds)))
+
+
+def _matches(
+    found: Neighbours,
+    query: int,
+    gallery: EmbeddingSet,
+    columns: Mapping[str, Sequence[Any]],
+    limits: Thresholds | None,
+) -> Iterator[Match]:
+    for place, row in enumerate(found.rows[query]):
+        if row < 0:
+            return
+        near = float(found.similarity[query, place])
+        by = compared(int(found.shared[query, place]), gallery.streams, gallery.parts)
+        known = {name: columns[name][row] for name in ("image_id", "image", "identity", "camera", "clothes")}
+        yield Match(place + 1, near, by, limits.same_person(by, near) if limits else None, **known)
+
+
+def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet) -> Thresholds | None:
+    path = None if options.thresholds is None else Path(options.thresholds).expanduser()
+    if options.calibrate is None:
+        found = None if path is None else read_thresholds(path)
+    else:
+        labelled = EmbeddingSet(options.calibrate, streams=options.streams)
+        check_alike(gallery, labelled.settings, str(options.calibrate))
+        found = calibrate(labelled, options.false_accepts)
+        if path is not None:
+            write_thresholds(path, found)
+    if found is not None:
+        check_alike(gallery, {"model_checksum": found.model_checksum}, str(path or options.calibrate))
+        if found.missing_face != gallery.missing_face:
+            raise InputError(
+                f"{path or options.calibrate}: photos without a face are compared by {found.missing_face!r} there, by"
+                f" {gallery.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one checkpoint."
+            )
+        for line in sentences(found):
+            print(line, file=sys.stderr)
+    return found
+
+
+def _index(options: argparse.Namespace, gallery: EmbeddingSet) -> approximate.GalleryIndex | None:
+    if options.method == "exact":
+        if options.index or options.effort:
+            raise InputError("--index and --effort go with --method ivf or hnsw.")
+        return None
+    folder = None if options.index is None else Path(options.index).expanduser()
+    if folder is None or not folder.exists():
+        print(f"building the {options.method} index of {gallery.path}", file=sys.stderr)
+        return approximate.build_index(gallery, options.method, folder)
+    index = approximate.open_index(gallery, folder)
+    if index.method != options.method:
+        raise InputError(f"{folder} is an index of method {index.method}, not {options.method}: correct one of them.")
+    return index
+
+
+def _streams(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if names not in (("face", "body"), ("face",), ("body",)):
+        raise argparse.ArgumentTypeError(f"{text!r} names no streams; expected face,body or one of them")
+    return names
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Searches a gallery of embeddings for the people on photos; returns the exit code."""
+    parser = command_parser("search", main.__doc__)
+    parser.add_argument("--gallery", required=True, help="embeddings that deskpro_jax.embed wrote")
+    parser.add_argument("--query", required=True, help="embeddings; or photos, as deskpro_jax.embed takes them")
+    parser.add_argument("-k", type=positive, default=20, help="images a query (default: 20)")
+    parser.add_argument("--method", choices=METHODS, default="exact", help="exact, or approximate by faiss")
+    parser.add_argument("--index", help="where the approximate index is kept; built there if it is not there yet")
+    parser.add_argument("--effort", type=positive, help="of the approximate search: lists (ivf), candidates (hnsw)")
+    parser.add_argument("--calibrate", metavar="EMBEDDINGS", help="labelled ones, for the answer 'same person?'")
+    parser.add_argument("--false-accepts", type=_share, default=0.01, help="share that --calibrate allows (0.01)")
+    parser.add_argument("--thresholds", metavar="FILE.json", help="written with --calibrate, read without")
+    parser.add_argument("--format", choices=FORMATS, help="of the output (default: by --out, else table)")
+    parser.add_argument("--out", type=Path, help="file to write in place of the terminal")
+    parser.add_argument("--streams", type=_streams, help="of embeddings that another program wrote: face,body")
+    photos = parser.add_argument_group("query photos")
+    photos.add_argument("--checkpoint", help="the networks that the gallery was embedded with")
+    photos.add_argument(
+        "--faces", help="folder with the photos' faces: of the data preparation, or named as the photos"
+    )
+    photos.add_argument("--face-image", help="the face of a single query photo")
+    photos.add_argument("--root", help="folder that names and relative paths start from")
+    add_model_flags(parser.add_argument_group("networks (default: as the gallery was embedded)"))
+    options = parser.parse_args(arguments)
+    std_logging.getLogger("absl").setLevel(std_logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    return end_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    gallery = EmbeddingSet(options.gallery, streams=options.streams)
+    if options.out is not None and not options.out.absolute().parent.is_dir():
+        raise MissingInputError(f"no folder {options.out.absolute().parent}: make it, or correct --out.")
+    if gallery.missing_face == "zeros" and len(gallery.streams) > 1:
+        print(
+            "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches half the"
+            " similarity at most.",
+            file=sys.stderr,
+        )
+    thresholds = _thresholds(options, gallery)
+    queries = open_queries(options, gallery)
+    found = search(
+        gallery,
+        queries,
+        options.k,
+        index=_index(options, gallery),
+        effort=options.effort,
+        thresholds=thresholds,
+    )
+    write_matches(found, options.out, options.format)
+    for path, reason in queries.unreadable.items():
+        print(f"{path} could not be read and was not looked for: {reason}", file=sys.stderr)
+    return 1 if queries.unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

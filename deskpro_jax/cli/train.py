@@ -1,0 +1,176 @@
+"""Command line: trains, distils and evaluates DeSKPro as a configuration says.
+
+deskpro train --config celeb --workdir runs/celeb
+python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
+"""
+
+from __future__ import annotations
+
+import logging as std_logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deskpro_jax import experiment
+from deskpro_jax.cli.commands import EXIT_CODES, PROGRAM, examples, find_command
+from deskpro_jax.config import files
+from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.runtime import cpu
+
+MODES = ("train", "evaluate")
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration: a file, or the name of an installed one, with ':variant' if wanted."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, results.")
+_MODE = flags.DEFINE_enum("mode", "train", MODES, "'evaluate' scores the checkpoints that are in the workdir.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, to run as several processes; 'auto' on a TPU slice or under Slurm."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0; with --coordinator.")
+
+
+def _quiet() -> None:
+    logging.set_verbosity(logging.INFO)
+    for name in ("orbax", "jax", "grain"):  # their INFO lines bury ours
+        std_logging.getLogger(name).setLevel(std_logging.WARNING)
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname or record.levelno > 20)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def parse_flags(arguments: Sequence[str]) -> list[str]:
+    """Parses the command line; a wrong flag, field, variant or file ends the command with one line and exit code 2."""
+    try:
+        left = flags.FLAGS(_with_config_file(arguments))
+        _ = _CONFIG.value and _CONFIG.value.seed  # a file that could not be read says so when it is first used
+    except (flags.Error, AttributeError, ImportError, OSError, SyntaxError) as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        sys.exit(2)
+    return left
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, AttributeError):  # ml_collections wraps a KeyError: 'epoch'\nDid you mean "epochs" ...
+        inner = error.args[0] if error.args else ""
+        text = str(inner.args[0] if isinstance(inner, KeyError) and inner.args else inner)
+        return f"the configuration has no field {' - '.join(text.splitlines())} (configs/base.py lists them all)"
+    if isinstance(error, MissingInputError):
+        return str(error)
+    if isinstance(error, (ImportError, SyntaxError)):
+        return f"--config cannot be run: {type(error).__name__}: {error}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError):
+        return f"--config cannot be read: {lines[-1]}"
+    if any(line.startswith("Traceback") for line in lines):  # raised while a configuration file ran
+        return f"{lines[0].removesuffix('Error whilst parsing config file:')}{lines[-1].removeprefix('ValueError: ')}"
+    text = " ".join(lines)
+    missing = re.fullmatch(r"flag --(\w+)=None: .*must have a value other than None\.", text)
+    return f"--{missing[1]} is missing: --help shows examples." if missing else text
+
+
+def _join(coordinator: str, processes: int | None, process: int | None) -> None:
+    """Joins the other processes of this run, before anything is computed."""
+    if coordinator == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # jax found no cluster that it knows
+            raise InputError(
+                "--coordinator=auto works on a TPU slice, under Slurm and under Open MPI, and this is none of them:"
+                " give HOST:PORT of process 0, with --processes and --process."
+            ) from error
+        return
+    if processes is None or process is None:
+        raise InputError("--coordinator needs --processes (how many there are) and --process (which this is).")
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the experiment; returns the exit code."""
+    if len(arguments) > 1:
+        print(f"unexpected argument {arguments[1]!r}; flags start with --.", file=sys.stderr)
+        return 2
+    _quiet()
+
+    def run() -> None:
+        if _COORDINATOR.value:
+            _join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
+
+    return end_command(run, stopped=0)
+
+
+def _main_of_command(arguments: Sequence[str]) -> int:
+    cpu.keep()
+    return main(arguments)
+
+
+def _with_config_file(arguments: Sequence[str]) -> list[str]:
+    """Returns the command line with the path of the configuration file in place of what `--config` names."""
+    found = list(arguments)
+    for place, argument in enumerate(found):
+        flag, equals, value = argument.partition("=")
+        if flag not in ("--config", "-config"):
+            continue
+        if equals:
+            found[place] = f"{flag}={_config_file(value)}"
+        elif place + 1 < len(found):
+            found[place + 1] = _config_file(found[place + 1])
+    return found
+
+
+def _config_file(given: str) -> str:
+    found = files.find_config(given)
+    # What a fork adds may lie beside its configuration; last, so that it hides no module of anybody else.
+    folder = str(Path(found.partition(":")[0]).parent.resolve())
+    if folder not in sys.path and not files.FOLDER.samefile(folder):
+        sys.path.append(folder)
+    return found
+
+
+def help_text(name: str) -> str:
+    """Returns what `--help` prints.
+
+    Args:
+        name: of the command, "train" or "evaluate".
+    """
+    about = find_command(name)
+    assert about is not None
+    lines = [f"usage: {PROGRAM} {name} --config NAME|FILE[:VARIANT] --workdir DIR [--config.FIELD=VALUE ...]", ""]
+    lines += [f"{about.summary[0].upper()}{about.summary[1:]}.", "", "flags:"]
+    own: list[Any] = next(found for found in flags.FLAGS.flags_by_module_dict().values() if _is_own(found))
+    lines += [f"  --{flag.name:<12} {flag.help}" for flag in own if name == "train" or flag.name != "mode"]
+    lines += ["", "installed configurations:", f"  {', '.join(files.names())}"]
+    lines += [f"  their fields, with what each means: {files.FOLDER / 'base.py'}"]
+    return "\n".join([*lines, "", examples(about), "", EXIT_CODES])
+
+
+def _is_own(found: Sequence[Any]) -> bool:
+    return any(flag.name == _WORKDIR.name for flag in found)
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command as a shell does; ends the process (SystemExit) with its exit code.
+
+    Args:
+        arguments: the flags; None for those of the process.
+    """
+    if arguments is not None:
+        sys.argv = [sys.argv[0], *arguments]  # where config_flags looks for --config.FIELD
+    if {"-h", "-help", "--help", "--helpshort"} & set(sys.argv[1:]):
+        print(help_text("evaluate" if "--mode=evaluate" in sys.argv else "train"))
+        return 0
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(_main_of_command, flags_parser=parse_flags)
+    raise AssertionError("app.run returned")
+
+
+if __name__ == "__main__":
+    sys.exit(command())

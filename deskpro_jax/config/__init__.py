@@ -1,0 +1,1 @@
+"""Configurations: found, read, compared, and what their fields name in user modules."""

@@ -1,0 +1,44 @@
+"""Finds the configuration that `--config` names: a file of the user's, or one that is installed with the package."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from deskpro_jax.errors import MissingInputError
+
+# In a checkout this is a link to the folder configs/ beside the package.
+FOLDER = Path(__file__).parent.parent / "configs"
+_PARTS = ("__init__", "base", "variants")  # modules that configurations are made of
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the configurations that are installed."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _PARTS))
+
+
+def find_config(given: str) -> str:
+    """Finds a configuration.
+
+    A path to a file that is there is that file. A bare name (`celeb`), and a path `configs/NAME.py` that is not there,
+    are the configuration of that name that is installed with the package.
+
+    Args:
+        given: the path or name, with ":variant" if wanted.
+
+    Returns:
+        The path of the file, with the variant.
+
+    Raises:
+        MissingInputError: there is no such file or configuration; near matches are named.
+    """
+    path, colon, variant = given.partition(":")
+    if Path(path).is_file():
+        return given
+    parts = Path(path).parts
+    name = parts[-1].removesuffix(".py") if parts else ""
+    if name in (*names(), "base") and parts[:-1] in ((), ("configs",)):
+        return f"{FOLDER / name}.py{colon}{variant}"
+    near = difflib.get_close_matches(name, names())
+    meant = f"did you mean {' or '.join(near)}?" if near else f"installed are {', '.join(names())}."
+    raise MissingInputError(f"--config {path or '(empty)'}: there is no such file, and no configuration; {meant}")

@@ -1,0 +1,1 @@
+"""Builds datasets from photos, masks and faces."""

@@ -1,0 +1,121 @@
+"""Writes the record files of a dataset from listed files, one builder at a time; nothing is left out in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from deskpro_jax.data.build import shards
+from deskpro_jax.data.build.shards import Shard
+from deskpro_jax.data.build.sources import Listing, refuse
+from deskpro_jax.data.datasets import sizes
+from deskpro_jax.data.schema import SPLITS
+from deskpro_jax.errors import InputError, RunError
+
+Runner = Callable[[Sequence[Shard]], None]
+Tell = Callable[[str], None]
+WORK = ".building"  # beside the versions of a dataset: finished shards of one that is not finished
+
+
+def check_sizes(name: str, listing: Listing, allowed: bool, with_val: bool, tell: Tell) -> None:
+    """Compares the splits with those published.
+
+    Args:
+      name: Name of the dataset.
+      listing: What was found; differences that are allowed are noted in its origin.
+      allowed: Whether to go on when there are differences. Prepared folders are another's choice of images: always.
+      with_val: Whether validation images were added to train.
+      tell: Is called with differences that are allowed.
+
+    Raises:
+      InputError: If there are differences; says by split and identity which.
+    """
+    found = sizes.differences(name, listing.sources, with_val)
+    if not found:
+        return
+    text = f"dataset {name} differs in size from what was published:" + "".join(f"\n  {line}" for line in found)
+    if listing.origin["source"] == "prepared folders":
+        tell(text)
+        return
+    if allowed:
+        tell(text)
+        listing.origin["size_differences"] = found
+        return
+    named = "".join(f"\n  {finding}" for finding in listing.findings)
+    strange = f"\n{len(listing.findings)} files can't be placed:{named}" if listing.findings else ""
+    raise InputError(
+        f"{text}{strange}\nGet the missing images, or build what is there with --allow-different-size "
+        "(data.allow_different_size=True)"
+    )
+
+
+def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell: Tell) -> tuple[Shard, ...]:
+    """Writes the shards of a dataset.
+
+    Args:
+      listing: What to write; notes, files left out and remarks are added to its origin.
+      work: Folder for the shards; those that are there and still hold are kept.
+      skip_bad: Whether files that can't be used are left out.
+      run: Writes the shards.
+      tell: Is called with notes and with every file that is left out.
+
+    Returns:
+      The shards.
+
+    Raises:
+      InputError: If files can't be used and are not to be left out, or a split would be empty; lists all of them.
+      RunError: If a shard was not written.
+    """
+    for note in listing.notes:
+        tell(note)
+    planned = shards.plan(listing.sources, listing.recipe, work)
+    run(planned)
+    written = shards.reports(planned)
+    every = [*listing.findings, *(finding for report in written for finding in report.findings)]
+    findings = sorted(dict.fromkeys(every))
+    if not skip_bad:
+        refuse(findings, "; python -m data_prep.build --skip-bad builds without such files")
+    for finding in findings:
+        tell(f"left out: {finding}")
+    for split in SPLITS:
+        if not sum(report.images for shard, report in zip(planned, written, strict=True) if shard.split == split):
+            raise InputError(f"no image of split {split} can be used, {len(findings)} files are bad: {findings[0]}")
+    remarks: Counter[str] = Counter()
+    for report in written:
+        remarks.update(report.remarks)
+    if listing.notes:
+        listing.origin["notes"] = listing.notes
+    if findings:
+        listing.origin["left_out"] = [str(finding) for finding in findings]
+    if remarks:
+        listing.origin["remarks"] = dict(sorted(remarks.items()))
+    return tuple(planned)
+
+
+@contextlib.contextmanager
+def only_builder(folder: Path) -> Iterator[Path]:
+    """Gives the folder for unfinished work on a dataset to one process at a time; it goes when all went well.
+
+    Args:
+      folder: The dataset's folder, which is not there yet.
+
+    Raises:
+      RunError: If another process builds the dataset.
+    """
+    work = folder.parent / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process builds {folder}: wait for it, or end it") from error
+        except OSError:
+            pass  # a file system without locks
+        for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
+            shutil.rmtree(left)  # of a build that was killed while it collected the shards
+        yield work
+        shutil.rmtree(work)

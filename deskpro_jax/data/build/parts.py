@@ -1,0 +1,208 @@
+"""Joins masks, faces and restored faces that were made elsewhere to the photos of a dataset."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deskpro_jax.data.build.sources import SUFFIXES, Finding, Listing, Recipe, Source, files_below
+from deskpro_jax.data.datasets.layouts import Photo
+from deskpro_jax.data.datasets.naming import FOLDERS, TREES
+from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
+from deskpro_jax.errors import InputError, MissingInputError
+
+SETTINGS = "prepare.json"
+_TABLE = "images.parquet"  # written last; nothing is read from it
+_KINDS = ("parts", "face", "restored_face")  # folders of the preparation command; fields of Source
+_PREPARED = {"mask": "parts", "lr_face": "face", "hr_face": "restored_face"}
+_SHOWN = 5  # names in a note
+
+
+class _Part(NamedTuple):
+    kind: str
+    file: Path
+
+
+def without_parts(photos: Iterable[Photo]) -> Listing:
+    """Returns the photos alone, as a dataset without masks and faces."""
+    return Listing([_source(photo) for photo in photos], Recipe(), no_parts())
+
+
+def no_parts() -> dict[str, Any]:
+    """Returns what a dataset says about masks and faces when it has none."""
+    return {"label_scheme": CLOTH_MASK.name, "masks": "none", "faces": "none"}
+
+
+def join(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
+    """Joins the photos of a dataset with what `parts_dir` holds of them.
+
+    Args:
+      photos: The photos.
+      parts_dir: What the data preparation command wrote, joined by the photo's path; or prepared folders
+        (mask/, lr_face/, hr_face/), joined by the numbers in the names.
+      dataset: Name of the dataset, for errors.
+
+    Returns:
+      The joined sources; files that belong to no photo are counted in the notes.
+
+    Raises:
+      MissingInputError: If the folder is missing or is neither of the two.
+      InputError: If none of its files belongs to a photo, or two belong to the same.
+    """
+    prepared = any((parts_dir / tree).is_dir() for tree in _PREPARED) and not (parts_dir / SETTINGS).exists()
+    if prepared:
+        return _join_prepared_folders(photos, parts_dir, dataset)
+    if any((parts_dir / name).exists() for name in (SETTINGS, *_KINDS)):
+        return _join_preparation(photos, parts_dir)
+    found = "is no folder"
+    if parts_dir.is_dir():
+        found = f"holds {', '.join(sorted(file.name for file in parts_dir.iterdir())[:8]) or 'nothing'}"
+    raise MissingInputError(
+        f"{parts_dir} {found}: set data.parts_dir (--parts) to the output of the data preparation command "
+        f"({SETTINGS}, {'/, '.join(_KINDS)}/), or to a folder with one or more of {'/, '.join(_PREPARED)}/, each with "
+        f"{'/, '.join(FOLDERS.values())}/ in it"
+    )
+
+
+def read_settings(parts_dir: Path) -> dict[str, Any]:
+    """Reads what the data preparation command says about its output.
+
+    Raises:
+      MissingInputError: If it says nothing, as when it has not finished.
+      InputError: If it can't be read or names a label scheme that is not known; none stands for no masks.
+    """
+    file = parts_dir / SETTINGS
+    if not file.exists():
+        raise MissingInputError(f"{file} is missing: let the data preparation command finish, it writes the file")
+    try:
+        settings = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} is not a JSON object ({error}): run the data preparation command again") from error
+    if settings.get("label_scheme") not in (None, *SCHEMES):
+        raise InputError(
+            f"{file}: label_scheme is {settings.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
+        )
+    return settings
+
+
+def _join_preparation(photos: list[Photo], parts_dir: Path) -> Listing:
+    settings = read_settings(parts_dir)
+    files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
+    for kind in _KINDS:
+        root = parts_dir / kind
+        for file in sorted(root.rglob("*")) if root.is_dir() else ():
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+                files[kind][file.relative_to(root).with_suffix("").as_posix()] = file
+    sources = [
+        _source(photo, **{kind: str(found[photo.path]) for kind, found in files.items() if photo.path in found})
+        for photo in photos
+    ]
+    paths = {photo.path for photo in photos}
+    unused = {kind: [file for path, file in found.items() if path not in paths] for kind, found in files.items()}
+    _check_use(parts_dir, files, unused, f"paths like {photos[0].path}")
+    scheme = settings.get("label_scheme")
+    if scheme is None and files["parts"]:
+        raise InputError(f"{parts_dir / SETTINGS} has no label_scheme, but there are label maps: run the parser again")
+    notes = _notes(parts_dir, unused)
+    if not (parts_dir / _TABLE).exists():
+        notes.insert(0, f"{parts_dir}: no {_TABLE}: the data preparation has not finished, more masks may be to come")
+    origin = no_parts() | {"preparation": settings}
+    origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
+    return Listing(sources, Recipe(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes)
+
+
+def _join_prepared_folders(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
+    parts, findings = _by_numbers(parts_dir)
+    first_camera = 0
+    if dataset == "prcc":  # some number the three cameras from 0, others from 1; the gallery is the first alone
+        first_camera = min((numbers[1] for split, numbers in parts if split == "gallery"), default=0)
+    taken: dict[tuple[str, tuple[int, ...]], Photo] = {}
+    sources = []
+    for photo in photos:
+        of_photo: dict[str, str] = {}
+        for numbers in _numbers_of(photo, first_camera):
+            key = (photo.split, numbers)
+            if key in parts:
+                if key in taken:
+                    raise InputError(
+                        f"{photo.file} and {taken[key].file} have the same numbers {numbers}, so that "
+                        f"{next(iter(parts[key])).file} can't be told to belong to one of them: rename it as its photo"
+                    )
+                taken[key] = photo
+                of_photo = {part.kind: str(part.file) for part in parts[key]}
+                break
+        sources.append(_source(photo, **of_photo))
+    files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
+    unused: dict[str, list[Path]] = {kind: [] for kind in _KINDS}
+    for key, found in parts.items():
+        for part in found:
+            files[part.kind][str(part.file)] = part.file
+            if key not in taken:
+                unused[part.kind].append(part.file)
+    _check_use(parts_dir, files, unused, f"the numbers of the photos, as {_numbers_of(photos[0], first_camera)[0]}")
+    origin = {
+        "label_scheme": CLOTH_MASK.name,
+        "masks": "as they came in the prepared folders",
+        "faces": "as they came in the prepared folders",
+    }
+    return Listing(sources, Recipe(), origin, findings, _notes(parts_dir, unused))
+
+
+def _by_numbers(parts_dir: Path) -> tuple[dict[tuple[str, tuple[int, ...]], list[_Part]], list[Finding]]:
+    """Returns the files of prepared folders by split and the numbers in their names."""
+    parts: dict[tuple[str, tuple[int, ...]], list[_Part]] = {}
+    findings = []
+    for tree, kind in _PREPARED.items():
+        for split, folder in FOLDERS.items():
+            for name, file in files_below(parts_dir / tree / folder):
+                numbers = tuple(map(int, re.findall(r"\d+", file.stem)))
+                if file.is_dir() or len(numbers) < 3 or file.suffix.lower() not in SUFFIXES:
+                    findings.append(Finding(str(file), ": no image named PID_cCAM_FRAME or PID_CAM_FRAME: remove it"))
+                    continue
+                found = parts.setdefault((split, numbers), [])
+                if other := [part.file.name for part in found if part.kind == kind]:
+                    findings.append(Finding(str(file), f": the same numbers as {other[0]} ({name}): remove one"))
+                    continue
+                found.append(_Part(kind, file))
+    return parts, findings
+
+
+def _numbers_of(photo: Photo, first_camera: int) -> list[tuple[int, ...]]:
+    """Returns the numbers that a prepared file of a photo may have in its name, the surest first."""
+    camera = photo.camera + first_camera
+    named = (photo.identity, camera, *photo.frame)
+    if photo.clothes < 0:
+        return [named]
+    full = tuple(map(int, re.findall(r"\d+", photo.image_id)))
+    return [full, named] if len(full) > len(named) else [named]
+
+
+def _check_use(parts_dir: Path, files: dict[str, dict[str, Path]], unused: dict[str, list[Path]], names: str) -> None:
+    """Raises InputError when a whole tree, or all of them, belongs to no photo."""
+    if not any(files.values()):
+        raise InputError(f"{parts_dir} holds no images in {', '.join(TREES[1:])} or {', '.join(_KINDS)}")
+    for kind, found in files.items():
+        if found and len(unused[kind]) == len(found):
+            raise InputError(
+                f"none of the {len(found)} files of kind {kind} in {parts_dir} belongs to a photo, as "
+                f"{next(iter(found.values()))}: they must have {names}"
+            )
+
+
+def _notes(parts_dir: Path, unused: dict[str, list[Path]]) -> list[str]:
+    return [
+        f"{parts_dir}: {len(files):,} files of kind {kind} belong to no photo: "
+        f"{', '.join(map(str, files[:_SHOWN]))}{', ...' if len(files) > _SHOWN else ''}"
+        for kind, files in unused.items()
+        if files
+    ]
+
+
+def _source(
+    photo: Photo, parts: str | None = None, face: str | None = None, restored_face: str | None = None
+) -> Source:
+    labels = (photo.identity, photo.camera, photo.clothes)
+    return Source(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)

@@ -1,0 +1,135 @@
+"""Reads prepared folders: photos, faces and masks in four trees of files that share their names."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from deskpro_jax.data.build.sources import SUFFIXES, Finding, Listing, Recipe, Source, files_below
+from deskpro_jax.data.datasets.naming import FOLDERS, TREES, check_prepared, names_of
+from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
+from deskpro_jax.errors import InputError
+
+MANIFEST_COLUMNS = ("image_id", "split", "identity", "camera", "clothes")
+_FIELDS = {"mask": "parts", "parts": "parts", "lr_face": "face", "hr_face": "restored_face"}
+
+
+def is_prepared(raw_dir: Path) -> bool:
+    """Tells whether a folder has one of the four trees, and so not an authors' layout."""
+    return any((raw_dir / tree).is_dir() for tree in TREES)
+
+
+def list_prepared(root: Path, dataset: str) -> Listing:
+    """Lists prepared folders, train first, then query, then gallery, each in the order of the names.
+
+    With `parts/` and `manifest.csv`, which `layouts.write_prepared` adds, labels and clothes come from there; without
+    `parts/` the masks are used; without `manifest.csv` the names give identity and camera, and the clothes are unknown.
+
+    Args:
+      root: Folder with imgs/, lr_face/, hr_face/ and mask/.
+      dataset: Name of the dataset; says how files are named.
+
+    Raises:
+      MissingInputError: If a folder is missing.
+      InputError: If the trees or the manifest do not fit together.
+    """
+    check_prepared(root, dataset)
+    manifest = _read_manifest(root)
+    has_parts = (root / "parts").is_dir()
+    findings: list[Finding] = []
+    sources = []
+    for split in SPLITS:
+        kinds = [tree for tree in (*TREES, *(("parts",) if has_parts else ())) if tree != "mask" or not has_parts]
+        trees = {tree: _files(root / tree / FOLDERS[split], dataset, findings) for tree in kinds}
+        photos = trees.pop("imgs")
+        if not photos:
+            wrong = f" with such a name: {findings[0]}" if findings else ""
+            raise InputError(f"{root / 'imgs' / FOLDERS[split]} holds no images{wrong}: put the {split} images there")
+        for tree, files in trees.items():
+            if files and not files.keys() & photos.keys():
+                raise InputError(
+                    f"no file in {root / tree / FOLDERS[split]} shares its name with one in "
+                    f"{root / 'imgs' / FOLDERS[split]}: the trees must use the same names"
+                )
+        _check_manifest(root, split, photos, manifest)
+        for image_id, photo in photos.items():
+            numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, dataset), UNKNOWN_CLOTHES)
+            found = {_FIELDS[tree]: str(files[image_id]) for tree, files in trees.items() if image_id in files}
+            parts, face, restored = (found.get(field) for field in ("parts", "face", "restored_face"))
+            identity, camera, clothes = numbers
+            sources.append(Source(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
+    described = origin(root)
+    recipe = Recipe(described["label_scheme"], masks=not has_parts)
+    return Listing(sources, recipe, described, findings)
+
+
+def origin(raw_dir: Path) -> dict[str, Any]:
+    """Returns what is known about the labels, masks, faces and seed of prepared folders."""
+    file = raw_dir / "dataset.json"
+    if file.exists():
+        try:
+            stored = dict(json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{file} is not a JSON object ({error}): write the folders again") from error
+        if stored.get("label_scheme") not in SCHEMES:
+            raise InputError(
+                f"{file}: label_scheme is {stored.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
+            )
+        return stored
+    return {
+        "label_scheme": LIP.name if (raw_dir / "parts").is_dir() else CLOTH_MASK.name,
+        "masks": "as they came in the prepared folders",
+        "faces": "as they came in the prepared folders",
+        "seed": None,
+    }
+
+
+def _files(folder: Path, dataset: str, findings: list[Finding]) -> dict[str, Path]:
+    """Returns the images of a folder by name; those with other names become findings."""
+    names = names_of(dataset)
+    result: dict[str, Path] = {}
+    for _, file in files_below(folder):
+        if file.is_dir() or not re.fullmatch(names.pattern, file.stem) or file.suffix.lower() not in SUFFIXES:
+            expected = f"{names.expected}, with one of {', '.join(SUFFIXES)}: rename or remove it (dataset {dataset})"
+            findings.append(Finding(str(file), f": the name does not match {expected}"))
+        elif file.stem in result:
+            findings.append(Finding(str(file), f" and {result[file.stem].name} are the same image: remove one"))
+        else:
+            result[file.stem] = file
+    return result
+
+
+def _numbers(image_id: str, dataset: str) -> tuple[int, int]:
+    match = re.fullmatch(names_of(dataset).pattern, image_id)
+    assert match is not None
+    return int(match[1]), int(match[2])
+
+
+def _read_manifest(root: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
+    file = root / "manifest.csv"
+    if not file.exists():
+        return {}
+    result = {}
+    with file.open(newline="") as lines:
+        reader = csv.DictReader(lines)
+        if tuple(reader.fieldnames or ()) != MANIFEST_COLUMNS:
+            raise InputError(f"{file} has columns {reader.fieldnames}, expected {', '.join(MANIFEST_COLUMNS)}")
+        for row in reader:
+            try:
+                numbers = (int(row["identity"]), int(row["camera"]), int(row["clothes"]))
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{file}, line {reader.line_num}: {row} has a number missing ({error})") from error
+            result[row["split"], row["image_id"]] = numbers
+    return result
+
+
+def _check_manifest(root: Path, split: str, photos: dict[str, Path], manifest: dict[tuple[str, str], Any]) -> None:
+    if not manifest:
+        return
+    listed = {image_id for found, image_id in manifest if found == split}
+    if strange := sorted(listed ^ photos.keys()):
+        where = "manifest.csv but has no file" if strange[0] in listed else "a file but not in manifest.csv"
+        raise InputError(f"{root}: {split} image {strange[0]} is in {where} ({len(strange)} such): write both again")

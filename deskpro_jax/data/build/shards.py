@@ -1,0 +1,242 @@
+"""Writes the record files of a dataset, each by itself: in any process, on any machine, at any time, the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import io
+import itertools
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+import deskpro_jax
+from deskpro_jax.data.build.assemble import assemble
+from deskpro_jax.data.build.sources import Finding, Recipe, Source
+from deskpro_jax.data.schema import SPLITS, Example
+from deskpro_jax.errors import RunError
+
+IMAGES = 1024  # in a shard
+MAX_SHARDS = 1024  # of a split; larger splits have more images in each
+_REVISION = 1  # of what a shard is; raise it when the same files are to give other bytes
+_VERSIONS = ("pillow", "simplejpeg", "tensorflow-datasets", "array_record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A piece of work: one record file.
+
+    Attributes:
+      split: Split of its images.
+      number: Position among the shards of the split.
+      folder: Where it is written, with its report beside it.
+      sources: Its images in the order of the records.
+      recipe: How each of them becomes an example.
+    """
+
+    split: str
+    number: int
+    folder: str
+    sources: tuple[Source, ...]
+    recipe: Recipe
+
+    @property
+    def records(self) -> Path:
+        """The record file; whole when it is there."""
+        return Path(self.folder) / f"{self.split}-{self.number:05d}.records"
+
+    @property
+    def report(self) -> Path:
+        """The report; whole when it is there, and written after the records."""
+        return self.records.with_suffix(".json")
+
+
+class Report(NamedTuple):
+    """What became of a shard.
+
+    Attributes:
+      fingerprint: Of everything the shard depends on.
+      images: Number of records written; 0 leaves no file.
+      size: Bytes of the records, without the overhead of the file.
+      findings: Files that can't be used; they are in no record.
+      remarks: How often each remark (`inspection.KINDS`) was made.
+    """
+
+    fingerprint: str
+    images: int
+    size: int
+    findings: tuple[Finding, ...]
+    remarks: dict[str, int]
+
+
+def plan(sources: Sequence[Source], recipe: Recipe, folder: Path) -> list[Shard]:
+    """Divides a dataset into shards, in an order that depends on the names of the images alone.
+
+    Args:
+      sources: All images.
+      recipe: How each of them becomes an example.
+      folder: Where the shards are written.
+    """
+    shards: list[Shard] = []
+    for split in SPLITS:
+        images = sorted(
+            (source for source in sources if source.split == split), key=lambda s: _order(split, s.image_id)
+        )
+        count = min(MAX_SHARDS, -(-len(images) // IMAGES))
+        bounds = [round(len(images) * number / count) for number in range(count + 1)] if count else []
+        shards.extend(
+            Shard(split, number, str(folder), tuple(images[start:end]), recipe)
+            for number, (start, end) in enumerate(itertools.pairwise(bounds))
+        )
+    return shards
+
+
+def _order(split: str, image_id: str) -> bytes:
+    """Returns the hash that the images of a split are sorted by: the one that TFDS's own writer sorts by."""
+    return hashlib.md5(split.encode() + image_id.encode()).digest()
+
+
+def write_shard(shard: Shard) -> Report:
+    """Writes a shard, unless it was written from the very same files before.
+
+    Args:
+      shard: The shard.
+
+    Returns:
+      The report, which is on disk as well.
+    """
+    fingerprint = _fingerprint(shard)
+    done = read_report(shard)
+    if done is not None and done.fingerprint == fingerprint and (shard.records.exists() or not done.images):
+        return done
+    shard.report.unlink(missing_ok=True)
+    findings: list[Finding] = []
+    remarks: Counter[str] = Counter()
+    sizes: list[int] = []
+
+    def examples() -> Iterator[Example]:
+        for source in shard.sources:
+            assembled = assemble(source, shard.recipe)
+            findings.extend(assembled.findings)
+            if assembled.example is not None:
+                remarks.update(assembled.remarks)
+                yield assembled.example
+
+    with _whole(shard.records) as temporary:
+        _write_records(temporary, examples(), sizes)
+    if not sizes:
+        shard.records.unlink()
+    report = Report(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
+    with _whole(shard.report) as temporary:
+        temporary.write_text(json.dumps(report._asdict()))
+    return report
+
+
+def read_report(shard: Shard) -> Report | None:
+    """Reads the report of a shard; None where there is none."""
+    try:
+        stored = json.loads(shard.report.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return Report(**{**stored, "findings": tuple(Finding(*finding) for finding in stored["findings"])})
+
+
+def reports(shards: Iterable[Shard]) -> list[Report]:
+    """Returns the reports of shards that have all been written.
+
+    Raises:
+      RunError: If one is not there.
+    """
+    result = []
+    for shard in shards:
+        report = read_report(shard)
+        if report is None or (report.images and not shard.records.exists()):
+            raise RunError(f"{shard.records} was not written: run the same command again")
+        result.append(report)
+    return result
+
+
+def encoded(example: Example) -> dict[str, Any]:
+    """Wraps encoded images in files, which TFDS stores byte for byte."""
+
+    def optional(content: bytes | None) -> list[io.BytesIO]:
+        return [] if content is None else [io.BytesIO(content)]
+
+    return {
+        **example._asdict(),
+        "body": io.BytesIO(example.body),
+        "parts": optional(example.parts),
+        "face": optional(example.face),
+        "restored_face": optional(example.restored_face),
+    }
+
+
+def features() -> tfds.features.FeaturesDict:
+    """Returns how an example is stored."""
+    photo, labels = tfds.features.Image(shape=(None, None, 3)), tfds.features.Image(shape=(None, None, 1))
+    return tfds.features.FeaturesDict(
+        {
+            "image_id": tfds.features.Text(),
+            "body": photo,
+            "parts": tfds.features.Sequence(labels),  # 0 or 1: TFDS has no optional image
+            "face": tfds.features.Sequence(photo),
+            "restored_face": tfds.features.Sequence(photo),
+            "identity": np.int64,
+            "camera": np.int64,
+            "clothes": np.int64,
+        }
+    )
+
+
+def _write_records(path: Path, examples: Iterable[Example], sizes: list[int]) -> None:
+    """Writes examples as TFDS does; appends the bytes of each record to `sizes`."""
+    from tensorflow_datasets.core import example_serializer, file_adapters
+
+    connector = features()
+    serializer = example_serializer.ExampleSerializer(connector.get_serialized_info())
+
+    def records() -> Iterator[tuple[str, bytes]]:
+        for example in examples:
+            stored = serializer.get_tf_example(connector.encode_example(encoded(example)))
+            record = stored.SerializeToString(deterministic=True)  # else the fields come in any order
+            sizes.append(len(record))
+            yield example.image_id, record
+
+    file_adapters.ArrayRecordFileAdapter.write_examples(path, records())
+
+
+def _fingerprint(shard: Shard) -> str:
+    """Returns a hash of all that decides the bytes of a shard: its labels, files, recipe and the versions at work."""
+    digest = hashlib.sha256()
+    versions = [deskpro_jax.__version__, *(importlib.metadata.version(package) for package in _VERSIONS)]
+    digest.update(repr((_REVISION, versions, shard.split, shard.recipe)).encode())
+    for source in shard.sources:
+        states = []
+        for file in source.files:
+            try:
+                state = os.stat(file) if file is not None else None
+            except OSError:
+                state = None
+            states.append((state.st_size, state.st_mtime_ns) if state else None)
+        digest.update(repr((source, states)).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Gives a temporary name that becomes `path` when all went well."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process numbers repeat on other machines
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Reads built datasets: splits, batches, decoding, augmentation."""

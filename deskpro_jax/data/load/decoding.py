@@ -1,0 +1,205 @@
+"""Decodes the images of one example into a row of a batch, all of them cut to the same relative window."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from deskpro_jax.data.images import JPEG
+from deskpro_jax.data.load import enlarging
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.errors import InputError
+
+FIELDS = ("body", "face", "restored_face", "cloth_mask")
+Box = tuple[float, float, float, float]
+FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
+_LOOK_AT = 100  # records among which the first face is looked for
+_SAME_COLOURS = ("YCbCr", "RGB", "Gray")  # of JPEG, that both libraries turn into the same RGB; CMYK they do not
+
+
+def resize(image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FULL) -> np.ndarray:
+    """Resizes a photo as Pillow's bilinear filter does (antialiased, rounded to uint8).
+
+    Args:
+      image: [height, width, 3] uint8, or a Pillow image.
+      size: Height and width in pixels of the result.
+      box: Window to cut out first, as shares of the image: left, top, right, bottom.
+
+    Returns:
+      [height, width, 3] uint8.
+    """
+    photo = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    return _resample(photo, size, box, Image.Resampling.BILINEAR)
+
+
+def _resample(image: Image.Image, size: tuple[int, int], box: Box, how: Image.Resampling) -> np.ndarray:
+    height, width = size
+    if box == FULL:
+        return np.asarray(image.resize((width, height), how))
+    return np.asarray(image.resize((width, height), how, box=_window(box, (image.height, image.width))))
+
+
+def _window(box: Box, size: tuple[int, int]) -> Box:
+    """Returns a window in pixels of an image of a height and width."""
+    (left, top, right, bottom), (height, width) = box, size
+    return (left * width, top * height, right * width, bottom * height)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """What to decode, and to which sizes.
+
+    Attributes:
+      fields: Some of `FIELDS`.
+      body_size: Height and width of the body and of its mask.
+      face_size: Height and width of both faces.
+      clothing: Part labels that are clothing.
+      labels: Number of labels the scheme has.
+      enlarge: Photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
+        to enlarge them (`enlarging.placed`). The others are resized here.
+
+    Raises:
+      InputError: If a field is unknown, a size is not positive or a label is not of the scheme.
+    """
+
+    fields: tuple[str, ...]
+    body_size: tuple[int, int]
+    face_size: tuple[int, int]
+    clothing: tuple[int, ...]
+    labels: int
+    enlarge: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if strange := set(self.fields) - set(FIELDS):
+            raise InputError(f"fields {sorted(strange)} are unknown; choose of {', '.join(FIELDS)}")
+        for name, size in (("body_size", self.body_size), ("face_size", self.face_size)):
+            if len(size) != 2 or min(size) < 1:
+                raise InputError(f"data.{name} is {size}, expected height and width in pixels")
+        if wrong := [label for label in self.clothing if not 0 <= label < self.labels]:
+            raise InputError(f"data.clothing has {wrong}, expected labels from 0 to {self.labels - 1}")
+
+    def empty(self, size: int) -> dict[str, np.ndarray]:
+        """Returns a batch of `size` rows that are all padding."""
+        batch = {}
+        for name in self.fields:
+            colours = () if name == "cloth_mask" else (3,)
+            batch[name] = np.zeros((size, *self.size_of(name), *colours), np.uint8)
+        for name in self.enlarge:
+            height, width = self.size_of(name)
+            batch[name + enlarging.ROWS] = np.zeros((size, height, 4), np.int32)
+            batch[name + enlarging.COLUMNS] = np.zeros((size, width, 4), np.int32)
+        return batch | {name: np.zeros(size, np.bool_) for name in ("has_face", "has_mask", "valid")}
+
+    def fill(self, batch: dict[str, np.ndarray], row: int, split: ReIDSplit, index: int, box: Box) -> None:
+        """Decodes one example into a row.
+
+        Args:
+          batch: As made by `empty`.
+          row: Which row.
+          split: Where the example is.
+          index: Position of the example in the split.
+          box: Window shared by all its images.
+
+        Raises:
+          InputError: If the record or one of its images cannot be read; names the image and the split.
+        """
+        with _reading("the record", split, index):
+            example = split[index]
+        contents = {"body": example.body, "face": example.face, "restored_face": example.restored_face}
+        for name in self.fields:
+            if name == "cloth_mask":
+                if example.parts is not None:
+                    with _reading("the label map", split, index):
+                        batch[name][row] = self._mask(example.parts, box)
+            elif (content := contents[name]) is not None:
+                with _reading(f"the {name}", split, index):
+                    if name in self.enlarge:
+                        self._place(batch, name, row, _rgb(content), box)
+                    else:
+                        batch[name][row] = resize(_rgb(content), self.size_of(name), box)
+        faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
+        batch["has_face"][row] = all(faces) if faces else example.face is not None
+        batch["has_mask"][row] = example.parts is not None
+
+    def small(self, split: ReIDSplit) -> tuple[str, ...]:
+        """Returns which photos of a split have to be enlarged, not made smaller: the first of each kind speaks for all.
+
+        One that cannot be read is passed over; it is told of when its turn comes.
+        """
+        photos, found = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
+        for index in range(min(len(split), _LOOK_AT)):
+            with contextlib.suppress(Exception):  # array_record and Pillow's decoders raise many kinds
+                example = split[index]
+                for name in photos:
+                    if name not in found and (content := getattr(example, name)) is not None:
+                        shape, size = np.asarray(_rgb(content)).shape[:2], self.size_of(name)
+                        found[name] = _fits(shape, size) and shape != size
+            if len(found) == len(photos):
+                break
+        return tuple(name for name in photos if found.get(name))
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """Returns height and width of a field."""
+        return self.body_size if name in ("body", "cloth_mask") else self.face_size
+
+    def _place(
+        self, batch: dict[str, np.ndarray], name: str, row: int, image: np.ndarray | Image.Image, box: Box
+    ) -> None:
+        """Puts a photo into a row, as it is if it fits, and beside it what enlarges it."""
+        photo, size = np.asarray(image), self.size_of(name)
+        if not _fits(photo.shape[:2], size):
+            photo, box = resize(image, size, box), FULL
+        height, width = photo.shape[:2]
+        batch[name][row, :height, :width] = photo
+        left, top, right, bottom = _window(box, (height, width))
+        for ending, length, low, high, pixels in (
+            (enlarging.ROWS, height, top, bottom, size[0]),
+            (enlarging.COLUMNS, width, left, right, size[1]),
+        ):
+            whole = (low, high) == (0, length)
+            taps = enlarging.whole(length, pixels) if whole else enlarging.taps(length, low, high, pixels)
+            batch[name + ending][row] = taps
+
+    def _mask(self, parts: bytes, box: Box) -> np.ndarray:
+        """Returns [height, width] uint8, 1 where the label is not clothing."""
+        table = np.ones(256, np.uint8)
+        table[list(self.clothing)] = 0
+        with Image.open(io.BytesIO(parts)) as labels:
+            if labels.mode != "L":
+                raise ValueError(f"mode {labels.mode}, expected L")
+            # Nearest keeps labels whole, so it may come before the table.
+            return table[_resample(labels, self.body_size, box, Image.Resampling.NEAREST)]
+
+
+def _fits(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    return shape[0] <= size[0] and shape[1] <= size[1]
+
+
+@contextlib.contextmanager
+def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
+    """Names the image and the split in an error."""
+    try:
+        yield
+    except Exception as error:  # array_record and Pillow's decoders raise many kinds
+        raise InputError(
+            f"{what} of image {split.image_id[index]} in {split.name}/{split.split} cannot be read "
+            f"({split.where(index)}; {type(error).__name__}: {error}): build the dataset again, or set "
+            "data.skip_corrupt=True"
+        ) from error
+
+
+def _rgb(content: bytes) -> np.ndarray | Image.Image:
+    """Decodes a photo. JPEG by simplejpeg, which gives Pillow's pixels in a third of the time, where it can."""
+    if content.startswith(JPEG):
+        with contextlib.suppress(ValueError):  # damaged, for which Pillow has its own rules
+            if simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS:
+                pixels: np.ndarray = simplejpeg.decode_jpeg(content)
+                return pixels
+    with Image.open(io.BytesIO(content)) as image:
+        return image.convert("RGB")

@@ -1,0 +1,73 @@
+"""Opens the data of a run: builds the dataset unless it is there, and reads its splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_collections
+from absl import logging
+
+from deskpro_jax.data.build import builder
+from deskpro_jax.data.load import dataset
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.runtime import cores
+from deskpro_jax.runtime.processes import from_first
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run; `validation` is query and gallery of the identities held out of train."""
+
+    train: ReIDSplit
+    query: ReIDSplit
+    gallery: ReIDSplit
+    validation: tuple[ReIDSplit, ReIDSplit] | None
+    classes: int
+
+
+def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Returns the folder of datasets that a run in the workdir `folder` uses."""
+    default = folder / "data" if config.data.name.startswith("synthetic") else Path("~/tensorflow_datasets")
+    return Path(config.data.data_dir or default).expanduser()
+
+
+def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Builds the dataset of a run in the workdir `folder` unless it is there; returns its own folder."""
+    d, where = config.data, data_folder(config, folder)
+    if not builder.is_built(d.name, where):
+        logging.info("building %s in %s", d.name, where)
+    return builder.build(
+        d.name,
+        where,
+        d.raw_dir or None,
+        d.build_seed,
+        workers=cores.count(),
+        parts_dir=d.parts_dir or None,
+        allow_different_size=d.allow_different_size,
+    )
+
+
+def _built_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
+    """Builds the dataset unless it is there; returns the folder of datasets."""
+    from_first(lambda: str(build_data(config, folder)))  # one process builds, the others wait for it
+    return data_folder(config, folder)
+
+
+def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
+    """Builds the dataset unless it is there, and opens its splits."""
+    d, where = config.data, _built_data(config, folder)
+    train, query, gallery = (dataset.load(d.name, where, split) for split in ("train", "query", "gallery"))
+    validation = None
+    if d.validation_identities:
+        train, *held = dataset.hold_out(train, d.validation_identities, config.seed)
+        validation = (held[0], held[1])
+    # Identities without an image that is used are no classes, as in the released code.
+    train = dataset.usable(train, d.require_face, d.require_mask)
+    return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
+
+
+def load_test(config: ml_collections.ConfigDict, folder: Path) -> tuple[ReIDSplit, ReIDSplit]:
+    """Opens query and gallery alone: a dataset to be evaluated on needs nothing to train on."""
+    where = _built_data(config, folder)
+    return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")

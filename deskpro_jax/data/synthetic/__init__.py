@@ -1,0 +1,1 @@
+"""Synthetic people: drawn photos, faces, masks and their labels."""

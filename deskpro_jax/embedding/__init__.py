@@ -1,0 +1,1 @@
+"""Embeds photos: the Embedder, photo lists, faces, resumable jobs, files of embeddings."""

@@ -1,0 +1,292 @@
+"""Embeds photos with trained networks: files, Pillow images or arrays in, an array of embeddings out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from deskpro_jax.data.images import Photo, UnreadableError, read_photo
+from deskpro_jax.data.load.decoding import resize
+from deskpro_jax.embedding.faces import open_finder
+from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation import evaluate
+from deskpro_jax.evaluation.evaluate import Network
+from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.runtime import cores, sharding
+from deskpro_jax.workdir.networks import FACE_FIELDS, Size, open_trained
+
+# From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.
+FaceFinder = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
+Pair = tuple[Photo, Photo | None]  # a photo and its face
+_WAITING = 1 << 30  # bytes of photos in full size that may wait for their faces to be looked for
+
+_compiled = functools.lru_cache(maxsize=8)(evaluate.make_embed)  # embedders of one network share what was compiled
+
+
+class Block(NamedTuple):
+    """What `Embedder.stream` gives for a batch of photos.
+
+    Attributes:
+        embeddings: [photos, dimension] float32, zeros where a photo cannot be read.
+        has_face: [photos] bool, whether the face is part of the embedding.
+        failures: position in the block -> why that photo, or its face, cannot be read.
+    """
+
+    embeddings: np.ndarray
+    has_face: np.ndarray
+    failures: dict[int, str]
+
+
+class _Decoded(NamedTuple):
+    """A batch on the host; `photos` in full size where faces have to be looked for, by row."""
+
+    batch: dict[str, np.ndarray]
+    used: int
+    failures: dict[int, str]
+    photos: dict[int, np.ndarray]
+
+
+class Embedder:
+    """Trained networks that turn photos of people into embeddings, as evaluation computes them.
+
+    Attributes:
+        streams: "face" and/or "body", in the order of an embedding.
+        parts: number of equally long parts of an embedding, each of unit length or zero.
+        dimension: length of an embedding.
+        face_field: what the face stream reads, "face" as photographed or "restored_face"; None without that stream.
+        body_size: height and width that photos are resized to.
+        face_size: height and width that faces are resized to.
+        flip: whether the features of the mirrored image are added.
+        dtype: of the computation.
+        batch: photos computed at a time, over all devices.
+        missing_face: how a photo without a face is to be compared, one of `ranking.MISSING_FACE`.
+        checksum: SHA-256 of all numbers in the networks that an embedding depends on.
+        sizes_known: False where the sizes are the paper's because the weights do not say theirs.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        face: str | None = None,
+        flip: bool | None = None,
+        dtype: str | None = None,
+        batch: int | None = None,
+        body_size: Size | None = None,
+        face_size: Size | None = None,
+        detector: str | Path | None = None,
+        find_faces: FaceFinder | None = None,
+        threads: int | None = None,
+        report: str | None = None,
+        role: str | None = None,
+        os_streams: str | None = None,
+    ):
+        """Reads the networks and puts them on all devices of this process; what is None is as they were trained.
+
+        Args:
+            source: a workdir, a converted workdir, or a weights file (safetensors, PyTorch).
+            face: "student", "teacher" (reads restored faces) or "none".
+            flip: whether to add the features of the mirrored image.
+            dtype: of the computation, "float32" or "bfloat16".
+            batch: photos at a time; rounded up to a multiple of the devices. A batch is always padded to it.
+            body_size: height and width of photos; the paper's 384 x 128 where a file does not say.
+            face_size: height and width of faces; the paper's 224 x 224 where a file does not say.
+            detector: weights of a RetinaFace, which looks for the faces of photos that none is given for, and frames
+                them as the data preparation does by default.
+            find_faces: a function that looks for faces in place of a detector.
+            threads: that decode; None for the number of processors, 16 at most.
+            report: checkpoint of a workdir, one of `deskpro_jax.checkpoints.selection.REPORTS`.
+            role: which network a file holds, where its names do not say so: "body", "student" or "teacher".
+            os_streams: OSBlock streams, where a file does not show them: "abcd" or "aacd".
+
+        Raises:
+            InputError: the source cannot be used, or an argument has no usable value.
+            MissingInputError: there is no such file, folder or checkpoint.
+        """
+        for name, value in (("batch", batch), ("threads", threads)):
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; expected at least 1.")
+        if detector is not None and find_faces is not None:
+            raise InputError("detector and find_faces are both given: leave out one of them.")
+        for name, given in (("body_size", body_size), ("face_size", face_size)):
+            if given is not None and (len(given) != 2 or min(given) < 1):
+                raise InputError(f"{name} is {given}; expected height and width in pixels.")
+        trained = open_trained(source, face=face, dtype=dtype, report=report, role=role, os_streams=os_streams)
+        self._mesh = Mesh(np.asarray(jax.local_devices()), (sharding.DATA_AXIS,))
+        self._networks = trained.networks
+        self._variables = [sharding.put_replicated(self._mesh, values) for values in trained.variables]
+        self.streams, self.face = trained.streams, trained.face
+        self.dtype, self.checksum = trained.dtype, trained.checksum
+        self.missing_face = trained.missing_face
+        self.parts = len(PARTS) * len(self.streams)
+        self.dimension = self.parts * trained.feature_dim
+        self.face_field = FACE_FIELDS[trained.face] if "face" in self.streams else None
+        self.flip = trained.flip if flip is None else flip
+        self.body_size, self.face_size = body_size or trained.body_size, face_size or trained.face_size
+        self.sizes_known = trained.sizes_known or None not in (body_size, face_size)
+        self.batch = -(-(batch or trained.batch) // self._mesh.size) * self._mesh.size
+        self._threads = threads or min(16, cores.count())
+        if self.face_field == "restored_face" and (find_faces is not None or detector is not None):
+            raise InputError("the face teacher reads restored faces, which no detector gives: prepare them before.")
+        if detector is not None and self.face_field:
+            find_faces = open_finder(detector)
+        self._find_faces = find_faces if self.face_field else None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers of an embedding, as JSON values."""
+        return {
+            "model_checksum": self.checksum,
+            "streams": list(self.streams),
+            "face": self.face,
+            "parts": self.parts,
+            "dimension": self.dimension,
+            "body_size": list(self.body_size),
+            "face_size": list(self.face_size),
+            "flip": self.flip,
+            "dtype": self.dtype,
+            "missing_face": self.missing_face,
+        }
+
+    def embed(self, images: Iterable[Photo], faces: Iterable[Photo | None] | None = None) -> np.ndarray:
+        """Embeds photos.
+
+        Args:
+            images: paths, Pillow images or [height, width, 3] uint8 RGB arrays, each a crop of one person.
+            faces: the face of each, of the same kinds, None for a photo that shows none; without them the faces are
+                looked for (`find_faces`) or the body stream alone is computed.
+
+        Returns:
+            [images, dimension] float32: face stream first, each part of unit length, zeros for a missing face. The
+            similarity of two is `deskpro_jax.evaluation.ranking.similarity(..., parts=embedder.parts)`, with
+            `missing_face=embedder.missing_face` where images without a face are to be compared as in the evaluation.
+
+        Raises:
+            InputError: a photo or face cannot be read, or there is not one face (or None) for each photo.
+        """
+        if isinstance(images, (str, os.PathLike, Image.Image)):
+            raise InputError("images is a single photo; expected a list of photos.")
+        photos = list(images)
+        given = [None] * len(photos) if faces is None else list(faces)
+        if len(given) != len(photos):
+            raise InputError(f"{len(photos)} images and {len(given)} faces; expected a face or None for each image.")
+        blocks = []
+        done = 0
+        for block in self.stream(zip(photos, given, strict=True), faces=faces is not None):
+            for row, reason in block.failures.items():
+                photo = photos[done + row]
+                name = f" ({photo})" if isinstance(photo, (str, os.PathLike)) else ""
+                raise InputError(f"image {done + row}{name} cannot be used: {reason}.")
+            blocks.append(block.embeddings)
+            done += len(block.embeddings)
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.dimension), np.float32)
+
+    def stream(self, pairs: Iterable[Pair], *, faces: bool) -> Generator[Block]:
+        """Embeds any number of photos in bounded memory: a few batches are decoded ahead, two are on the devices.
+
+        Args:
+            pairs: photos with their faces; taken from as the work goes on.
+            faces: whether any photo can have a face. False computes the body stream alone, unless faces are looked for.
+
+        Yields:
+            For each full batch, and for the rest, what it gives.
+
+        Raises:
+            InputError: a photo is of no known kind, or the networks have a face stream alone and there are no faces.
+        """
+        faces = faces or self._find_faces is not None
+        used = list(zip(self._networks, self._variables, strict=True))
+        if not faces and "body" not in self.streams:
+            raise InputError("the network has a face stream alone: give the faces.")
+        if not faces:
+            used = [(net._replace(module=net.module.clone(face=False)), v) for net, v in used if net.module.body]
+        networks = tuple(net for net, _ in used)
+        variables = [values for _, values in used]
+        embed = _compiled(networks, self.flip, self._mesh)
+        running: deque[tuple[_Decoded, Any]] = deque()
+        for decoded in self._ahead(pairs, networks):
+            self._look_for_faces(decoded)
+            running.append((decoded, embed(variables, sharding.put_batch(self._mesh, decoded.batch))))
+            if len(running) > 1:
+                yield self._block(*running.popleft())
+        for item in running:
+            yield self._block(*item)
+
+    def _ahead(self, pairs: Iterable[Pair], networks: Sequence[Network]) -> Iterator[_Decoded]:
+        """Decodes batches in threads, in order, never more than are needed to keep them busy."""
+        fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
+        chunks = iter(pairs)
+        most = 2 if self._find_faces else self._threads + 1  # until it shows how large photos are
+        waiting: deque[Future[_Decoded]] = deque()
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        try:
+            while chunk := list(itertools.islice(chunks, self.batch)):
+                waiting.append(pool.submit(self._decode, chunk, fields))
+                while len(waiting) > most:
+                    decoded = waiting.popleft().result()
+                    held = sum(photo.nbytes for photo in decoded.photos.values())
+                    most = min(self._threads + 1, max(1, _WAITING // max(held, 1)))
+                    yield decoded
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decode(self, chunk: Sequence[Pair], fields: Sequence[str]) -> _Decoded:
+        sizes = {field: self.body_size if field == "body" else self.face_size for field in fields}
+        batch: dict[str, np.ndarray] = {n: np.zeros((self.batch, *size, 3), np.uint8) for n, size in sizes.items()}
+        batch |= {name: np.zeros(self.batch, np.bool_) for name in ("has_face", "valid")}
+        decoded = _Decoded(batch, len(chunk), {}, {})
+        for row, (photo, face) in enumerate(chunk):
+            try:
+                self._fill(decoded, row, photo, face if self.face_field in fields else None)
+            except UnreadableError as error:
+                decoded.failures[row] = str(error)
+        return decoded
+
+    def _fill(self, decoded: _Decoded, row: int, photo: Photo, face: Photo | None) -> None:
+        batch, looked_for = decoded.batch, self._find_faces is not None and face is None
+        rows = {}
+        if "body" in batch or looked_for:
+            image = read_photo(photo)
+            if "body" in batch:
+                rows["body"] = resize(image, self.body_size)
+            if looked_for:
+                decoded.photos[row] = np.asarray(image)
+        if face is not None and self.face_field:
+            try:
+                rows[self.face_field] = resize(read_photo(face), self.face_size)
+            except UnreadableError as error:
+                name = f" {face}" if isinstance(face, (str, os.PathLike)) else ""
+                raise UnreadableError(f"its face{name}: {error}") from error
+        for field, pixels in rows.items():
+            batch[field][row] = pixels
+        batch["has_face"][row] = face is not None
+        batch["valid"][row] = True
+
+    def _look_for_faces(self, decoded: _Decoded) -> None:
+        if not decoded.photos or self._find_faces is None or self.face_field is None:
+            return
+        found = self._find_faces(list(decoded.photos.values()))
+        for row, face in zip(decoded.photos, found, strict=True):
+            if face is not None:
+                decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
+                decoded.batch["has_face"][row] = True
+        decoded.photos.clear()  # the batch stays until the devices are done with it, these need not
+
+    def _block(self, decoded: _Decoded, result: Any) -> Block:
+        found = np.asarray(result)[: decoded.used]
+        if found.shape[1] < self.dimension:  # the body stream alone: zeros where the face would be
+            found = np.pad(found, ((0, 0), (self.dimension - found.shape[1], 0)))
+        return Block(found, decoded.batch["has_face"][: decoded.used], decoded.failures)

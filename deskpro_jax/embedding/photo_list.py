@@ -1,0 +1,263 @@
+"""Lists the photos that a command is given: a folder, a pattern, one photo, a text file, a CSV or Parquet table."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.parquet import open_parquet
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LABELS = ("identity", "camera", "clothes")
+Label = int | str | None
+_PATH = "path"  # the column that a table must have
+_ROWS = 4096  # of a table read at a time
+
+
+class Listed(NamedTuple):
+    """One photo of a list.
+
+    Attributes:
+        image_id: its name: the path below the list's root with forward slashes and no suffix, or what a table says.
+        path: where it is.
+        face: where its face is, where a table says so.
+        identity: the person, None where it is not known; likewise `camera` and `clothes`.
+    """
+
+    image_id: str
+    path: str
+    face: str | None = None
+    identity: Label = None
+    camera: Label = None
+    clothes: Label = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of photos that can be gone through any number of times, without holding it in memory.
+
+    Attributes:
+        source: where it comes from, for messages.
+        entries: starts again at the first photo.
+    """
+
+    source: str
+    entries: Callable[[], Iterator[Listed]]
+
+    def __iter__(self) -> Iterator[Listed]:
+        return self.entries()
+
+
+def list_photos(source: str | Path, root: str | Path | None = None) -> Listing:
+    """Finds out what kind of list a source is.
+
+    Args:
+        source: a folder (every photo in it, at any depth), a pattern (`*`, `**`), a photo, a `.txt` with a path a line,
+            or a `.csv` or `.parquet` with a column `path` and, if wanted, `image_id`, `face`, `identity`, `camera`,
+            `clothes`. Relative paths are relative to `root`; without it to the list's own folder if the first is there,
+            else to the current folder.
+        root: folder that names are relative to; the folder itself, the part of a pattern before its first `*`, or for
+            lists the folder that all absolute paths lie in.
+
+    Returns:
+        The list, at least one photo long.
+
+    Raises:
+        MissingInputError: there is nothing at `source`.
+        InputError: there are no photos, two have the same name, or a table is not as it should be.
+    """
+    path = Path(source).expanduser()
+    base = None if root is None else Path(root).expanduser()
+    if base is not None and not base.is_dir():
+        raise MissingInputError(f"no folder at {base}: correct --root.")
+    if path.is_dir():
+        found = Listing(str(source), lambda: _in_folder(path, base or path))
+    elif path.is_file():
+        found = _from_file(path, base)
+    elif glob.has_magic(str(path)):
+        found = Listing(str(source), lambda: _matching(str(path), base))
+    else:
+        raise MissingInputError(f"no photos at {source}: expected a folder, a photo, a pattern or a list.")
+    if next(iter(found), None) is None:
+        raise InputError(f"{source} holds no photo: expected files ending in {', '.join(SUFFIXES)}.")
+    return found
+
+
+def _from_file(path: Path, root: Path | None) -> Listing:
+    readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+        ".txt": _lines,
+        ".lst": _lines,
+        ".csv": _csv_rows,
+        ".parquet": _parquet_rows,
+    }
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        entry = Listed(_name(path.name if root is None else _below(path, root)), str(path))
+        return Listing(str(path), lambda: iter([entry]))
+    if suffix not in readers:
+        raise InputError(f"{path}: expected a photo ({', '.join(SUFFIXES)}) or a list ({', '.join(readers)}).")
+    read = readers[suffix]
+    first = next(read(path), None)
+    if first is None:
+        raise InputError(f"{path} lists no photo.")
+    start = root or _start(path, first[_PATH])
+    names_from = root or _common(row[_PATH] for row in read(path))
+    return Listing(str(path), lambda: _entries(path, read(path), start, names_from))
+
+
+def _start(path: Path, first: str) -> Path:
+    """Returns the folder that relative paths of a list start from."""
+    return path.parent if (path.parent / first).exists() else Path()
+
+
+def _common(paths: Iterable[str]) -> Path | None:
+    """Returns the folder that all absolute paths lie in."""
+    common: str | None = None
+    for path in paths:
+        if os.path.isabs(path):
+            folder = os.path.dirname(path)
+            common = folder if common is None else os.path.commonpath([common, folder])
+    return None if common is None else Path(common)
+
+
+def _entries(source: Path, rows: Iterator[Mapping[str, Any]], start: Path, names_from: Path | None) -> Iterator[Listed]:
+    for row in rows:
+        given = row[_PATH]
+        name = row.get("image_id")
+        if name is None:
+            below = _below(Path(given), names_from) if names_from and os.path.isabs(given) else given
+            name = _name(os.path.normpath(below))
+        face = row.get("face")
+        labels = (_label(source, column, row.get(column)) for column in LABELS)
+        yield Listed(str(name), str(start / given), None if face is None else str(start / face), *labels)
+
+
+def _below(path: Path, root: Path) -> str:
+    try:
+        return path.absolute().relative_to(root.absolute()).as_posix()
+    except ValueError:
+        raise InputError(f"{path} is not in {root}: correct --root.") from None
+
+
+def _name(path: str) -> str:
+    return str(PurePosixPath(Path(path).as_posix()).with_suffix(""))
+
+
+def _label(source: Path, column: str, value: Any) -> Label:
+    """Returns a label as a number or text; tables hold whole numbers with gaps as floats."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (int, str)) and not isinstance(value, bool):
+        return value
+    raise InputError(f"{source}: column {column} holds {value!r}; expected whole numbers or text.")
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for line in lines:
+                if text := line.rstrip("\r\n").strip():
+                    yield {_PATH: text}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error}): expected a path a line.") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            _check_columns(path, reader.fieldnames or ())
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(f"{path}, line {reader.line_num}: not as many fields as the first line names.")
+                values: dict[str, Any] = {name: value or None for name, value in row.items()}
+                if values[_PATH] is None:
+                    raise InputError(f"{path}, line {reader.line_num}: the path is empty.")
+                # "7" is a number, "007" is a name.
+                yield {n: int(v) if n in LABELS and v is not None and _is_number(v) else v for n, v in values.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV table in UTF-8 ({error}).") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return str(int(text)) == text and abs(int(text)) < 1 << 63
+    except ValueError:
+        return False
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+        _check_columns(path, names)
+        wanted = [name for name in (_PATH, "image_id", "face", *LABELS) if name in names]
+        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+            for row in batch.to_pylist():
+                if not isinstance(row[_PATH], str):
+                    raise InputError(f"{path}: column {_PATH} holds {row[_PATH]!r}; expected paths.")
+                yield row
+
+
+def _check_columns(path: Path, names: Iterable[str]) -> None:
+    found = list(names)
+    if _PATH not in found:
+        raise InputError(f"{path} has columns {', '.join(found) or 'none'}; expected one called {_PATH}.")
+
+
+def _matching(pattern: str, root: Path | None) -> Iterator[Listed]:
+    parts = Path(pattern).parts
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    found = sorted(p for p in glob.iglob(pattern, recursive=True) if p.lower().endswith(SUFFIXES) and os.path.isfile(p))
+    seen: dict[str, str] = {}
+    for path in found:
+        name = _name(_below(Path(path), root or fixed))
+        _check_name(seen, name, path)
+        yield Listed(name, path)
+
+
+def _in_folder(folder: Path, root: Path) -> Iterator[Listed]:
+    """Yields the photos below a folder in the order of the names, links followed, hidden ones left out."""
+    start = _below(folder, root)
+    yield from _walk(folder, "" if start == "." else f"{start}/", [folder])
+
+
+def _walk(folder: Path, prefix: str, above: list[Path]) -> Iterator[Listed]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror}): correct its permissions.") from error
+    seen: dict[str, str] = {}
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            inner = Path(entry.path)
+            if not (entry.is_symlink() and any(inner.samefile(other) for other in above)):
+                yield from _walk(inner, f"{prefix}{entry.name}/", [*above, inner])
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            name = _name(prefix + entry.name)
+            _check_name(seen, name, entry.path)
+            yield Listed(name, entry.path)
+
+
+def _check_name(seen: dict[str, str], name: str, path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the name {path!a} is not valid UTF-8: rename the file.") from None
+    other = seen.setdefault(name, path)
+    if other != path:
+        raise InputError(
+            f"{other} and {path} differ only in their suffix, so they would have the same name: rename or remove one,"
+            " or give a table with a column image_id."
+        )

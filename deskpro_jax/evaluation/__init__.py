@@ -1,0 +1,1 @@
+"""From embeddings to scores: matching rules, protocols, similarity, ranking, re-ranking, results."""

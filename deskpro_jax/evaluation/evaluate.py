@@ -1,0 +1,269 @@
+"""Embeds query and gallery with trained networks and scores them under the dataset's protocols."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from deskpro_jax.data.load import augment, pipeline
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.evaluation import protocols
+from deskpro_jax.evaluation.matching_rules import Labels
+from deskpro_jax.evaluation.ranking import Scores, check_missing_face, score_from_distances
+from deskpro_jax.evaluation.reranking import Reranking
+from deskpro_jax.evaluation.results_table import ResultRow
+from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models import embeddings
+from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.compilation import compiler_options
+from deskpro_jax.runtime.processes import any_of
+from deskpro_jax.runtime.progress import Progress
+
+BOTH = "both"
+VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
+VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
+    "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
+)
+
+
+class Network(NamedTuple):
+    """A module and the images its face stream reads: "face" (student) or "restored_face" (teacher)."""
+
+    module: DeSKPro
+    face_field: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The images it needs."""
+        return (*(("body",) if self.module.body else ()), *((self.face_field,) if self.module.face else ()))
+
+
+class Result(NamedTuple):
+    """The scores of one stream (or both) under one protocol."""
+
+    stream: str
+    result: protocols.ProtocolResult
+
+    def row(self) -> ResultRow:
+        """Returns the line of the results table."""
+        scores, figures = self.result.scores[0], self.result.figures
+        dropped = sum(scores.dropped.values())
+        return ResultRow(
+            self.result.protocol.name,
+            self.stream,
+            figures["mAP"],
+            figures,
+            scores.counted,
+            dropped,
+            self.result.deviations,
+        )
+
+    def scalars(self) -> dict[str, float]:
+        """Returns the figures by `protocol/stream/figure`, and their deviations over draws as `.../figure_std`."""
+        start = f"{self.result.protocol.name}/{self.stream}"
+        found = {f"{start}/{name}": value for name, value in self.result.figures.items()}
+        return found | {f"{start}/{name}_std": value for name, value in self.result.deviations.items()}
+
+
+def streams(networks: Sequence[Network]) -> tuple[str, ...]:
+    """Returns the streams that the networks give an embedding of, in embedding order."""
+    present = {name for net in networks for name in ("face", "body") if getattr(net.module, name)}
+    return tuple(name for name in embeddings.STREAMS if name in present)
+
+
+def make_embed(
+    networks: Sequence[Network], flip: bool, mesh: Mesh
+) -> Callable[[Sequence[Any], Mapping[str, Array]], Float[Array, "batch embedding"]]:
+    """Returns a jitted function from each network's variables and a batch of uint8 images to embeddings.
+
+    It is compiled with options of its own (`compilation`), so jax refuses it inside another jitted function.
+
+    Args:
+        networks: together they give the streams.
+        flip: whether the features of the mirrored image are added.
+        mesh: the devices.
+    """
+
+    def features(variables: Sequence[Any], images: Mapping[str, Array]) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for net, values in zip(networks, variables, strict=True):
+            outputs, _ = net.module.apply(values, images.get("body"), images.get(net.face_field), train=False)
+            found |= {stream: out["embeddings"] for stream, out in outputs.items()}
+        return found
+
+    def embed(variables: Sequence[Any], batch: Mapping[str, Array]) -> Array:
+        images = augment.normalise_batch(dict(batch))
+        fields = {name: images[name] for net in networks for name in net.fields}
+        if flip:  # an image and its mirror image one after the other: one pass over both, each device over its own
+            fields = {name: _interleave(image, image[:, :, ::-1]) for name, image in fields.items()}
+        if one_by_one:
+            found = _one_by_one(lambda image: features(variables, image), fields)
+        else:
+            found = features(variables, fields)
+        if flip:
+            found, mirrored = ({name: value[:, i::2] for name, value in found.items()} for i in range(2))
+        joined = embeddings.combine(found, mirrored if flip else None, has_face=batch["has_face"])
+        return jnp.where(batch["valid"][:, None], joined, 0)
+
+    # One image's maps stay in a CPU's cache, those of a batch do not; and sums over them are rounded the same way
+    # whatever the image's place. Devices share a batch otherwise.
+    one_by_one = mesh.size == 1 and sharding.on_cpu(mesh)
+    whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
+    # Variables stay where they are: classifiers that lie in parts on the devices are not used here.
+    options = compiler_options(mesh)
+    return jax.jit(embed, in_shardings=(None, rows), out_shardings=whole, compiler_options=options)
+
+
+def _interleave(first: Array, second: Array) -> Array:
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+def _one_by_one(
+    function: Callable[[Mapping[str, Array]], dict[str, Array]], images: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Applies a function to one row of a batch at a time; its results hold the batch on their second axis."""
+    found = jax.lax.map(function, {name: image[:, None] for name, image in images.items()})
+    return {name: jnp.moveaxis(value[:, :, 0], 0, 1) for name, value in found.items()}
+
+
+def embed_split(
+    embed: Callable[[Sequence[Any], Mapping[str, Array]], Array],
+    variables: Sequence[Any],
+    split: ReIDSplit,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    fields: Sequence[str],
+    *,
+    show: bool = False,
+    unreadable: np.ndarray | None = None,
+) -> np.ndarray:
+    """Embeds a whole split.
+
+    Args:
+        embed: from `make_embed`.
+        variables: of each network.
+        split: query, gallery or any other.
+        config: `data` and `eval.batch` are read.
+        mesh: the devices.
+        fields: images that the networks need.
+        show: whether there is a progress line; not while that of a training phase is shown.
+        unreadable: [images] bool, set True here for images that cannot be read; only with data.skip_corrupt.
+
+    Returns:
+        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split, zeros for unreadable images.
+    """
+    multiple = math.lcm(mesh.size, jax.process_count())
+    size = -(-config.eval.batch // multiple) * multiple
+    batches = pipeline.eval_batches(split, config, size, fields, jax.process_index(), jax.process_count())
+    blocks = []
+    with Progress(len(split), f"embedding {split.split}", images_per_step=1, enabled=show) as progress:
+        for batch in batches:
+            batch.pop("index")
+            # Replicated, so that every process holds all rows and scores them without another exchange.
+            blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
+            progress.advance(steps=min(size, len(split) - (len(blocks) - 1) * size))
+    if unreadable is not None and config.data.skip_corrupt:
+        unreadable |= any_of(np.isin(split.image_id, list(batches.skipped)))
+    return np.concatenate(blocks)[: len(split)]
+
+
+def labels_of(split: ReIDSplit) -> Labels:
+    """Returns what retrieval needs to know of a split."""
+    return Labels(split.identity, split.camera, split.clothes)
+
+
+def stream_columns(present: Sequence[str], dimension: int) -> dict[str, tuple[slice, int]]:
+    """Returns for each stream, and for both together where there are two, its columns and number of parts.
+
+    Args:
+        present: streams in the embedding, in order.
+        dimension: length of an embedding.
+    """
+    width = dimension // len(present)
+    columns = {name: (slice(i * width, (i + 1) * width), len(PARTS)) for i, name in enumerate(present)}
+    if len(present) > 1:
+        columns[BOTH] = slice(None), len(PARTS) * len(present)
+    return columns
+
+
+def score_embeddings(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    splits: tuple[ReIDSplit, ReIDSplit],
+    present: Sequence[str],
+    wanted: Sequence[protocols.Protocol],
+    seed: int,
+    reranking: Reranking | None = None,
+    missing_face: str = "body",
+) -> list[Result]:
+    """Scores each stream and, where there are two, both together under each protocol.
+
+    Args:
+        query: embeddings [queries, streams * 7 * dim].
+        gallery: embeddings [gallery images, streams * 7 * dim].
+        splits: query and gallery.
+        present: streams in the embedding, in order.
+        wanted: protocols; those that these labels do not allow are left out and logged.
+        seed: of single-shot draws.
+        reranking: adds the same results re-ranked; None leaves them out.
+        missing_face: "body" compares with an image without a face by the body's parts alone, "zeros" by all parts.
+
+    Returns:
+        Results by protocol, within it by stream, the re-ranked ones after the others.
+
+    Raises:
+        InputError: `missing_face` is neither.
+    """
+    check_missing_face(missing_face)
+    columns = stream_columns(present, query.shape[1])
+    labels = labels_of(splits[0]), labels_of(splits[1])
+    results = []
+    for protocol in wanted:
+        reason = protocols.not_applicable(protocol, *labels)
+        if reason:
+            logging.warning("left out: %s", reason)
+            continue
+        for method in (None, reranking) if reranking else (None,):
+            for name, (part, parts) in columns.items():
+                parts = 1 if missing_face == "zeros" else parts  # as one part, an embedding counts its zeros too
+                if method:
+                    logging.info("re-ranking: protocol %s, stream %s", protocol.name, name)
+                result = protocols.evaluate_protocol(
+                    protocol, query[:, part], gallery[:, part], *labels, parts=parts, seed=seed, reranking=method
+                )
+                results.append(Result(name, result))
+    return results
+
+
+def raw_pixels(split: ReIDSplit, config: ml_collections.ConfigDict) -> Float[np.ndarray, "images pixels"]:
+    """Returns the body images of a split as vectors in [0, 1], the plainest feature there is."""
+    batches = pipeline.eval_batches(split, config, config.eval.batch, ("body",))
+    rows = [batch["body"].reshape(len(batch["body"]), -1) for batch in batches]
+    return np.concatenate(rows)[: len(split)].astype(np.float32) / 255.0
+
+
+def score_raw_pixels(
+    splits: tuple[ReIDSplit, ReIDSplit], config: ml_collections.ConfigDict, protocol: protocols.Protocol
+) -> Scores:
+    """Scores Euclidean nearest neighbours of raw body pixels: what a network has to beat."""
+    query, gallery = (raw_pixels(split, config) for split in splits)
+    squared = (query**2).sum(1)[:, None] + (gallery**2).sum(1)[None] - 2.0 * query @ gallery.T
+    labels = labels_of(splits[0]), labels_of(splits[1])
+    chosen_query, chosen_gallery = protocols.select(protocol, *labels)
+    labels = protocols.read_cameras(protocol, labels[0]), protocols.read_cameras(protocol, labels[1])
+    return score_from_distances(
+        squared[np.ix_(chosen_query, chosen_gallery)],
+        labels[0].take(chosen_query),
+        labels[1].take(chosen_gallery),
+        protocol.rule,
+    )

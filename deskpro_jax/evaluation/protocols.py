@@ -1,0 +1,237 @@
+"""Applies protocols: which images take part, why one cannot be scored, single-shot draws, figures and deviations."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from deskpro_jax.data.datasets.protocols import PROTOCOLS, Filter, Protocol, find_protocols
+from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation.matching_rules import (
+    CAMERA_READINGS,
+    Labels,
+    checked_labels,
+    no_valid_query,
+    unusable_labels,
+)
+from deskpro_jax.evaluation.ranking import Scores, score, score_from_distances
+from deskpro_jax.evaluation.reranking import Reranking, rerank
+
+__all__ = [
+    "PROTOCOLS",
+    "RERANKED",
+    "Filter",
+    "Protocol",
+    "ProtocolResult",
+    "applicable",
+    "draw_single_shot",
+    "evaluate_protocol",
+    "find_protocols",
+    "not_applicable",
+    "read_cameras",
+    "select",
+]
+
+RERANKED = "_reranked"  # ends the name of a protocol whose rankings were re-ranked
+
+
+@dataclasses.dataclass(frozen=True)
+class ProtocolResult:
+    """The figures of one protocol; of a single-shot protocol their mean and standard deviation over the draws."""
+
+    protocol: Protocol
+    figures: dict[str, float]  # "mAP", "R-1", "R-5", "R-10", "R-20"
+    deviations: dict[str, float]  # population standard deviation over the draws; empty when there are none
+    gallery: int  # images a query is compared with
+    scores: tuple[Scores, ...]  # one a draw, or the one of the whole gallery
+    reranking: Reranking | None = None
+
+    def summary(self) -> dict[str, object]:
+        """Returns the result without the per-query arrays, ready for JSON; always carries the protocol's name."""
+        first = self.scores[0]  # which queries are counted does not depend on the draw unless the rule removes images
+        return {
+            "protocol": self.protocol.name,
+            "description": self.protocol.description,
+            "rule": self.protocol.rule,
+            **({"rerank": self.reranking.parameters()} if self.reranking else {}),
+            **self.figures,
+            **({"std": dict(self.deviations), "draws": len(self.scores)} if self.deviations else {}),
+            "gallery": self.gallery,
+            "queries": first.queries,
+            "counted": first.counted,
+            "dropped": dict(first.dropped),
+        }
+
+
+def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | None:
+    """Returns why `protocol` can't be scored on these labels, or None where it can.
+
+    Either it keeps no image, or its rule compares a label that is unknown, or the rule leaves no query a correct image.
+    """
+    query, gallery = checked_labels("query", query), checked_labels("gallery", gallery)
+    chosen = []
+    for split, labels, wanted in (("query", query, protocol.query), ("gallery", gallery, protocol.gallery)):
+        indices = _pass(labels, wanted, _first_camera(protocol, gallery))
+        if not len(indices):
+            cameras = ", ".join(map(str, np.unique(labels.camera)[:20])) or "none"
+            return (
+                f"protocol {protocol.name!r} ({protocol.description}) keeps none of the {len(labels.identity)} {split} "
+                f"images; their cameras are: {cameras}"
+            )
+        chosen.append(labels.take(indices))
+    problem = unusable_labels(protocol.rule, *chosen)
+    problem = problem or no_valid_query(protocol.rule, *(read_cameras(protocol, labels) for labels in chosen))
+    return f"protocol {protocol.name!r}: {problem}" if problem else None
+
+
+def applicable(
+    wanted: Sequence[Protocol], query: Labels, gallery: Labels
+) -> tuple[tuple[Protocol, ...], dict[str, str]]:
+    """Parts the protocols that can be scored on these labels from the others.
+
+    Args:
+      wanted: protocols.
+      query: labels of the query split, arrays [queries].
+      gallery: labels of the gallery split, arrays [gallery images].
+
+    Returns:
+      Those that can, in order, and name -> why not of those that cannot.
+    """
+    reasons = {protocol.name: not_applicable(protocol, query, gallery) for protocol in wanted}
+    left_out = {name: reason for name, reason in reasons.items() if reason}
+    return tuple(protocol for protocol in wanted if protocol.name not in left_out), left_out
+
+
+def read_cameras(protocol: Protocol, labels: Labels) -> Labels:
+    """Returns `labels` with the cameras as the protocol's rule is to read them (`Protocol.camera`)."""
+    return labels._replace(camera=CAMERA_READINGS[protocol.camera](np.asarray(labels.camera)))
+
+
+def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """Selects the images that take part in a protocol, before any single-shot draw.
+
+    Args:
+      protocol: the protocol.
+      query: labels of the query split, arrays [queries].
+      gallery: labels of the gallery split, arrays [gallery images].
+
+    Returns:
+      Ascending indices into the query split and into the gallery split.
+
+    Raises:
+      InputError: the protocol can't be evaluated on these labels.
+    """
+    problem = not_applicable(protocol, query, gallery)
+    if problem:
+        raise InputError(f"{problem}. Check the labels of the dataset or choose another protocol.")
+    first = _first_camera(protocol, gallery)
+    return _pass(query, protocol.query, first), _pass(gallery, protocol.gallery, first)
+
+
+def draw_single_shot(identity: np.ndarray, *, seed: int, draw: int) -> np.ndarray:
+    """Draws one image of every identity, each image of an identity equally likely.
+
+    Args:
+      identity: [images].
+      seed: the seed of the evaluation.
+      draw: number of the draw, from 0.
+
+    Returns:
+      Ascending indices [identities]; the same for the same identities, seed and draw.
+    """
+    random = np.random.default_rng([seed, draw])
+    shuffled = random.permutation(len(identity))
+    _, first = np.unique(np.asarray(identity)[shuffled], return_index=True)
+    return np.sort(shuffled[first])
+
+
+def evaluate_protocol(
+    protocol: Protocol,
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    parts: int,
+    seed: int = 0,
+    max_rank: int = 50,
+    block: int = 256,
+    reranking: Reranking | None = None,
+) -> ProtocolResult:
+    """Scores embeddings of whole query and gallery splits under one protocol.
+
+    Args:
+      protocol: the protocol; it selects the images that take part.
+      query: embeddings of the query split [queries, parts * dimension].
+      gallery: embeddings of the gallery split [gallery images, parts * dimension].
+      query_labels: labels of the query split, arrays [queries].
+      gallery_labels: labels of the gallery split, arrays [gallery images].
+      parts: number of parts in an embedding.
+      seed: of the single-shot draws.
+      max_rank: length of the CMC curve.
+      block: queries ranked at a time.
+      reranking: re-ranks each gallery (each draw by itself) before it is scored; None ranks by similarity alone.
+
+    Returns:
+      ProtocolResult; with `reranking` the name of its protocol ends in "_reranked" and the description says how.
+
+    Raises:
+      InputError: the protocol can't be evaluated on these labels, no query has a correct gallery image, or the memory
+        given for re-ranking is not enough.
+    """
+    query_chosen, gallery_chosen = select(protocol, query_labels, gallery_labels)
+    if len(query_chosen) < len(query):
+        query, query_labels = query[query_chosen], query_labels.take(query_chosen)
+    if len(gallery_chosen) < len(gallery):
+        gallery, gallery_labels = gallery[gallery_chosen], gallery_labels.take(gallery_chosen)
+    query_labels, gallery_labels = read_cameras(protocol, query_labels), read_cameras(protocol, gallery_labels)
+    draws = [draw_single_shot(gallery_labels.identity, seed=seed, draw=i) for i in range(protocol.draws)]
+    galleries = [(gallery[drawn], gallery_labels.take(drawn)) for drawn in draws] or [(gallery, gallery_labels)]
+    scores = []
+    for kept, labels in galleries:
+        if reranking is None:
+            one = score(query, kept, query_labels, labels, protocol.rule, parts=parts, max_rank=max_rank, block=block)
+        else:
+            distances = rerank(
+                query,
+                kept,
+                parts=parts,
+                k1=reranking.k1,
+                k2=reranking.k2,
+                original_weight=reranking.original_weight,
+                block=reranking.block(query, kept),
+            )
+            one = score_from_distances(distances, query_labels, labels, protocol.rule, max_rank=max_rank)
+        scores.append(one)
+    if reranking is not None:
+        protocol = dataclasses.replace(
+            protocol,
+            name=protocol.name + RERANKED,
+            description=f"{protocol.description}; {reranking.describe()}",
+        )
+    table = [{"mAP": result.map, **result.ranks} for result in scores]
+    columns = {name: [row[name] for row in table] for name in table[0]}
+    return ProtocolResult(
+        protocol=protocol,
+        figures={name: float(np.mean(values)) for name, values in columns.items()},
+        deviations={name: float(np.std(values)) for name, values in columns.items()} if protocol.draws else {},
+        gallery=len(galleries[0][0]),
+        scores=tuple(scores),
+        reranking=reranking,
+    )
+
+
+def _first_camera(protocol: Protocol, gallery: Labels) -> int:
+    cameras = np.asarray(gallery.camera)
+    return int(cameras.min()) if protocol.first_camera_in_gallery and len(cameras) else 0
+
+
+def _pass(labels: Labels, wanted: Filter, first_camera: int) -> np.ndarray:
+    passing = np.ones(len(labels.identity), bool)
+    if wanted.cameras is not None:
+        passing &= np.isin(np.asarray(labels.camera) - first_camera, wanted.cameras)
+    if wanted.clothes is not None:
+        passing &= np.isin(labels.clothes, wanted.clothes)
+    return np.flatnonzero(passing)

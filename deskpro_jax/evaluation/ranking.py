@@ -1,0 +1,275 @@
+"""Ranks gallery images for query images and scores the ranking: similarity by parts, matching rules, CMC and mAP."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation.matching_rules import (
+    RULES,
+    Labels,
+    Rule,
+    checked_labels,
+    explain_no_match,
+    find_rule,
+    removals,
+    same_identity,
+    unusable_labels,
+)
+
+__all__ = ["MISSING_FACE", "RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
+
+RANKS = (1, 5, 10, 20)
+MISSING_FACE = ("body", "zeros")  # `eval.missing_face`: what a pair is compared by where an image shows no face
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The figures of one ranking under one matching rule."""
+
+    rule: str
+    map: float  # mean of the average precisions of the counted queries
+    cmc: np.ndarray  # float64 [max_rank], share of counted queries with a correct image within rank k + 1
+    ranks: dict[str, float]  # "R-1", "R-5", "R-10", "R-20"
+    queries: int
+    counted: int
+    dropped: dict[str, int]  # reason -> queries not counted because no correct image was left
+    average_precision: np.ndarray  # float64 [queries], nan where not counted
+    first_match: np.ndarray  # int64 [queries], rank (from 1) of the first correct image, 0 where not counted
+
+    def summary(self) -> dict[str, object]:
+        """Returns the figures without the per-query arrays, ready for JSON."""
+        figures: dict[str, object] = {"rule": self.rule, "mAP": self.map, **self.ranks}
+        return figures | {"queries": self.queries, "counted": self.counted, "dropped": dict(self.dropped)}
+
+
+def similarity(query: np.ndarray, gallery: np.ndarray, *, parts: int, missing_face: str = "body") -> np.ndarray:
+    """Computes the similarity of every query with every gallery image, over the parts that both of them have.
+
+    A part is present when its vector is not zero; with parts of unit length this is the mean cosine similarity over
+    the parts present in both images.
+
+    Args:
+      query: [queries, parts * dimension].
+      gallery: [gallery images, parts * dimension].
+      parts: number of equally long parts that an embedding is made of.
+      missing_face: "body" (paper), or "zeros" (released code): absent parts count as zeros, so that a pair of which one
+        shows no face reaches half the similarity at most.
+
+    Returns:
+      [queries, gallery images] dot product / number of parts present in both ("zeros": of all parts), 0 where they
+      share none; float64 if both inputs are, float32 otherwise.
+
+    Raises:
+      InputError: the shapes don't fit, or `missing_face` is neither.
+    """
+    query, gallery = _as_embeddings(query, gallery, parts)
+    check_missing_face(missing_face)
+    if missing_face == "zeros":
+        near: np.ndarray = query @ gallery.T
+        near /= parts
+        return near
+    return _similarity(query, gallery, _present(query, parts), _present(gallery, parts))
+
+
+def check_missing_face(rule: str) -> None:
+    """Raises InputError unless `rule` is one of `MISSING_FACE`."""
+    if rule not in MISSING_FACE:
+        raise InputError(f"eval.missing_face is {rule!r}; expected one of {', '.join(MISSING_FACE)}.")
+
+
+def score(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    rule: str = "general",
+    *,
+    parts: int,
+    max_rank: int = 50,
+    block: int = 256,
+) -> Scores:
+    """Ranks the gallery for every query by similarity and scores the rankings.
+
+    Args:
+      query: embeddings [queries, parts * dimension].
+      gallery: embeddings [gallery images, parts * dimension].
+      query_labels: labels of the queries, arrays [queries].
+      gallery_labels: labels of the gallery, arrays [gallery images].
+      rule: name in RULES.
+      parts: number of parts in an embedding.
+      max_rank: length of the CMC curve.
+      block: queries ranked at a time; memory is about 12 * block * gallery images bytes.
+
+    Returns:
+      Scores; CMC and mAP follow Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015, with the
+      average precision as the mean of the precisions at the hits.
+
+    Raises:
+      InputError: shapes or labels don't fit the rule, an embedding isn't a number, or no query has a correct image.
+    """
+    query, gallery = _as_embeddings(query, gallery, parts)
+    if block < 1:
+        raise InputError(f"block is {block}; expected at least one query at a time.")
+    gallery_present = _present(gallery, parts)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(query), block):
+            rows = query[start : start + block]
+            near = _similarity(rows, gallery, _present(rows, parts), gallery_present)
+            yield np.negative(near, out=near)
+
+    return score_from_distances(blocks(), query_labels, gallery_labels, rule, max_rank=max_rank)
+
+
+def score_from_distances(
+    distances: np.ndarray | Iterable[np.ndarray],
+    query_labels: Labels,
+    gallery_labels: Labels,
+    rule: str = "general",
+    *,
+    max_rank: int = 50,
+) -> Scores:
+    """Scores rankings by given distances; equal distances rank in gallery order.
+
+    Args:
+      distances: [queries, gallery images], smaller is nearer; or an iterable of its blocks of rows, in query order.
+      query_labels: labels of the queries, arrays [queries].
+      gallery_labels: labels of the gallery, arrays [gallery images].
+      rule: name in RULES.
+      max_rank: length of the CMC curve.
+
+    Returns:
+      Scores, as `score` does.
+
+    Raises:
+      InputError: shapes or labels don't fit the rule, a distance isn't a number, or no query has a correct image.
+    """
+    matching = find_rule(rule)
+    query_labels, gallery_labels = checked_labels("query", query_labels), checked_labels("gallery", gallery_labels)
+    problem = unusable_labels(rule, query_labels, gallery_labels)
+    if problem:
+        raise InputError(f"{problem}; use a rule that does not compare it ('none' compares nothing), or label them.")
+    queries, size = len(query_labels.identity), len(gallery_labels.identity)
+    if not queries or not size:
+        raise InputError(f"{queries} query and {size} gallery images to rank; expected at least one of each.")
+    if max_rank < 1:
+        raise InputError(f"max_rank is {max_rank}; expected at least 1.")
+    if isinstance(distances, np.ndarray):
+        distances = [distances[start : start + 256] for start in range(0, len(distances), 256)]
+
+    by_identity = np.argsort(gallery_labels.identity, kind="stable")
+    average_precision = np.full(queries, np.nan)
+    first_match = np.zeros(queries, np.int64)
+    dropped: dict[str, int] = {}
+    start = 0
+    for rows in distances:
+        rows = np.asarray(rows)
+        stop = start + len(rows)
+        if rows.ndim != 2 or rows.shape[1] != size or stop > queries:
+            raise InputError(
+                f"distances of shape {rows.shape} for queries from {start} on; "
+                f"expected rows of {size} gallery images, {queries} queries in all."
+            )
+        labels = query_labels.take(np.arange(start, stop))
+        precision, first, reasons = _score_rows(rows, labels, gallery_labels, by_identity, matching, start)
+        average_precision[start:stop], first_match[start:stop] = precision, first
+        for reason, count in reasons.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+        start = stop
+    if start != queries:
+        raise InputError(f"distances of {start} queries for labels of {queries}; expected one row a query.")
+
+    found = first_match[first_match > 0]
+    if not len(found):
+        raise InputError(
+            f"{explain_no_match(rule, dropped, query_labels, gallery_labels)}; expected at least one. "
+            "Check the identity, camera and clothes labels or choose another rule."
+        )
+    cmc = np.cumsum(np.bincount(found, minlength=max_rank + 1)[1 : max_rank + 1]) / len(found)
+    return Scores(
+        rule=rule,
+        map=float(np.nanmean(average_precision)),
+        cmc=cmc,
+        ranks={f"R-{k}": float(np.mean(found <= k)) for k in RANKS},
+        queries=queries,
+        counted=len(found),
+        dropped=dropped,
+        average_precision=average_precision,
+        first_match=first_match,
+    )
+
+
+def _score_rows(
+    rows: np.ndarray, query: Labels, gallery: Labels, by_identity: np.ndarray, rule: Rule, offset: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Returns average precision [n], rank of the first match [n] and reason -> dropped queries, of rows [n, gallery].
+
+    Only images of the query's own identity are ever removed, so a rank among the kept images is the rank among all
+    minus the removed images before it: one plain sort of values a row, and no ranking of the whole gallery.
+    """
+    count = len(rows)
+    pairs = same_identity(query, gallery, by_identity)
+    row, column, same = pairs
+    ends = np.cumsum(same)
+    value = rows[row, column]
+
+    rank = np.empty(len(row), np.int64)
+    through = np.empty(len(row), np.int64)
+    for i in range(count):
+        line = np.sort(rows[i])
+        if np.isnan(line[-1]):
+            raise InputError(f"query {offset + i} has a distance that is not a number; expected finite embeddings.")
+        mine = slice(ends[i] - same[i], ends[i])
+        rank[mine] = line.searchsorted(value[mine], "left")
+        through[mine] = line.searchsorted(value[mine], "right")
+    for k in np.flatnonzero(through - rank > 1):
+        rank[k] += np.count_nonzero(rows[row[k], : column[k]] == value[k])
+
+    removed, reasons = removals(rule, query, gallery, pairs)
+    kept = same - np.bincount(row[removed], minlength=count)
+
+    order = np.lexsort((rank, row))
+    rank, removed, row = rank[order], removed[order], row[order]
+    before = np.cumsum(removed) - removed
+    before -= before[np.repeat(ends - same, same)]
+    position = np.arange(len(row)) - np.repeat(ends - same, same)
+    hits = position - before + 1.0  # correct images up to and with this one
+    place = rank - before + 1  # among the images that the rule keeps
+    keep = ~removed
+    total = np.bincount(row[keep], weights=hits[keep] / place[keep], minlength=count)
+    precision = np.divide(total, kept, out=np.full(count, np.nan), where=kept > 0)
+    first = np.zeros(count, np.int64)
+    leading = keep & (hits == 1)
+    first[row[leading]] = place[leading]
+    return precision, first, reasons
+
+
+def _present(embeddings: np.ndarray, parts: int) -> np.ndarray:
+    return np.asarray(embeddings.reshape(len(embeddings), parts, -1).any(axis=2))
+
+
+def _similarity(
+    query: np.ndarray, gallery: np.ndarray, query_present: np.ndarray, gallery_present: np.ndarray
+) -> np.ndarray:
+    result = query @ gallery.T
+    if query_present.all() and gallery_present.all():
+        result /= query_present.shape[1]
+        return result
+    shared = query_present.astype(result.dtype) @ gallery_present.T.astype(result.dtype)
+    result /= np.maximum(shared, 1, out=shared)  # no part shared: the dot product is 0 already
+    return result
+
+
+def _as_embeddings(query: np.ndarray, gallery: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    query, gallery = np.asarray(query), np.asarray(gallery)
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or query.shape[1] % max(parts, 1):
+        raise InputError(
+            f"query embeddings {query.shape} and gallery embeddings {gallery.shape} with {parts} parts; "
+            "expected [images, parts * dimension] of the same length."
+        )
+    dtype = np.float64 if query.dtype == gallery.dtype == np.float64 else np.float32
+    return query.astype(dtype, copy=False), gallery.astype(dtype, copy=False)

@@ -1,0 +1,306 @@
+"""From networks to published results: which protocols apply, scores during and after training, baselines, files."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import rich.console
+from absl import logging
+from jax.sharding import Mesh
+
+import deskpro_jax
+from deskpro_jax.checkpoints.selection import Steps
+from deskpro_jax.data.load import dataset
+from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation import evaluate, protocols
+from deskpro_jax.evaluation.evaluate import Network, Result
+from deskpro_jax.evaluation.protocols import RERANKED, Protocol, ProtocolResult
+from deskpro_jax.evaluation.reranking import Reranking
+from deskpro_jax.evaluation.results_table import ResultRow, results_markdown, results_table
+from deskpro_jax.methods.deskpro import init_variables
+from deskpro_jax.runtime import sharding
+from deskpro_jax.storage import files
+from deskpro_jax.workdir import layout
+
+Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
+Skipped = dict[str, Any]  # unreadable images: names of "query" and "gallery", number of reads of "teacher", "student"
+_TEST = ("query", "gallery")
+_VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The protocols that a run reports, and those of the dataset that its labels do not allow."""
+
+    protocols: tuple[Protocol, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)  # name -> why
+
+
+class Place(NamedTuple):
+    """Where results are written, and the dataset that the workdir's networks were trained on (None: not here)."""
+
+    path: Path
+    trained_on: str | None
+
+
+def find_place(config: ml_collections.ConfigDict, folder: Path, query: ReIDSplit, *, own: bool) -> Place:
+    """Returns where results belong.
+
+    Args:
+        config: the configuration.
+        folder: the workdir.
+        query: the query split that was scored.
+        own: whether the networks were trained just now, on this dataset; else the workdir tells.
+    """
+    if own:
+        return Place(folder / layout.RESULTS_FILE, config.data.name)
+    return Place(*layout.results_path(folder, config.data.name, query.metadata.get("checksums", {})))
+
+
+def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chosen:
+    """Chooses the protocols to report; only labels are looked at, so that a run can fail before it trains.
+
+    Args:
+        config: `data.name` and `eval.protocols` are read.
+        splits: query and gallery.
+
+    Raises:
+        InputError: a protocol is unknown, one asked for by name cannot be scored, or none can; it names the rule or
+            the label that is to blame.
+    """
+    wanted = protocols.find_protocols(config.data.name, config.eval.protocols)
+    able, left_out = protocols.applicable(wanted, *(evaluate.labels_of(split) for split in splits))
+    if left_out and (not able or config.eval.protocols):
+        listed = "".join(f"\n  {reason}" for reason in left_out.values())
+        data = f"the labels of dataset {config.data.name}"
+        what = f"eval.protocols asks for what {data} do not allow" if able else f"{data} allow no protocol"
+        raise InputError(
+            f"{what}:{listed}\nCorrect the labels of its query and gallery images, or name other protocols in "
+            "eval.protocols."
+        )
+    return Chosen(able, left_out)
+
+
+def tell_left_out(chosen: Chosen) -> None:
+    """Logs which protocols the labels do not allow, and why."""
+    for reason in chosen.left_out.values():
+        logging.warning("left out: %s", reason)
+
+
+def reranking_of(config: ml_collections.ConfigDict) -> Reranking | None:
+    """Returns the re-ranking that `config.eval` asks for, or None.
+
+    Raises:
+        InputError: one of its fields has no usable value.
+    """
+    e = config.eval
+    for name, value in (("rerank_k1", e.rerank_k1), ("rerank_k2", e.rerank_k2), ("rerank_memory", e.rerank_memory)):
+        if value < 1:
+            raise InputError(f"eval.{name} is {value}; expected at least 1.")
+    if not 0.0 <= e.rerank_lambda <= 1.0:
+        raise InputError(f"eval.rerank_lambda is {e.rerank_lambda}; expected a weight between 0 and 1.")
+    return Reranking(e.rerank_k1, e.rerank_k2, e.rerank_lambda, e.rerank_memory) if e.rerank else None
+
+
+def make_scorer(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    splits: Splits,
+    networks: Sequence[Network],
+    wanted: Sequence[Protocol],
+) -> Callable[[Any], dict[str, float]]:
+    """Returns the evaluation that runs during training.
+
+    Args:
+        config: the configuration.
+        mesh: the devices.
+        splits: query and gallery.
+        networks: what is being trained.
+        wanted: protocols; the first decides which checkpoint is the best.
+
+    Returns:
+        Function from variables to scores by `protocol/stream/figure`; `face_mAP`, `body_mAP` and `both_mAP` are the
+        first protocol's, and so is `mAP`, of both streams together where there are two.
+    """
+    embed = evaluate.make_embed(networks, config.eval.flip, mesh)
+
+    def scorer(variables: Any) -> dict[str, float]:
+        skipped: Skipped = {}
+        results = score_networks(config, mesh, splits, networks, [variables], wanted, embed=embed, skipped=skipped)
+        scores = {name: value for result in results for name, value in result.scalars().items()}
+        if config.data.skip_corrupt:
+            scores["skipped_test_images"] = float(sum(len(ids) for ids in skipped.values() if isinstance(ids, list)))
+        first = {r.stream: r.result.figures["mAP"] for r in reversed(results)}  # under the first protocol
+        main = evaluate.BOTH if evaluate.BOTH in first else next(iter(first))
+        return scores | {f"{name}_mAP": value for name, value in first.items()} | {"mAP": first[main]}
+
+    return scorer
+
+
+def held_out_protocol(splits: Splits) -> Protocol:
+    """Returns the protocol of identities held out of training: without cameras its rule compares none."""
+    labels = [evaluate.labels_of(split) for split in splits]
+    problem = protocols.not_applicable(evaluate.VALIDATION, *labels)
+    return evaluate.VALIDATION_WITHOUT_CAMERAS if problem else evaluate.VALIDATION
+
+
+def score_networks(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    splits: Splits,
+    networks: Sequence[Network],
+    variables: Sequence[Any],
+    wanted: Sequence[Protocol],
+    *,
+    reranking: Reranking | None = None,
+    embed: Any = None,
+    show: bool = False,
+    skipped: Skipped | None = None,
+) -> list[Result]:
+    """Embeds query and gallery and scores them.
+
+    Args:
+        config: the configuration.
+        mesh: the devices.
+        splits: query and gallery.
+        networks: together they give the embedding.
+        variables: of each network.
+        wanted: protocols.
+        reranking: adds re-ranked results.
+        embed: from `evaluate.make_embed` of the same networks; None makes it.
+        show: whether there is a progress line for each split.
+        skipped: gets the images of "query" and "gallery" that could not be read (only with data.skip_corrupt); they
+            are in no result.
+
+    Returns:
+        Results by protocol, within it by stream.
+    """
+    skipped = {} if skipped is None else skipped
+    embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
+    fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
+    unreadable = [np.zeros(len(split), bool) for split in splits]
+    found = [
+        evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show, unreadable=lost)
+        for split, lost in zip(splits, unreadable, strict=True)
+    ]
+    for name, split, lost in zip(_TEST, splits, unreadable, strict=True):
+        skipped[name] = [split.image_id[index] for index in np.flatnonzero(lost)]
+    if any(skipped[name] for name in _TEST):
+        found = [rows[~lost] for rows, lost in zip(found, unreadable, strict=True)]
+        splits = readable(splits, skipped)
+    return evaluate.score_embeddings(
+        found[0],
+        found[1],
+        splits,
+        evaluate.streams(networks),
+        wanted,
+        config.seed,
+        reranking,
+        config.eval.missing_face,
+    )
+
+
+def readable(splits: Splits, skipped: Skipped) -> Splits:
+    """Returns query and gallery without the images that `score_networks` skipped."""
+    query, gallery = (
+        dataset.subset(split, ~np.isin(split.image_id, lost)) if (lost := skipped.get(name)) else split
+        for name, split in zip(_TEST, splits, strict=True)
+    )
+    return query, gallery
+
+
+def baselines(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    splits: Splits,
+    networks: Sequence[Network],
+    protocol: Protocol,
+    *,
+    show: bool = False,
+) -> list[ResultRow]:
+    """Returns what raw pixels and the untrained networks reach under a protocol."""
+    pixels = evaluate.score_raw_pixels(splits, config, protocol)
+    rows = [
+        ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
+    ]
+    untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed)) for net in networks]
+    for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
+        rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
+    return rows
+
+
+def publish(
+    config: ml_collections.ConfigDict,
+    place: Place,
+    query: ReIDSplit,
+    results: Sequence[Result],
+    others: Sequence[ResultRow],
+    steps: Mapping[str, Steps],
+    left_out: Mapping[str, str],
+    skipped: Skipped | None = None,
+) -> None:
+    """Prints the results and writes them into the workdir, as JSON and as Markdown.
+
+    Args:
+        config: the configuration.
+        place: the JSON file; the Markdown goes beside it.
+        query: the query split, for what its dataset says about itself.
+        results: of the networks.
+        others: rows of the baselines.
+        steps: step of each phase's checkpoint.
+        left_out: protocols that could not be scored -> why.
+        skipped: unreadable images, of `score_networks` and by training phase.
+    """
+    rows = [*(result.row() for result in results), *others]
+    title = f"{config.data.name}, checkpoint: {config.eval.report}"
+    if place.path.name != layout.RESULTS_FILE:
+        title += f", networks trained on {place.trained_on or 'another dataset'}"
+    notes = {r.result.protocol.name: _explained(r.result) for r in results}
+    notes |= {name: f"left out, {reason.removeprefix(f'protocol {name!r}: ')}" for name, reason in left_out.items()}
+    console = rich.console.Console()
+    table = results_table(rows, title)
+    # A log file has no width, and a cut table is of no use on a terminal either.
+    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=400)).maximum)
+    console.print(table)
+    for name, text in notes.items():
+        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    record = {
+        "dataset": config.data.name,
+        "trained_on": place.trained_on,
+        "seed": config.seed,
+        "checkpoint": {"report": config.eval.report, **steps},
+        "results": [{"stream": r.stream, **r.result.summary()} for r in results],
+        "baselines": [row._asdict() | {"deviations": dict(row.deviations)} for row in others],
+        "left_out": dict(left_out),
+        **({"skipped": skipped} if skipped and any(skipped.values()) else {}),
+        "checksums": query.metadata.get("checksums", {}),
+        "versions": {
+            "deskpro_jax": deskpro_jax.__version__,
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in _VERSIONED},
+        },
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": json.loads(config.to_json_best_effort()),
+    }
+    files.write_json(place.path, record)
+    listed = "".join(f"- {name}: {text}\n" for name, text in notes.items())
+    files.write_text(place.path.with_suffix(".md"), f"{title}\n\n{results_markdown(rows)}\n{listed}")
+
+
+def _explained(result: ProtocolResult) -> str:
+    """Returns what a protocol means; of a re-ranked one, what differs."""
+    if result.reranking is None:
+        return result.protocol.description
+    return f"{result.protocol.name.removesuffix(RERANKED)}, {result.reranking.describe()}"

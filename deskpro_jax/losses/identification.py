@@ -1,0 +1,39 @@
+"""Identification losses: cross-entropy with label smoothing."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from deskpro_jax.losses.reduction import float_type, masked_mean
+
+
+def cross_entropy(
+    logits: Float[Array, "*parts batch classes"],
+    labels: Int[Array, " batch"],
+    valid: Bool[Array, " batch"],
+    *,
+    smoothing: float = 0.0,
+) -> Float[Array, "*parts"]:
+    """Cross-entropy with label smoothing: the target is (1 - s) one-hot + s / classes.
+
+    Args:
+        logits: unnormalised scores, any number of leading axes.
+        labels: class of each row.
+        valid: rows that take part.
+        smoothing: s.
+
+    Returns:
+        The mean over valid rows, one value a leading index. Reference: Szegedy et al., CVPR 2016.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(float_type(logits)))
+    labels = jnp.where(valid, labels, 0)
+    picked = jnp.take_along_axis(
+        log_p, jnp.broadcast_to(labels[:, None], (*log_p.shape[:-1], 1)).astype(jnp.int32), axis=-1
+    )[..., 0]
+    # The targets are float32 in whatever type the rest is, as in the reference: a step amplifies even their rounding.
+    others = np.float32(smoothing / logits.shape[-1])
+    excess = float(np.float32(1.0 - smoothing) + others) - float(others)
+    return masked_mean(-excess * picked - float(others) * log_p.sum(-1), valid)

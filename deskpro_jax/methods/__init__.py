@@ -1,0 +1,1 @@
+"""Published methods, one file each: module, streams, recipe, names of published weights."""

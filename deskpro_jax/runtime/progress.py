@@ -1,0 +1,124 @@
+"""The progress line of long work: steps, loss terms, images/s and time left."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+
+import rich.console
+import rich.progress
+
+_REFRESH_SECONDS = 0.1  # the bar is redrawn at most this often, so that a step costs microseconds
+
+
+_RATE_SECONDS = 30.0  # the images/s shown are those of about the last half minute
+
+
+class Progress:
+    """One line that shows phase, steps, loss terms, images/s and time left; a bar on a terminal, else plain lines."""
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        *,
+        start: int = 0,
+        images_per_step: int = 0,
+        log_seconds: float = 30.0,
+        console: rich.console.Console | None = None,
+        enabled: bool = True,
+    ):
+        """Prepares the line; nothing appears before the `with` block is entered.
+
+        Args:
+          total: steps of the whole phase.
+          description: the phase.
+          start: steps done before, by an earlier run; they do not count for speed and time left.
+          images_per_step: images of a step over all processes; 0 shows no images/s.
+          log_seconds: time between two plain lines where the output is no terminal.
+          console: where to print; None is standard error, which is also where log lines go.
+          enabled: False shows nothing: pass it in every process but the first.
+        """
+        self._total, self._description, self._done = total, description, start
+        self._images, self._log_seconds, self._enabled = images_per_step, log_seconds, enabled
+        self._console = console or rich.console.Console(file=sys.stderr, soft_wrap=True)
+        self._terms: dict[str, float] = {}
+        self._marks: deque[tuple[float, int]] = deque()
+        self._shown = -math.inf
+        self._bar: rich.progress.Progress | None = None
+
+    def __enter__(self) -> Progress:
+        self._shown = time.monotonic()
+        if self._enabled and self._console.is_terminal:
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
+                rich.progress.BarColumn(bar_width=24),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.TextColumn("{task.fields[figures]}"),
+                console=self._console,
+                refresh_per_second=4,
+            )
+            self._bar.add_task(self._description, total=self._total, completed=self._done, figures="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show()
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def advance(self, terms: Mapping[str, float] | None = None, steps: int = 1) -> None:
+        """Counts steps, and takes loss terms when the host has them.
+
+        Args:
+          terms: name -> Python float; None leaves those of before. Device arrays would make the host wait.
+          steps: how many steps have been done since the last call.
+        """
+        self._done += steps
+        if not self._enabled:
+            return
+        if terms is not None:
+            self._terms = dict(terms)
+        now = time.monotonic()
+        # The first step compiles: counting from its end keeps that out of the speed.
+        if not self._marks or now - self._marks[-1][0] >= _RATE_SECONDS / 30:
+            self._marks.append((now, self._done))
+            while now - self._marks[0][0] > _RATE_SECONDS and len(self._marks) > 2:
+                self._marks.popleft()
+        if now - self._shown >= (_REFRESH_SECONDS if self._bar is not None else self._log_seconds):
+            self._shown = now
+            self._show()
+
+    def _figures(self) -> str:
+        parts = [f"{name} {value:.4g}" for name, value in self._terms.items()]
+        since, first = self._marks[0] if self._marks else (0.0, self._done)
+        elapsed = time.monotonic() - since
+        if self._done > first and elapsed > 0:
+            rate = (self._done - first) / elapsed
+            if self._images:
+                parts.append(f"{rate * self._images:.3g} images/s")
+            parts.append(f"{_duration((self._total - self._done) / rate)} left")
+        return "  ".join(parts)
+
+    def _show(self) -> None:
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done, figures=self._figures())
+            return
+        share = 100 * self._done / max(1, self._total)
+        line = f"{self._description}  step {self._done}/{self._total} ({share:.0f}%)  {self._figures()}"
+        self._console.print(line.rstrip(), markup=False, highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""Searches embeddings: exactly, by an index, with verification thresholds."""

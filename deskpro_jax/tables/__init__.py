@@ -1,0 +1,1 @@
+"""Tables of several runs: plan, run, write."""

@@ -1,0 +1,169 @@
+"""The table of an ablation: mean and spread over seeds beside the paper's figures, and what it says of the claims."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from deskpro_jax.tables.plan import COMPONENTS, ROWS, Cell, Row
+
+Scores = Mapping[Cell, Mapping[str, Mapping[str, float]]]  # finished cell -> protocol -> "mAP" and "R-1", shares
+FIGURES = ("R-1", "mAP")  # in the paper's order
+PAPER = "Wu et al., Identity-Sensitive Knowledge Propagation for Cloth-Changing Person Re-Identification, ICIP 2022"
+_LATEX_COMPONENTS = (r"$\mathcal{G}$", "CSA", r"$\mathcal{L}_{att}$", r"$\phi_s^-$", r"$\phi_s^+$", r"$\phi_t$")
+
+
+class Claim(NamedTuple):
+    """A finding of the paper's Table 3: one row above all of some others."""
+
+    text: str
+    above: str
+    below: tuple[str, ...]
+
+
+CLAIMS = (
+    Claim("CSA + L_att above the baseline", "csa_att", ("baseline",)),
+    Claim("L_fkp above the student without it", "face_fkp", ("face",)),
+    Claim("two streams above either alone", "deskpro", ("csa_att", "face_fkp")),
+    Claim("two streams above either alone, without L_fkp", "two_stream", ("csa_att", "face")),
+)
+
+
+class Figure(NamedTuple):
+    """A score over seeds: mean and sample standard deviation in percent (None of one seed), and how many seeds."""
+
+    mean: float
+    spread: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" + ("" if self.spread is None else f" ± {self.spread:.1f}")
+
+
+def protocols_of(scores: Scores) -> tuple[str, ...]:
+    """Returns the protocols that finished cells report, in their order."""
+    return tuple(dict.fromkeys(name for found in scores.values() for name in found))
+
+
+def figure(scores: Scores, row: str, protocol: str, name: str) -> Figure | None:
+    """Returns a score of a row, None where no seed is finished.
+
+    Args:
+        scores: of the finished cells.
+        row: name of the row.
+        protocol: name of the protocol.
+        name: "mAP" or "R-1".
+    """
+    values = [
+        100 * found[protocol][name] for cell, found in scores.items() if cell.row.name == row and protocol in found
+    ]
+    if not values:
+        return None
+    return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def check_claims(scores: Scores) -> list[str]:
+    """Returns a line for each finding of the paper under each protocol: whether it holds, by mAP, with the figures."""
+    lines = []
+    for protocol in protocols_of(scores):
+        for claim in CLAIMS:
+            found = {row: figure(scores, row, protocol, "mAP") for row in (claim.above, *claim.below)}
+            if any(value is None for value in found.values()):
+                continue
+            lines.append(f"{protocol}: {claim.text}: {_verdict(scores, claim, protocol)}")
+    return lines
+
+
+def _verdict(scores: Scores, claim: Claim, protocol: str) -> str:
+    told, holds = [], True
+    above = figure(scores, claim.above, protocol, "mAP")
+    for row in claim.below:
+        below = figure(scores, row, protocol, "mAP")
+        assert above is not None  # the caller looked
+        assert below is not None
+        holds &= above.mean > below.mean
+        told.append(f"{row} {below}")
+    by_seed: dict[int, dict[str, float]] = {}
+    for cell, found in scores.items():
+        if protocol in found:
+            by_seed.setdefault(cell.seed, {})[cell.row.name] = found[protocol]["mAP"]
+    whole = [one for one in by_seed.values() if {claim.above, *claim.below} <= one.keys()]
+    seeds = sum(all(one[claim.above] > one[row] for row in claim.below) for one in whole)
+    word = "holds" if holds else "does not hold"
+    return f"{word} (mAP: {claim.above} {above}; {', '.join(told)}; in {seeds} of {len(whole)} seeds)"
+
+
+def rows_of(cells: Sequence[Cell]) -> list[Row]:
+    """Returns the rows of some cells, in the table's order."""
+    return [row for row in ROWS if any(cell.row == row for cell in cells)]
+
+
+def markdown(cells: Sequence[Cell], scores: Scores, title: str) -> str:
+    """Returns the table as Markdown, with the paper's figures and the findings.
+
+    Args:
+        cells: all that were asked for.
+        scores: of those that are finished.
+        title: what was run.
+    """
+    protocols = protocols_of(scores)
+    heads = ["row", "model", *COMPONENTS]
+    heads += [f"{protocol} {name}" for protocol in protocols for name in FIGURES]
+    heads += [f"paper {name}" for name in FIGURES]
+    lines = [heads, ["---", "---", *[":---:"] * len(COMPONENTS), *["---:"] * (len(heads) - 2 - len(COMPONENTS))]]
+    for row in rows_of(cells):
+        marks = ["✓" if part in row.parts else "" for part in COMPONENTS]
+        found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
+        values = ["-" if value is None else str(value) for value in found]
+        lines.append([row.name, row.label, *marks, *values, *(f"{value:.1f}" for value in row.paper)])
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return f"{title}\n\n{text}\n{_legend(cells, scores)}\n\n" + "".join(f"- {line}\n" for line in check_claims(scores))
+
+
+def _legend(cells: Sequence[Cell], scores: Scores) -> str:
+    seeds = len({cell.seed for cell in cells})
+    text = (
+        f"Percent; mean ± sample standard deviation over {seeds} seeds." if seeds > 1 else "Percent; one seed."
+    ) + f" The paper's columns: {PAPER}, Table 3, on Celeb-reID-light, one run."
+    short = [row for row in rows_of(cells) if sum(cell.row == row for cell in scores) < seeds]
+    if short:
+        counts = ", ".join(f"{row.name} {sum(cell.row == row for cell in scores)}" for row in short)
+        text += f" Finished seeds where not all {seeds} are: {counts}."
+    return text
+
+
+def latex(cells: Sequence[Cell], scores: Scores, title: str) -> str:
+    """Returns the table for LaTeX; it needs the packages booktabs and amssymb. Arguments as of `markdown`."""
+    protocols = protocols_of(scores)
+    columns = "l" + "c" * len(COMPONENTS) + "r" * (2 * len(protocols) + 2)
+    first, second = 2 + len(COMPONENTS), []
+    groups = [*(_escape(protocol) for protocol in protocols), "paper"]
+    for i in range(len(groups)):
+        second.append(rf"\cmidrule(lr){{{first + 2 * i}-{first + 2 * i + 1}}}")
+    heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{name}}}" for name in groups)
+    lines = [
+        rf"% {title}",
+        rf"% {_legend(cells, scores)}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & " * len(COMPONENTS) + f" & {heads} \\\\",
+        "".join(second),
+        " & ".join(["Model", *_LATEX_COMPONENTS, *FIGURES * len(groups)]) + r" \\",
+        r"\midrule",
+    ]
+    for row in rows_of(cells):
+        marks = [r"\checkmark" if part in row.parts else "" for part in COMPONENTS]
+        found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
+        values = ["--" if value is None else _latex(value) for value in found]
+        lines.append(" & ".join([_escape(row.label), *marks, *values, *(f"{v:.1f}" for v in row.paper)]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex(value: Figure) -> str:
+    spread = "" if value.spread is None else rf" {{\scriptsize$\pm$ {value.spread:.1f}}}"
+    return f"{value.mean:.1f}{spread}"
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{character}" if character in "_&%#$" else character for character in text)

@@ -1,0 +1,1 @@
+"""Training: step, loop, optimisers, teacher, initial weights, metrics."""
