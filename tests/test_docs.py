@@ -114,7 +114,7 @@ def check_training(arguments: list[str]) -> None:
 
 
 def check_module(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    if module == "deskpro_jax.main":
+    if module in ("deskpro_jax.main", "deskpro_jax.cli.train"):
         check_training(arguments)
         return
     found = importlib.import_module(module)
