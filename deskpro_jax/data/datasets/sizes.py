@@ -34,8 +34,8 @@ SIZES: dict[str, tuple[Size, ...]] = {
     "celeb_light": (Size("train", 9_021, 490), Size("query", 887, 100), Size("gallery", 934, 100)),
     "prcc": (
         Size("train", 17_896, 150),
-        Size("query", 3_543, camera=1, name="query, camera B (same clothes)"),
-        Size("query", 3_873, camera=2, name="query, camera C (changed clothes)"),
+        Size("query", 3_873, camera=1, name="query, camera B (same clothes)"),
+        Size("query", 3_543, camera=2, name="query, camera C (changed clothes)"),
         Size("gallery", 3_384, 71),
     ),
     "ltcc": (Size("train", 9_576, 77), Size("query", 493), Size("gallery", 7_050, 75)),
