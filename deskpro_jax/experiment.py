@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from deskpro_jax.evaluation.evaluate import Network, Result
 from deskpro_jax.evaluation.protocols import PROTOCOLS, Protocol, find_protocols
 from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
 from deskpro_jax.models.remat import check_remat
-from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import initial_weights, teacher
 from deskpro_jax.train.loop import Phase, run_phase
@@ -150,9 +149,8 @@ def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:
-    if config.compilation_cache == "none" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    jax.config.update("jax_compilation_cache_dir", config.compilation_cache or str(folder.absolute() / "xla_cache"))
+    if config.compilation_cache != "none":
+        compilation.use_persistent_cache(Path(config.compilation_cache or folder / compilation.CACHE_FOLDER))
 
 
 def _teacher(

@@ -28,8 +28,6 @@ KNOWN: frozenset[str] = frozenset(
         "data_prep.parsing.names imports data_prep.parsing.model",
         "deskpro_jax.embedding.embedder imports deskpro_jax.embedding.faces",
         "deskpro_jax.embedding.faces imports deskpro_jax.embedding.embedder",
-        "deskpro_jax.report.opened imports deskpro_jax.cli.arguments",
-        "deskpro_jax.search.queries imports deskpro_jax.cli.arguments",
         "deskpro_jax.weights.card imports deskpro_jax.workdir.stored",
         "deskpro_jax.weights.export imports deskpro_jax.checkpoints.selection",
         "deskpro_jax.weights.export imports deskpro_jax.workdir.stored",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 from typing import Any
 
 from deskpro_jax.embedding.faces import detector_file
@@ -63,12 +61,3 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
         "threads": options.threads,
         "detector": detector_file(options.detector) if options.detector else None,
     }
-
-
-def use_compilation_cache(checkpoint: Path) -> None:
-    """Has what training compiled for its evaluation used again, where a workdir keeps it."""
-    import jax
-
-    cache = checkpoint.absolute() / "xla_cache"
-    if cache.is_dir() and os.access(cache, os.W_OK) and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from deskpro_jax.cli.arguments import add_model_flags, model_options, positive, use_compilation_cache
+from deskpro_jax.cli.arguments import add_model_flags, model_options, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.embedding.faces import open_faces, with_faces
 from deskpro_jax.embedding.files import FORMATS, STORED, Part
@@ -153,8 +153,9 @@ def _run(options: argparse.Namespace) -> int:
         )
     photos = list_photos(options.images, options.root)
     from deskpro_jax.embedding.embedder import Embedder
+    from deskpro_jax.runtime.compilation import use_cache_of
 
-    use_compilation_cache(Path(options.checkpoint))
+    use_cache_of(Path(options.checkpoint))
     embedder = Embedder(options.checkpoint, **model_options(options))
     work = Work(options.out, form, -(-options.part // embedder.batch) * embedder.batch)
     settings = embedder.settings | {"stored": options.stored, "detector": _checksum(options.detector)}

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.cli.arguments import add_model_flags, positive
+from deskpro_jax.cli.arguments import add_model_flags, model_options, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.search import approximate
 from deskpro_jax.search.exact import Neighbours, compared, nearest, present
 from deskpro_jax.search.matches import FORMATS, Match, Query, write_matches
-from deskpro_jax.search.queries import Queries, check_alike, open_queries
+from deskpro_jax.search.queries import Photos, Queries, check_alike, open_queries
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
 
 METHODS = ("exact", *approximate.METHODS)
@@ -172,7 +172,12 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     thresholds = _thresholds(options, gallery)
-    queries = open_queries(options, gallery)
+    photos = (
+        Photos(options.checkpoint, model_options(options), options.faces, options.face_image, options.root)
+        if options.checkpoint
+        else None
+    )
+    queries = open_queries(options.query, gallery, photos, options.streams)
     found = search(
         gallery,
         queries,

@@ -8,7 +8,6 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from deskpro_jax.cli.arguments import use_compilation_cache
 from deskpro_jax.config import fields as fields_
 from deskpro_jax.configs import base
 from deskpro_jax.data import opening
@@ -19,6 +18,7 @@ from deskpro_jax.evaluation import evaluate, scoring
 from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.report.record import Record
 from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.compilation import use_cache_of
 from deskpro_jax.runtime.progress import Progress
 from deskpro_jax.workdir.networks import Trained, open_trained
 
@@ -50,7 +50,7 @@ def open_networks(record: Record) -> tuple[Trained, str]:
         InputError: a checkpoint does not hold what the configuration says.
         MissingInputError: there is no checkpoint.
     """
-    use_compilation_cache(record.folder)
+    use_cache_of(record.folder)
     alone = set(record.steps) == {"teacher"} and record.field("model.body") is not None
     if alone and (record.field("model.body") or record.field("model.face") != "teacher"):
         found = open_trained(record.folder, face="teacher", body=False)

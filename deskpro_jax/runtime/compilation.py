@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,6 +19,30 @@ from deskpro_jax.runtime import cpu, sharding
 # products, 17 to 20 % faster on a CPU than the loops the compiler writes for them. It is off by default, and jaxlib
 # calls it experimental.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+CACHE_FOLDER = "xla_cache"  # of a workdir
+
+
+def use_persistent_cache(folder: Path) -> None:
+    """Keeps compiled programs in a folder, unless the environment names another one.
+
+    Args:
+        folder: is made where it is missing.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+
+
+def use_cache_of(workdir: Path) -> None:
+    """Reads and keeps compiled programs where the training of a workdir kept them, if that folder can be written.
+
+    Args:
+        workdir: a workdir; anything else has no such folder.
+    """
+    folder = workdir / CACHE_FOLDER
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        use_persistent_cache(folder)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:

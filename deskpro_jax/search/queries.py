@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deskpro_jax.cli.arguments import model_options, use_compilation_cache
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.embedding.faces import open_faces, with_faces
 from deskpro_jax.embedding.files import INDEX
@@ -52,53 +50,77 @@ def _embeddings_at(path: Path) -> bool:
     return False
 
 
-def open_queries(options: argparse.Namespace, gallery: EmbeddingSet) -> Queries:
-    """Returns what the flags of a search say to look for.
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """How query photos are found and embedded.
+
+    Attributes:
+        checkpoint: the workdir or weights file of the networks that the gallery was embedded with.
+        settings: further arguments of `Embedder`; None in place of a value takes that of the gallery.
+        faces: folder with the photos' faces, or None.
+        face_image: the face of a single photo, or None.
+        root: folder that names and relative paths start from, or None.
+    """
+
+    checkpoint: str | Path
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    faces: str | None = None
+    face_image: str | None = None
+    root: str | None = None
+
+
+def open_queries(
+    query: str, gallery: EmbeddingSet, photos: Photos | None, streams: tuple[str, ...] | None = None
+) -> Queries:
+    """Opens the queries of a search: a file of embeddings, or photos, which are embedded.
 
     Args:
-        options: the flags.
-        gallery: where it will be looked for.
+        query: path of embeddings, or photos as `list_photos` takes them.
+        gallery: what is searched.
+        photos: how to embed photos; None where `query` holds embeddings.
+        streams: of embeddings that another program wrote.
 
     Raises:
-        InputError: it cannot be compared with the gallery, or a flag is missing.
-        MissingInputError: there is nothing at `--query`.
+        InputError: the queries cannot be compared with the gallery, or a flag is missing.
+        MissingInputError: there is no such file or folder.
     """
-    path = Path(options.query).expanduser()
+    path = Path(query).expanduser()
     if _embeddings_at(path):
-        if options.checkpoint:
+        if photos is not None:
             raise InputError(f"{path} holds embeddings: leave out --checkpoint, or give photos.")
-        held = EmbeddingSet(path, streams=options.streams)
-        check_alike(gallery, held.settings, options.query)
+        held = EmbeddingSet(path, streams=streams)
+        check_alike(gallery, held.settings, query)
         return Queries(held.columns()["image_id"], held.all())
-    if not options.checkpoint:
+    if photos is None:
         raise InputError(
             f"{path} is embedded first: give --checkpoint, the networks that the gallery was embedded with."
         )
-    return _embed(options, gallery)
+    return _embed(query, gallery, photos)
 
 
-def _embed(options: argparse.Namespace, gallery: EmbeddingSet) -> Queries:
+def _embed(query: str, gallery: EmbeddingSet, photos: Photos) -> Queries:
     """Embeds the query photos as the gallery was embedded."""
     from deskpro_jax.embedding.embedder import Embedder
+    from deskpro_jax.runtime.compilation import use_cache_of
 
-    listing = list_photos(options.query, options.root)
-    wanted = model_options(options)
-    like = gallery.settings
+    listing = list_photos(query, photos.root)
+    settings = dict(photos.settings)
     for name in ("face", "flip", "dtype", "body_size", "face_size"):
-        if wanted[name] is None and like.get(name) is not None:
-            wanted[name] = tuple(like[name]) if isinstance(like[name], list) else like[name]
-    wanted["batch"] = wanted["batch"] or min(_BATCH, sum(1 for _ in listing))
-    use_compilation_cache(Path(options.checkpoint))
-    embedder = Embedder(options.checkpoint, **wanted)
-    check_alike(gallery, embedder.settings, str(options.checkpoint))
-    if options.faces and embedder.face_field:
-        listing = with_faces(listing, open_faces(options.faces, embedder.face_field))
-    photos = list(listing)
-    if options.face_image:
-        if len(photos) != 1:
-            raise InputError(f"--face-image is the face of one photo, --query has {len(photos)}: give --faces.")
-        photos = [photos[0]._replace(face=options.face_image)]
-    return _embedded(photos, embedder)
+        value = gallery.settings.get(name)
+        if settings.get(name) is None and value is not None:
+            settings[name] = tuple(value) if isinstance(value, list) else value
+    settings["batch"] = settings.get("batch") or min(_BATCH, sum(1 for _ in listing))
+    use_cache_of(Path(photos.checkpoint))
+    embedder = Embedder(photos.checkpoint, **settings)
+    check_alike(gallery, embedder.settings, str(photos.checkpoint))
+    if photos.faces and embedder.face_field:
+        listing = with_faces(listing, open_faces(photos.faces, embedder.face_field))
+    rows = list(listing)
+    if photos.face_image:
+        if len(rows) != 1:
+            raise InputError(f"--face-image is the face of one photo, --query has {len(rows)}: give --faces.")
+        rows = [rows[0]._replace(face=photos.face_image)]
+    return _embedded(rows, embedder)
 
 
 def _embedded(photos: Sequence[Listed], embedder: Embedder) -> Queries:
