@@ -113,7 +113,7 @@ def test_tables_and_csv_hold_the_same(folder: Path, tmp_path: Path, capsys: pyte
 
 
 def test_a_search_among_embeddings_loads_no_jax(folder: Path) -> None:
-    code = "import sys; from deskpro_jax.cli import search; c = search.main(sys.argv[1:]); print(c, 'jax' in sys.modules)"
+    code = "import sys; from deskpro_jax.cli.search import main; print(main(sys.argv[1:]), 'jax' in sys.modules)"
     arguments = [sys.executable, "-c", code, *flags(folder, "-k", "1", "--format", "csv")]
     assert subprocess.check_output(arguments, text=True, cwd=runs.ROOT).splitlines()[-1] == "0 False"
 
