@@ -155,7 +155,7 @@ def _prepared(
 
     from deskpro_jax.runtime import cpu
 
-    cpu.keep()  # as the command
+    cpu.keep_working_memory()  # as the command
     jax.config.update("jax_compilation_cache_dir", f"{scratch}/xla_cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     step = Step(phase, (face[0], face[1]), Shape(**shape), batch, dtype)
@@ -177,7 +177,7 @@ def step(seconds: float, **arguments: Any) -> Iterator[dict[str, float]]:
 
     run, found = _prepared(**arguments)
     run()
-    with cpu.given_back():  # no run counts them
+    with cpu.freed_memory_returned():  # no run counts them
         operations = run.operations()
     batch, peak = arguments["batch"], matrix_peak(arguments["dtype"])
     yield {**found, "operations": operations, "machine's peak": peak}

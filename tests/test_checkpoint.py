@@ -277,7 +277,7 @@ SHARDED = """
 import sys, json, hashlib
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 mesh = Mesh(np.array(jax.devices()), ("data",))
 place = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))
 rng = np.random.default_rng(0)
@@ -306,7 +306,7 @@ def test_eight_devices_to_one_and_back(tmp_path):
 SAVING = """
 import sys
 import jax.numpy as jnp
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 store = CheckpointStore(sys.argv[1], best_metric=None)
 small = lambda step: {str(i): jnp.full((64,), i + step) for i in range(40)}
 state = lambda step: {"a": jnp.full((1 << 20,), float(step)), "b": small(step)}
@@ -338,7 +338,7 @@ def test_killed_while_saving_it_goes_on_from_a_whole_checkpoint(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 import jax.numpy as jnp, numpy as np
-from deskpro_jax.checkpoint import CheckpointStore
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import RunError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rng = np.random.default_rng(0)
@@ -369,21 +369,21 @@ import sys
 import jax, numpy as np
 jax.distributed.initialize(f"localhost:{sys.argv[2]}", num_processes=2, process_id=int(sys.argv[3]))
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from deskpro_jax.checkpoint import CheckpointStore
-from deskpro_jax.preemption import agree
+from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.runtime.processes import any_process
 mesh = Mesh(np.array(jax.devices()), ("data",))
 sharding = NamedSharding(mesh, P("data"))
 line = np.arange(8, dtype=np.float32)
 make = lambda step: {"a": jax.make_array_from_callback((8,), sharding, lambda i: line[i] + step)}
 rank = jax.process_index()
-assert agree(rank == 1) and not agree(False)
+assert any_process(rank == 1) and not any_process(False)
 with CheckpointStore(sys.argv[1], best_metric="map") as store:
     for step in (1, 2):
         store.save(step, make(step), data={"step": step}, metrics={"map": step / 10}, wait=step == 2)
     if rank == 0:
         path = max((p for p in store._directory.glob("2/state/**/d/*")), key=lambda p: p.stat().st_size)
         path.write_bytes(path.read_bytes()[:-3])
-    agree(True)
+    any_process(True)
     restored = store.restore(make(0))
     shard = restored.state["a"].addressable_shards[0]
     assert np.array_equal(np.asarray(shard.data), line[shard.index] + 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from deskpro_jax.runtime import compilation, sharding
+from deskpro_jax.runtime import compilation, cpu, sharding
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def test_a_program_is_compiled_with_the_options(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("unknown", [{"xla_cpu_of_another_release": "true"}, {"xla_cpu_opt_preset": "NO_SUCH_VALUE"}])
 def test_unknown_options_are_left_out(mesh: Mesh, monkeypatch: pytest.MonkeyPatch, unknown: dict[str, str]) -> None:
-    monkeypatch.setattr(compilation, "_CPU_OPTIONS", unknown)
-    compilation._cpu_knows_them.cache_clear()
+    monkeypatch.setattr(cpu, "_COMPILER_OPTIONS", unknown)
+    cpu._compiler_has_options.cache_clear()
     assert compilation.compiler_options(mesh) is None
     monkeypatch.undo()
-    compilation._cpu_knows_them.cache_clear()
+    cpu._compiler_has_options.cache_clear()
 
 
 def test_a_program_is_compiled_ahead_and_the_collector_goes_on(mesh: Mesh) -> None:

@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from deskpro_jax.runtime.signals import SignalGuard, agree
+from deskpro_jax.runtime.processes import any_process
+from deskpro_jax.runtime.signals import SignalGuard
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def test_another_thread_changes_nothing():
 
 LOOP = """
 import sys, time
-from deskpro_jax.preemption import SignalGuard
+from deskpro_jax.runtime.signals import SignalGuard
 with SignalGuard() as guard:
     print("ready", flush=True)
     while guard.requested is None:
@@ -100,5 +101,5 @@ def test_a_terminated_process_ends_its_work_first():
 
 
 def test_one_process_agrees_with_itself():
-    assert agree(True) is True
-    assert agree(False) is False
+    assert any_process(True) is True
+    assert any_process(False) is False

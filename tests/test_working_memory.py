@@ -1,4 +1,4 @@
-"""What a program works in stays mapped from call to call, in commands, where the C library can."""
+"""Working memory stays mapped from call to call, in commands that compute on a CPU, where the C library is glibc."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from deskpro_jax.runtime import cpu
 SCRIPT = """
 import json, resource, sys
 import jax, jax.numpy as jnp
-from deskpro_jax import working_memory
+from deskpro_jax.runtime import cpu
 
-kept = working_memory.keep() if "keep" in sys.argv else None
+kept = cpu.keep_working_memory() if "keep" in sys.argv else None
 program = jax.jit(lambda a, b: jnp.tanh((a @ b) @ a).mean())  # 64 MiB in between
 
 def call(seed):
@@ -39,7 +39,7 @@ print(json.dumps({"kept": kept, "found": [c[0] for c in calls], "faults": sorted
 
 def run(*arguments: str) -> dict[str, object]:
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "JAX_PLATFORMS": "cpu"}
-    environment |= {"PYTHONPATH": str(Path(cpu.__file__).parents[1]), "XLA_FLAGS": ""}
+    environment |= {"PYTHONPATH": str(Path(cpu.__file__).parents[2]), "XLA_FLAGS": ""}
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
@@ -59,6 +59,32 @@ def test_kept_memory_is_not_mapped_again_and_is_not_more() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
-    assert cpu.keep() is False
-    with cpu.given_back():
+    assert cpu.keep_working_memory() is False
+    with cpu.freed_memory_returned():
         pass
+
+
+PLATFORMS = """
+import sys
+import jax
+from jax._src import xla_bridge
+from deskpro_jax.runtime import cpu
+sys.modules["jax_plugins"] = cpu if "plugin" in sys.argv else None
+cpu.importlib.util.find_spec = lambda name: sys.modules.get(name)
+kept = cpu.keep_working_memory()
+assert not xla_bridge.backends_are_initialized()
+print(kept, jax.config.read("jax_cpu_enable_async_dispatch"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize(
+    ("platforms", "plugin", "kept"),
+    [("cpu", "plugin", True), ("", "none", True), ("", "plugin", False), ("cuda,cpu", "none", False)],
+)
+def test_where_an_accelerator_may_be_used_nothing_changes(platforms: str, plugin: str, kept: bool) -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": platforms, "PYTHONPATH": str(Path(cpu.__file__).parents[2])}
+    command = [sys.executable, "-c", PLATFORMS, plugin]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(kept), str(not kept)]

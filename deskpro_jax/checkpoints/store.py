@@ -18,7 +18,7 @@ from deskpro_jax.checkpoints import templates
 from deskpro_jax.checkpoints.metadata import tell_damages
 from deskpro_jax.checkpoints.retention import NewestAndBest
 from deskpro_jax.errors import InputError, MissingInputError, RunError
-from deskpro_jax.runtime.processes import from_first
+from deskpro_jax.runtime.processes import from_process_0
 from deskpro_jax.storage import checksums
 
 PyTree = Any
@@ -260,7 +260,7 @@ class CheckpointStore:
         for candidate in self._candidates(step, metric or self._best_metric):
             folder = self._directory / str(candidate)
             sealed = checksums.has_checksums(folder)
-            damage = from_first(partial(checksums.find_damage, folder))
+            damage = from_process_0(partial(checksums.find_damage, folder))
             if not damage:
                 try:
                     restored = self._read(folder, candidate, template, subtree)
@@ -308,7 +308,7 @@ class CheckpointStore:
             for damaged in damages:  # out of the way, so that training can save the same step again
                 checksums.set_aside(self._directory / str(damaged))
         if damages:
-            from_first(lambda: "renamed")  # nobody lists the folder before process 0 is done
+            from_process_0(lambda: "renamed")  # nobody lists the folder before process 0 is done
             self._ranking.forget(damages)
             self._manager.reload()
 

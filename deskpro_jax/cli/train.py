@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _main_of_command(arguments: Sequence[str]) -> int:
-    cpu.keep()
+    cpu.keep_working_memory()
     return main(arguments)
 
 

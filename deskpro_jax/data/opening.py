@@ -12,7 +12,7 @@ from deskpro_jax.data.build import builder
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.runtime import cores
-from deskpro_jax.runtime.processes import from_first
+from deskpro_jax.runtime.processes import from_process_0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
 
 def _built_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
     """Builds the dataset unless it is there; returns the folder of datasets."""
-    from_first(lambda: str(build_data(config, folder)))  # one process builds, the others wait for it
+    from_process_0(lambda: str(build_data(config, folder)))  # one process builds, the others wait for it
     return data_folder(config, folder)
 
 

@@ -26,7 +26,7 @@ from deskpro_jax.models import embeddings
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
-from deskpro_jax.runtime.processes import any_of
+from deskpro_jax.runtime.processes import any_process_each
 from deskpro_jax.runtime.progress import Progress
 
 BOTH = "both"
@@ -173,7 +173,7 @@ def embed_split(
             blocks.append(np.asarray(embed(variables, sharding.put_batch(mesh, batch))))
             progress.advance(steps=min(size, len(split) - (len(blocks) - 1) * size))
     if unreadable is not None and config.data.skip_corrupt:
-        unreadable |= any_of(np.isin(split.image_id, list(batches.skipped)))
+        unreadable |= any_process_each(np.isin(split.image_id, list(batches.skipped)))
     return np.concatenate(blocks)[: len(split)]
 
 

@@ -1,4 +1,8 @@
-"""What several processes of one run decide together; with a single process every call is free."""
+"""What several processes of one run decide together; with a single process every call is free.
+
+With several processes each function is a collective over all devices: every process calls it at the same point, and
+seldom (not at every step).
+"""
 
 from __future__ import annotations
 
@@ -8,50 +12,45 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_TEXT_BYTES = 400  # the longest text that process 0 tells the others
+_TEXT_BYTES = 400  # the longest text that process 0 sends
 
 
-def agree(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Returns True in every process when `flag` is true in any of them.
 
-    With several processes it is a collective over all devices, so that every process calls it at the same steps; call
-    it every few steps and not at each one.
-
     Args:
-      flag: this process's own view.
+        flag: of this process.
     """
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray([flag], np.int32))))
+    return bool(any_process_each(np.asarray([flag]))[0])
 
 
-def total_of(count: int) -> int:
-    """Returns the sum of the counts of all processes, a collective as `agree` is.
+def any_process_each(flags: np.ndarray) -> np.ndarray:
+    """Returns for each flag whether it is set in any process.
 
     Args:
-      count: this process's own.
-    """
-    if jax.process_count() == 1:
-        return count
-    return int(np.sum(multihost_utils.process_allgather(np.asarray([count], np.int32))))
-
-
-def any_of(flags: np.ndarray) -> np.ndarray:
-    """Returns which flags are set in any process, a collective as `agree` is.
-
-    Args:
-      flags: [n] bool, this process's own; of the same length in every process.
+        flags: [n] bool, of this process; of the same length in every process.
     """
     if jax.process_count() == 1:
         return flags
     return np.any(multihost_utils.process_allgather(flags), axis=0)
 
 
-def from_first(compute: Callable[[], str]) -> str:
-    """Returns in every process the text that process 0 computes; nobody goes on before it is known.
+def sum_over_processes(count: int) -> int:
+    """Returns the sum of the counts of all processes.
 
     Args:
-      compute: called in process 0 alone; the first 400 bytes of its result count.
+        count: of this process.
+    """
+    if jax.process_count() == 1:
+        return count
+    return int(np.sum(multihost_utils.process_allgather(np.asarray([count], np.int32))))
+
+
+def from_process_0(compute: Callable[[], str]) -> str:
+    """Returns in every process the text that process 0 computes; all processes wait for it.
+
+    Args:
+        compute: called only in process 0; the first 400 bytes of its result are sent.
     """
     if jax.process_count() == 1:
         return compute()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 import rich.console
 import rich.progress
 
 _REFRESH_SECONDS = 0.1  # the bar is redrawn at most this often, so that a step costs microseconds
-
-
 _RATE_SECONDS = 30.0  # the images/s shown are those of about the last half minute
 
 
@@ -35,13 +34,13 @@ class Progress:
         """Prepares the line; nothing appears before the `with` block is entered.
 
         Args:
-          total: steps of the whole phase.
-          description: the phase.
-          start: steps done before, by an earlier run; they do not count for speed and time left.
-          images_per_step: images of a step over all processes; 0 shows no images/s.
-          log_seconds: time between two plain lines where the output is no terminal.
-          console: where to print; None is standard error, which is also where log lines go.
-          enabled: False shows nothing: pass it in every process but the first.
+            total: steps of the whole phase.
+            description: name of the phase.
+            start: steps done by an earlier run; they do not count for speed and time left.
+            images_per_step: images of a step over all processes; 0 shows no images/s.
+            log_seconds: seconds between two plain lines where the output is not a terminal.
+            console: where to print; None is standard error, where log lines go too.
+            enabled: False shows nothing: for every process but the first.
         """
         self._total, self._description, self._done = total, description, start
         self._images, self._log_seconds, self._enabled = images_per_step, log_seconds, enabled
@@ -78,8 +77,8 @@ class Progress:
         """Counts steps, and takes loss terms when the host has them.
 
         Args:
-          terms: name -> Python float; None leaves those of before. Device arrays would make the host wait.
-          steps: how many steps have been done since the last call.
+            terms: name -> Python float; None keeps the last ones. Device arrays would make the host wait.
+            steps: how many steps have been done since the last call.
         """
         self._done += steps
         if not self._enabled:
@@ -95,6 +94,16 @@ class Progress:
         if now - self._shown >= (_REFRESH_SECONDS if self._bar is not None else self._log_seconds):
             self._shown = now
             self._show()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what the block takes, as an evaluation between two steps, out of speed and time left."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            pause = time.monotonic() - begin
+            self._marks = deque((at + pause, done) for at, done in self._marks)
 
     def _figures(self) -> str:
         parts = [f"{name} {value:.4g}" for name, value in self._terms.items()]
@@ -113,12 +122,12 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self._done, figures=self._figures())
             return
-        share = 100 * self._done / max(1, self._total)
-        line = f"{self._description}  step {self._done}/{self._total} ({share:.0f}%)  {self._figures()}"
+        percent = 100 * self._done / max(1, self._total)
+        line = f"{self._description}  step {self._done}/{self._total} ({percent:.0f}%)  {self._figures()}"
         self._console.print(line.rstrip(), markup=False, highlight=False)
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -17,9 +17,6 @@ import jax
 from absl import logging
 
 from deskpro_jax.errors import Stopped
-from deskpro_jax.runtime.processes import agree
-
-__all__ = ["SignalGuard", "agree"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END = b"\0"  # no signal's number

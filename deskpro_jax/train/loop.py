@@ -25,9 +25,9 @@ from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.methods.deskpro import DeSKPro, init_variables
 from deskpro_jax.runtime import cpu, sharding
 from deskpro_jax.runtime.compilation import compile_now
-from deskpro_jax.runtime.processes import total_of
+from deskpro_jax.runtime.processes import any_process, sum_over_processes
 from deskpro_jax.runtime.progress import Progress
-from deskpro_jax.runtime.signals import SignalGuard, agree
+from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
 from deskpro_jax.train.metrics_file import MetricWriter
@@ -199,7 +199,7 @@ def _train(
     def score(step: int, writer: MetricWriter) -> None:
         assert evaluate is not None
         message = f"saved the {phase.name} after step {step} of {total}; run again to go on with its evaluation."
-        with guard.expendable(message, store.wait), cpu.given_back():
+        with guard.expendable(message, store.wait), cpu.freed_memory_returned():
             scores = dict(evaluate(state.variables))
         writer.scalars(step, scores, epoch=step // steps)
         store.add_metrics(step, scores)
@@ -225,7 +225,7 @@ def _train(
             stop = _stop_requested(guard, step, epoch_ends)
             skipped = before.skipped
             if config.data.skip_corrupt and (stop or epoch_ends):
-                skipped += total_of(sum(batches.skipped.values()))
+                skipped += sum_over_processes(sum(batches.skipped.values()))
             means = None
             if len(pending) >= config.train.log_every or epoch_ends or step == 1:
                 means = _means(_fetch_terms(pending, phase.name, store))
@@ -243,7 +243,8 @@ def _train(
                 batches.close()
                 raise Stopped(f"{stop}: saved the {phase.name} after step {step} of {total}; run again to go on.")
             if is_scored(step):  # after saving, so that a run that ends meanwhile goes on from here
-                score(step, writer)
+                with progress.paused():
+                    score(step, writer)
     batches.close()
     if batches.skipped:
         logging.warning("%s: %d reads of unreadable images skipped", phase.name, sum(batches.skipped.values()))
@@ -253,7 +254,7 @@ def _train(
 def _left_to_device(phase: Phase, config: ml_collections.ConfigDict) -> list[str]:
     """Returns the photos that all processes leave to the device to enlarge: they run one program."""
     small = pipeline.device_enlarges(phase.split, config, phase.fields)
-    return [name for name in phase.fields if not agree(name not in small)]
+    return [name for name in phase.fields if not any_process(name not in small)]
 
 
 def _about(phase: Phase, config: ml_collections.ConfigDict, epoch: float, skipped: int) -> dict[str, Any]:
@@ -286,7 +287,7 @@ def _stop_requested(guard: SignalGuard, step: int, epoch_ends: bool) -> str | No
         return guard.requested
     if step % _AGREE_EVERY and not epoch_ends:
         return None
-    return (guard.requested or "signal") if agree(guard.requested is not None) else None
+    return (guard.requested or "signal") if any_process(guard.requested is not None) else None
 
 
 def _fetch_terms(
