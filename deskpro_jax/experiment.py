@@ -12,24 +12,29 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
+from deskpro_jax.checkpoints import check as checkpoint_check
 from deskpro_jax.checkpoints import selection
-from deskpro_jax.checkpoints.selection import Steps, check_report, read_variables, trained_classes
+from deskpro_jax.checkpoints.selection import Steps, read_variables, trained_classes
+from deskpro_jax.config import check as run_check
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
-from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.errors import MissingInputError
+from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import scoring
 from deskpro_jax.evaluation.evaluate import Network, Result
-from deskpro_jax.evaluation.protocols import PROTOCOLS, Protocol, find_protocols
+from deskpro_jax.evaluation.protocols import Protocol
+from deskpro_jax.losses import check as loss_check
 from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
-from deskpro_jax.models.remat import check_remat
+from deskpro_jax.models import check as model_check
 from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
 from deskpro_jax.train.loop import Phase, run_phase
 from deskpro_jax.train.teacher import needs_teacher
 from deskpro_jax.workdir import layout, transfer
 
-__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run"]
+__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run", "validate"]
 
 
 def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
@@ -43,7 +48,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     Returns:
         The results, which are also in `results.json`, in `results.md` and on the terminal.
     """
-    _check(config, mode)
+    validate(config, mode)
     first = jax.process_index() == 0
     if mode == "train":
         layout.settle_config(folder, config, write=first)
@@ -128,24 +133,21 @@ def _trained(
     return networks, variables, steps
 
 
-def _check(config: ml_collections.ConfigDict, mode: str = "train") -> None:
-    check_report(config.eval.report)
-    check_remat(config.train.remat)
+def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:
+    """Checks every field of a configuration, and what fields ask for together, before anything is built or trained.
+
+    Args:
+        config: the configuration.
+        mode: "train" also checks what only training needs; "evaluate" does not.
+
+    Raises:
+        InputError: a field has a value that cannot be used; the message names it.
+    """
+    for room in (run_check, model_check, loss_check, checkpoint_check, evaluation_check, train_check):
+        room.check(config)
+    student_model(config.model, 1)  # whether any stream is left
     if mode == "train":
-        teacher.check(config)
-    if mode == "train" and config.eval.report == "validation" and config.data.validation_identities < 1:
-        raise InputError(
-            "eval.report is 'validation', but data.validation_identities is "
-            f"{config.data.validation_identities}: set it to the number of identities to hold out."
-        )
-    for name, epochs in (("train", config.train.epochs), ("teacher", config.teacher.epochs)):
-        if epochs < 0:
-            raise InputError(f"{name}.epochs is {epochs}; expected 0 (nothing is trained) or more.")
-    if not 0.0 <= config.loss.alpha <= 1.0:
-        raise InputError(f"loss.alpha is {config.loss.alpha}; expected a weight between 0 and 1.")
-    scoring.reranking_of(config)
-    if config.data.name in PROTOCOLS:  # the dataset's own name is checked where it is opened
-        find_protocols(config.data.name, config.eval.protocols)
+        train_check.check_training(config)
 
 
 def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:

@@ -40,9 +40,9 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
     assert set(fields.flatten(config)) == set(fields.flatten(base.get_config()))
     if not config.teacher.train:  # the official presets: the released teacher has to be named
         with pytest.raises(InputError, match=r"teacher\.checkpoint is empty"):
-            experiment._check(config)
+            experiment.validate(config)
         config.teacher.checkpoint = "released.pth"
-    experiment._check(config)
+    experiment.validate(config)
     deskpro.student_model(config.model, 10)  # refuses values that no model can be built from
 
 

@@ -94,7 +94,7 @@ def test_an_added_dataset_is_built_and_reported_under_its_protocols(tiny_data: P
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(drawn[i].body)
     config = config_of("new_dataset", data__raw_dir=str(tmp_path / "raw"), data__data_dir=str(tmp_path / "built"))
-    experiment._check(config)
+    experiment.validate(config)
     found = opening.load_data(config, tmp_path / "run")
     chosen = scoring.choose_protocols(config, (found.query, found.gallery))
     assert [protocol.name for protocol in chosen.protocols] == ["other_camera", "other_clothes"]

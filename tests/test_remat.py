@@ -84,4 +84,4 @@ def test_an_unknown_choice_is_refused() -> None:
     config = base.get_config()
     config.train.remat = "everything"
     with pytest.raises(InputError, match=r"train\.remat is 'everything'; expected one of none, light, blocks"):
-        experiment._check(config)
+        experiment.validate(config)

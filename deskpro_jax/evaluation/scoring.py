@@ -99,17 +99,8 @@ def tell_left_out(chosen: Chosen) -> None:
 
 
 def reranking_of(config: ml_collections.ConfigDict) -> Reranking | None:
-    """Returns the re-ranking that `config.eval` asks for, or None.
-
-    Raises:
-        InputError: one of its fields has no usable value.
-    """
+    """Returns the re-ranking that `config.eval` asks for, or None."""
     e = config.eval
-    for name, value in (("rerank_k1", e.rerank_k1), ("rerank_k2", e.rerank_k2), ("rerank_memory", e.rerank_memory)):
-        if value < 1:
-            raise InputError(f"eval.{name} is {value}; expected at least 1.")
-    if not 0.0 <= e.rerank_lambda <= 1.0:
-        raise InputError(f"eval.rerank_lambda is {e.rerank_lambda}; expected a weight between 0 and 1.")
     return Reranking(e.rerank_k1, e.rerank_k2, e.rerank_lambda, e.rerank_memory) if e.rerank else None
 
 

@@ -1,0 +1,32 @@
+"""Checks the fields of a configuration that say what is evaluated and how: `eval.*`."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from deskpro_jax.checkpoints.selection import REPORTS
+from deskpro_jax.config import expect
+from deskpro_jax.data.datasets.protocols import PROTOCOLS, find_protocols
+from deskpro_jax.evaluation.ranking import MISSING_FACE
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks `eval.*`, and that the dataset of `data.name` has the protocols that are asked for.
+
+    Raises:
+        InputError: a field has a value that cannot be used; the message names it.
+    """
+    expect.integer(config, "eval.every", least=0)
+    expect.integer(config, "eval.batch", least=1)
+    expect.boolean(config, "eval.flip")
+    expect.choice(config, "eval.missing_face", MISSING_FACE)
+    names = expect.texts(config, "eval.protocols")
+    if config.data.name in PROTOCOLS:  # the name itself is checked with the other fields of data.*
+        find_protocols(config.data.name, names)
+    expect.boolean(config, "eval.rerank")
+    expect.integer(config, "eval.rerank_k1", least=1)
+    expect.integer(config, "eval.rerank_k2", least=1)
+    expect.number(config, "eval.rerank_lambda", least=0, most=1)
+    expect.integer(config, "eval.rerank_memory", least=1)
+    expect.boolean(config, "eval.baselines")
+    expect.choice(config, "eval.report", REPORTS)

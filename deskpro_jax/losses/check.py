@@ -1,0 +1,27 @@
+"""Checks the fields of a configuration that say how the loss is computed: `loss.*`."""
+
+from __future__ import annotations
+
+import ml_collections
+
+from deskpro_jax.config import expect
+from deskpro_jax.losses.attention import MASK_RULES
+from deskpro_jax.losses.extra import added_terms
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks `loss.*`, and that the functions that `loss.extra` names can be imported.
+
+    Raises:
+        InputError: a field has a value that cannot be used; the message names it.
+    """
+    expect.number(config, "loss.attention_weight", least=0)
+    expect.number(config, "loss.mask_epsilon", least=0, most=1)
+    expect.choice(config, "loss.mask_rule", MASK_RULES)
+    expect.number(config, "loss.alpha", least=0, most=1)
+    expect.number(config, "loss.temperature", above=0)
+    expect.number(config, "loss.margin", least=0)
+    expect.number(config, "loss.triplet_weight", least=0)
+    expect.boolean(config, "loss.soft_margin")
+    expect.number(config, "loss.label_smoothing", least=0, most=1)
+    added_terms(expect.texts(config, "loss.extra"))

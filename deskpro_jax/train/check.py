@@ -1,0 +1,57 @@
+"""Checks the fields of a configuration that say how networks are trained: `train.*`, `teacher.*`, `init.*`."""
+
+from __future__ import annotations
+
+import re
+
+import ml_collections
+
+from deskpro_jax.config import expect
+from deskpro_jax.errors import InputError
+from deskpro_jax.models.remat import REMATS
+from deskpro_jax.train import teacher
+from deskpro_jax.train.step import TEACHER_STATISTICS
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks each field of `train.*`, `teacher.*` and `init.*`.
+
+    Raises:
+        InputError: a field has a value that cannot be used; the message names it.
+    """
+    expect.integer(config, "train.epochs", least=0)
+    expect.integer(config, "train.schedule_epochs", least=0)
+    expect.number(config, "train.base_lr", least=0)
+    expect.integer(config, "train.warmup_epochs", least=0)
+    expect.number(config, "train.final_fraction", least=0, most=1)
+    expect.number(config, "train.weight_decay", least=0)
+    expect.integer(config, "train.log_every", least=1)
+    expect.choice(config, "train.remat", REMATS)
+    expect.text(config, "teacher.checkpoint")
+    expect.boolean(config, "teacher.train")
+    expect.choice(config, "teacher.statistics", TEACHER_STATISTICS)
+    expect.integer(config, "teacher.epochs", least=0)
+    for name in ("init.body", "init.face", "init.teacher"):
+        expect.text(config, name)
+    for pattern in expect.texts(config, "init.dont_load"):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"init.dont_load has {pattern!r}, which is not a regular expression: {error}.") from error
+
+
+def check_training(config: ml_collections.ConfigDict) -> None:
+    """Checks what training needs and evaluation does not: a teacher, identities to choose a checkpoint by.
+
+    Args:
+        config: whose fields have been checked one by one.
+
+    Raises:
+        InputError: fields do not go together; the message names them.
+    """
+    teacher.check(config)
+    if config.eval.report == "validation" and config.data.validation_identities < 1:
+        raise InputError(
+            "eval.report is 'validation', but data.validation_identities is "
+            f"{config.data.validation_identities}: set it to the number of identities to hold out."
+        )
