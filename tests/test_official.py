@@ -123,7 +123,7 @@ def test_model_streams_chooses_four_streams_or_three_with_the_first_counted_twic
 # Row "frozen teacher".
 def test_teacher_statistics_chooses_running_or_batch_statistics() -> None:
     class Teacher:
-        def apply(self, variables: Any, *args: Any, train: bool, mutable: Any = None) -> Any:
+        def apply(self, variables: Any, *args: Any, train: bool, mutable: Any = None, rngs: Any = None) -> Any:
             logits = {"face": {"logits": jnp.full((7, 1, 2), float(train))}}
             return ((logits, {}), {}) if mutable else (logits, {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -135,12 +136,13 @@ def init_variables(module: DeSKPro, seed: int) -> dict[str, Any]:
         seed: of the initial values.
 
     Returns:
-        A dict of `params` and `batch_stats`, float32 NumPy arrays; shapes do not depend on the size of images.
+        A dict of `params` and `batch_stats`, NumPy arrays; shapes do not depend on the size of images.
     """
-    return initialisers.fill(_shapes(module, jnp.zeros(()).dtype), seed)
+    return initialisers.fill(*_init_and_shapes(module, jnp.zeros(()).dtype), seed)
 
 
 @functools.lru_cache(maxsize=32)  # tracing takes as long as all else that reads or starts a network
-def _shapes(module: DeSKPro, float_type: Any) -> Any:
+def _init_and_shapes(module: DeSKPro, float_type: Any) -> tuple[Callable[[Array], Any], Any]:
     image = jnp.zeros((1, 32, 32, 3), float_type)
-    return initialisers.shapes_of(lambda key: module.init(key, image, image, train=False))
+    init = lambda key: module.init(key, image, image, train=False)  # noqa: E731
+    return init, initialisers.shapes_of(init)

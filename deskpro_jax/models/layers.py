@@ -236,8 +236,9 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", constant(0.0), shape)
         if self.frozen_bias:
             bias = jax.lax.stop_gradient(bias)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        float_type = jnp.result_type(float)
+        running_mean = self.variable("batch_stats", "mean", constant(0.0), None, shape, float_type)
+        running_var = self.variable("batch_stats", "var", constant(1.0), None, shape, float_type)
         running = running_mean.value, running_var.value
         if not train:
             return _normalised(x, scale, bias, *running, self.dtype)

@@ -46,7 +46,7 @@ class TrainState(flax.struct.PyTreeNode):
 def create_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first step."""
     params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+    return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
 
 
 def fold(key: Array, *purposes: str | int | Array) -> Array:
@@ -69,6 +69,7 @@ def teacher_logits(
     inputs: Inputs,
     statistics: str = "running",
     mesh: Mesh | None = None,
+    dropout: Array | None = None,
 ) -> Array:
     """Runs the frozen teacher on the restored faces.
 
@@ -78,6 +79,7 @@ def teacher_logits(
         inputs: needs `restored_face` and `has_face`.
         statistics: "running", or "batch" as in the released code (batch statistics, and the top-drop block drops).
         mesh: whose model axis the logits are split over, if it has one.
+        dropout: key of its dropout layers, where "batch" runs them.
 
     Returns:
         Logits [7, batch, classes].
@@ -87,10 +89,14 @@ def teacher_logits(
     args = (None, inputs["restored_face"], inputs["valid"] & inputs["has_face"])
     variables = sharding.in_step(mesh, variables)
     if statistics == "batch":
-        (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"])
+        (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"], rngs=_rngs(dropout))
     else:
         outputs, _ = teacher.apply(variables, *args, train=False)
     return jax.lax.stop_gradient(sharding.split_logits(mesh, outputs["face"]["logits"]))
+
+
+def _rngs(dropout: Array | None) -> dict[str, Array]:
+    return {} if dropout is None else {"dropout": dropout}
 
 
 def loss_terms(
@@ -150,6 +156,7 @@ def update(
     config: ml_collections.ConfigDict,
     logits_of_teacher: Array | None = None,
     mesh: Mesh | None = None,
+    dropout: Array | None = None,
 ) -> tuple[TrainState, Terms, Any]:
     """Takes one optimisation step on a batch of normalised inputs.
 
@@ -161,6 +168,7 @@ def update(
         config: `config.loss`.
         logits_of_teacher: see `loss_terms`.
         mesh: whose model axis classifiers and logits are split over, if it has one.
+        dropout: key of the model's dropout layers, if it has any.
 
     Returns:
         The state after the step, the loss terms with their `total`, and the gradients.
@@ -175,6 +183,7 @@ def update(
             inputs["valid"],
             train=True,
             mutable=["batch_stats"],
+            rngs=_rngs(dropout),
         )
         outputs = {name: {**out, "logits": sharding.split_logits(mesh, out["logits"])} for name, out in outputs.items()}
         terms = loss_terms(outputs, middle, inputs, config, logits_of_teacher)
@@ -184,7 +193,7 @@ def update(
             alpha=config.alpha,
             triplet_weight=config.triplet_weight,
         )
-        return total, (terms, moved["batch_stats"])
+        return total, (terms, moved.get("batch_stats", {}))
 
     (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -226,10 +235,12 @@ def make_train_step(
         inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
         logits = None
         if teacher is not None:
-            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics, mesh)
+            dropout = fold(key, state.step, "teacher dropout")
+            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics, mesh, dropout)
         if phase == "teacher":
             inputs["face"] = inputs["restored_face"]
-        state, terms, _ = update(state, inputs, trained, optimizer, config.loss, logits, mesh)
+        dropout = fold(key, state.step, "dropout")
+        state, terms, _ = update(state, inputs, trained, optimizer, config.loss, logits, mesh, dropout)
         return state, terms
 
     return step

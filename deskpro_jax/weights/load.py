@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import re
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers
@@ -61,16 +62,17 @@ def initial_variables(stream: Stream, os_streams: str, seed: int) -> dict[str, A
     else:
         classes = stream.identities or 1
         module = LightMBN(classes, stream.backbone, os_streams, stream.attention, stream.feature_dim)
-    variables = initialisers.fill(_shapes(module, jnp.zeros(()).dtype), own_seed)
+    variables = initialisers.fill(*_init_and_shapes(module, jnp.zeros(()).dtype), own_seed)
     if stream.role == "osnet":
         variables["params"] = {name: value for name, value in variables["params"].items() if name != "classifier"}
     return variables
 
 
 @functools.lru_cache(maxsize=32)  # tracing takes as long as all else that reads a file
-def _shapes(module: LightMBN | OSNet, float_type: Any) -> Any:
+def _init_and_shapes(module: LightMBN | OSNet, float_type: Any) -> tuple[Callable[[Array], Any], Any]:
     image = jnp.zeros((1, 32, 32, 3), float_type)
-    return initialisers.shapes_of(lambda key: module.init(key, image, train=False))
+    init = lambda key: module.init(key, image, train=False)  # noqa: E731
+    return init, initialisers.shapes_of(init)
 
 
 def load(
