@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.data.build.building import Runner
+from deskpro_jax.data.build.image_sources import PartsFormat, Source
 from deskpro_jax.data.build.shards import Shard, write_shard
-from deskpro_jax.data.build.sources import Recipe, Source
+from deskpro_jax.data.build.write_shards import Runner
 from deskpro_jax.errors import MissingInputError, RunError
 
 
@@ -61,7 +61,7 @@ def write_planned(plan: str) -> int:
     """Writes the shard of a plan that `runner` saved; returns how many images it holds."""
     stored = json.loads(Path(plan).read_text())
     stored["sources"] = tuple(Source(**source) for source in stored["sources"])
-    stored["recipe"] = Recipe(**stored["recipe"])
+    stored["parts_format"] = PartsFormat(**stored["parts_format"])
     return write_shard(Shard(**stored)).images
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import logging
 import sys
@@ -20,28 +19,12 @@ from typing import Any
 from absl import logging as absl_logging
 
 from deskpro_jax.cli.commands import command_parser
-from deskpro_jax.data.build.building import Runner
-from deskpro_jax.data.load.dataset import NAMES
+from deskpro_jax.data.build.write_shards import Runner
+from deskpro_jax.data.datasets.find import NAMES, dataset_name
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime import cores
 
 RUNNERS = ("local", "beam")
-_ALSO = {"celeb_reid": "celeb", "celebreid": "celeb", "celeb_reid_light": "celeb_light", "vcclothes": "vc_clothes"}
-
-
-def dataset_name(given: str) -> str:
-    """Returns the dataset that is meant, as celeb_light for Celeb-reID-light.
-
-    Raises:
-      InputError: If none is; names the near matches.
-    """
-    name = given.lower().replace("-", "_")
-    name = _ALSO.get(name, name)
-    if name not in NAMES:
-        near = dict.fromkeys(_ALSO.get(found, found) for found in difflib.get_close_matches(name, (*NAMES, *_ALSO)))
-        meant = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise InputError(f"--dataset {given}: no dataset is called so{meant} Known: {', '.join(NAMES)}")
-    return name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("build", main.__doc__)
     add = parser.add_argument
-    add("--dataset", required=True, metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    add(
+        "--dataset",
+        required=True,
+        metavar="NAME",
+        help=f"one of {', '.join(NAMES)}, or MODULE:NAME of a dataset of your own",
+    )
     add(
         "--raw",
         metavar="DIR",
@@ -77,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(options: argparse.Namespace) -> None:
-    name = dataset_name(options.dataset)
+    name = dataset_name(options.dataset, "--dataset")
     if options.workers < 0:
         raise InputError(f"--workers is {options.workers}, expected 0 or more")
     if options.beam_option and options.runner != "beam":

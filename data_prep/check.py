@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 from absl import logging as absl_logging
 
-from data_prep.build import dataset_name
 from data_prep.checking import examine, judge, recognise, sheet
 from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.recognise import BUILT, PREPARED, Recognised
 from data_prep.checking.report import Report
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.build.sources import Listing, Source
-from deskpro_jax.data.datasets import sizes as published
-from deskpro_jax.data.load.dataset import COLUMNS, Records
+from deskpro_jax.data.build.image_sources import Listing, Source
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.build.published_sizes import differences
+from deskpro_jax.data.datasets.find import dataset_name
+from deskpro_jax.data.records import COLUMNS, Records
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
@@ -88,7 +88,7 @@ def check(options: argparse.Namespace) -> Report:
     for file in (options.sheet, options.json):
         if file is not None and not file.absolute().parent.is_dir():
             raise MissingInputError(f"no folder {file.absolute().parent} to write {file.name} to: make it")
-    name = dataset_name(options.dataset) if options.dataset else None
+    name = dataset_name(options.dataset, "--dataset") if options.dataset else None
     found = recognise.recognise(options.folder, name)
     report = Report(found)
     if found.layout == BUILT:
@@ -109,7 +109,7 @@ def check(options: argparse.Namespace) -> Report:
 def _check_raw(found: Recognised, report: Report, options: argparse.Namespace) -> list[Examined] | None:
     """Examines files; None when they don't make a dataset that could be examined."""
     try:
-        listing = list_dataset(found.dataset, found.folder, options.parts, options.with_val)
+        listing = list_dataset(found.name, found.folder, options.parts, options.with_val)
     except (InputError, MissingInputError) as error:
         report.fix.append(str(error))
         return None
@@ -118,13 +118,13 @@ def _check_raw(found: Recognised, report: Report, options: argparse.Namespace) -
     report.remarks += listing.notes
     with _progress(len(listing.sources)) as advance:
         images = examine.run(examine.source_tasks(listing), options.workers, advance)
-    differences = published.differences(found.dataset, listing.sources, options.with_val)
-    if differences:
-        text = "its size is not as published:" + "".join(f"\n  {line}" for line in differences)
+    lines = differences(found.spec, listing.sources, options.with_val)
+    if lines:
+        text = "its size is not as published:" + "".join(f"\n  {line}" for line in lines)
         report.warnings.append(text)
         report.allowance = "" if found.layout == PREPARED else "--allow-different-size"
-    report.as_published = found.layout == recognise.AUTHORS and bool(published.published(found.dataset))
-    report.as_published &= not differences and not listing.findings
+    report.as_published = found.layout == recognise.AUTHORS and bool(found.spec.sizes)
+    report.as_published &= not lines and not listing.findings
     _draw(found, report, options, listing=listing)
     return images
 
@@ -192,17 +192,17 @@ def _judge(found: Recognised, images: Sequence[Examined], report: Report) -> Non
     report.counts = judge.counts(images)
     report.problems += [problem for image in images for problem in image.problems]
     report.duplicates = judge.duplicates(images)
-    report.matches = judge.matches(found.dataset, images)
+    report.matches = judge.matches(found.spec, images)
     if all(match.problem for match in report.matches):
         report.fix.append("the labels allow none of the protocols of this dataset (see above)")
-    shared, same_people = judge.shared_identities(found.dataset, images)
+    shared, same_people = judge.shared_identities(found.spec, images)
     if shared:
         numbers = f"{len(shared):,} identity numbers are in train and in test: {report.some(shared)}"
         if same_people:
             report.warnings.append(f"{numbers}; train and test should have different people")
         else:
             report.remarks.append(f"{numbers}; as usual here, they are different people and never compared")
-    repeated = judge.repeated_numbers(found.dataset, images)
+    repeated = judge.repeated_numbers(found.spec, images)
     if repeated:
         report.warnings.append(f"{len(repeated):,} image numbers come twice: {report.some(repeated)}")
 
@@ -219,14 +219,14 @@ def _draw(
     if options.no_sheet:
         return
     if listing is not None:
-        clothing = SCHEMES[listing.recipe.scheme].clothing
+        clothing = SCHEMES[listing.parts_format.scheme].clothing
         by_split: dict[str, list[Source]] = {split: [] for split in SPLITS}
         for source in listing.sources:
             by_split[source.split].append(source)
         sizes = {split: len(sources) for split, sources in by_split.items()}
 
         def load(split: str, position: int) -> Example | None:
-            return assemble(by_split[split][position], listing.recipe).example
+            return assemble(by_split[split][position], listing.parts_format).example
     else:
         records = {split: Records(found.folder, split) for split in SPLITS}
         sizes = {split: len(opened) for split, opened in records.items()}
@@ -236,13 +236,13 @@ def _draw(
 
     examples = sheet.draw_at_random(sizes, load, options.examples, options.seed)
     if examples:
-        report.sheet = options.sheet or Path(f"check-{found.dataset}.png")
+        report.sheet = options.sheet or Path(f"check-{found.spec.name}.png")
         sheet.write_sheet(report.sheet, examples, clothing)
 
 
 def _write_json(path: Path, found: Recognised, images: Sequence[Examined], report: Report) -> None:
     record = {
-        "dataset": found.dataset,
+        "dataset": found.spec.name,
         "layout": found.layout,
         "folder": str(found.folder),
         "usable": report.usable,

@@ -9,8 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from deskpro_jax.data.build.sources import SUFFIXES
-from deskpro_jax.data.images import UnreadableError, explained, upright
+from deskpro_jax.data.images import SUFFIXES, UnreadableError, explained, upright
 from deskpro_jax.data.inspection import EIGHT_BIT, MAX_PIXELS, count_frames
 from deskpro_jax.errors import InputError, MissingInputError
 

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from deskpro_jax.data.datasets.added import add_dataset
+from typing import NoReturn
+
+from deskpro_jax.data.datasets.protocols import Filter, Protocol
+from deskpro_jax.data.datasets.spec import DatasetSpec, FileNames, PhotoFolder, Size, split_folders
+from deskpro_jax.errors import InputError
 from deskpro_jax.losses.extra import Term
 
-__all__ = ["Term", "add_dataset"]
+__all__ = [
+    "DatasetSpec",
+    "FileNames",
+    "Filter",
+    "PhotoFolder",
+    "Protocol",
+    "Size",
+    "Term",
+    "add_dataset",
+    "split_folders",
+]
+
+
+def add_dataset(*_: object, **__: object) -> NoReturn:
+    """Raises an InputError that says how datasets are added now."""
+    raise InputError(
+        "add_dataset is no longer available: describe the dataset as a DatasetSpec in a module of your own and name it "
+        "in the configuration, data.name = 'module:SPEC' (docs/forking.md)."
+    )

@@ -8,23 +8,24 @@ from pathlib import Path
 import pytest
 
 from author_trees import PRCC, PRCC_VAL, TREES, Photo, write
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.datasets import layouts
+from deskpro_jax.data.build.authors_folders import list_photos
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.datasets.find import SPECS, find_dataset
 from deskpro_jax.errors import InputError, MissingInputError
 
 
 def listed(name: str, raw: Path, with_val: bool = False) -> dict[str, Photo]:
     """Returns what was listed by path, as the tables of author_trees have it."""
-    photos, findings = layouts.list_photos(name, raw, with_val)
+    photos, findings = list_photos(find_dataset(name), raw, with_val)
     assert findings == []
     return {photo.file.relative_to(raw).as_posix(): Photo(*photo[:5]) for photo in photos}
 
 
-@pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))
+@pytest.mark.parametrize("name", [spec.name for spec in SPECS if spec.folders])
 def test_names_give_split_identity_camera_and_clothes(name: str, tmp_path: Path) -> None:
     write(name, tmp_path)
     (tmp_path / "README.txt").write_text("the authors' own")  # beside the folders it is nobody's image
-    photos, findings = layouts.list_photos(name, tmp_path)
+    photos, findings = list_photos(find_dataset(name), tmp_path)
     assert findings == []
     found = {photo.file.relative_to(tmp_path).as_posix(): Photo(*photo[:5]) for photo in photos}
     assert found == TREES[name]
@@ -53,7 +54,7 @@ def test_prcc_may_be_given_with_or_without_rgb_and_with_val(tmp_path: Path) -> N
 def test_only_prcc_has_validation_images(tmp_path: Path) -> None:
     write("ltcc", tmp_path)
     with pytest.raises(InputError, match="ltcc has no validation images"):
-        layouts.list_photos("ltcc", tmp_path, with_val=True)
+        list_photos(find_dataset("ltcc"), tmp_path, with_val=True)
 
 
 def test_what_file_managers_leave_is_passed_over(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_name_that_says_nothing_is_reported(name: str, file: str, tmp_path: Pa
     write(name, tmp_path)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_bytes(b"x")
-    photos, findings = layouts.list_photos(name, tmp_path)
+    photos, findings = list_photos(find_dataset(name), tmp_path)
     assert len(photos) == len(TREES[name])
     assert [finding.file for finding in findings] == [str(tmp_path / file)]
     assert "the name does not match, expected" in str(findings[0])
@@ -92,7 +93,7 @@ def test_a_folder_and_a_second_suffix_are_reported(tmp_path: Path) -> None:
     write("celeb", tmp_path)
     (tmp_path / "train" / "5_5_5.jpg").mkdir()
     shutil.copyfile(tmp_path / "train" / "1_1_0.jpg", tmp_path / "train" / "1_1_0.png")
-    findings = [str(finding) for finding in layouts.list_photos("celeb", tmp_path)[1]]
+    findings = [str(finding) for finding in list_photos(find_dataset("celeb"), tmp_path)[1]]
     assert len(findings) == 2
     assert f"{tmp_path}/train/1_1_0.png: the same image as {tmp_path}/train/1_1_0.jpg" in findings[0]
     assert "5_5_5.jpg: this is a folder" in findings[1]
@@ -104,7 +105,7 @@ def test_a_missing_folder_says_what_to_get_and_where_it_goes(name: str, folder: 
     shutil.rmtree(tmp_path / folder)
     with pytest.raises(MissingInputError) as caught:
         list_dataset(name, tmp_path)
-    for part in (str(tmp_path / folder), layouts.LAYOUTS[name].origin, "--raw", "data.raw_dir", "train/", f"{folder}/"):
+    for part in (str(tmp_path / folder), find_dataset(name).origin, "--raw", "data.raw_dir", "train/", f"{folder}/"):
         assert part in str(caught.value)
 
 

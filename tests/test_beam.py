@@ -9,8 +9,8 @@ import pytest
 
 from author_trees import write, write_parts
 from data_prep import build
+from deskpro_jax.data import records
 from deskpro_jax.data.build import shards
-from deskpro_jax.data.load import dataset
 
 
 def test_beam_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_beam_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     arguments.append("--allow-different-size")
     assert build.main([*arguments, "--out", str(tmp_path / "one"), "--workers", "0"]) == 0
     assert build.main([*arguments, "--out", str(tmp_path / "beam"), "--workers", "2", "--runner", "beam"]) == 0
-    one, beam = (dataset.dataset_path("celeb", tmp_path / out) for out in ("one", "beam"))
+    one, beam = (records.dataset_path("celeb", tmp_path / out) for out in ("one", "beam"))
     files = {file.name: file.read_bytes() for file in one.iterdir()}
     assert sum("array_record" in name for name in files) == 6
     assert {file.name: file.read_bytes() for file in beam.iterdir()} == files

@@ -34,7 +34,7 @@ from benchmarks import (
 from benchmarks.arena import run_race
 from benchmarks.races import BEGAN, OURS, Entrant, Race, Settings
 from benchmarks.results import Measurement, Report
-from deskpro_jax.data.build import listing
+from deskpro_jax.data.build import list_files
 from deskpro_jax.errors import InputError, RunError
 
 QUICK = stream.chosen(True)
@@ -229,7 +229,7 @@ def test_features_are_unit_parts_that_show_who_it_is() -> None:
 
 def test_drawn_photos_are_a_dataset_of_ones_own(tmp_path: Path) -> None:
     drawn_photos.write(tmp_path, 20)
-    found = listing.list_dataset("folder", tmp_path)
+    found = list_files.list_dataset("folder", tmp_path)
     assert [len([s for s in found.sources if s.split == split]) for split in ("train", "query", "gallery")] == [
         16,
         2,

@@ -16,10 +16,11 @@ from author_trees import CELEB, PRCC, PRCC_VAL, TREES, Photo, draw, encode, labe
 from configs import base
 from corrupted import corrupted
 from data_prep import build
-from deskpro_jax.data import opening
-from deskpro_jax.data.build import builder, layouts, shards
+from deskpro_jax.data import opening, records
+from deskpro_jax.data.build import builder, prepared_examples, shards
 from deskpro_jax.data.build.assemble import Assembled
-from deskpro_jax.data.build.sources import Recipe, Source
+from deskpro_jax.data.build.image_sources import PartsFormat, Source
+from deskpro_jax.data.datasets import find
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import MissingInputError
@@ -77,7 +78,7 @@ def test_every_dataset_is_built_with_its_labels_and_parts(
         assert metadata["sizes"][split]["images"] == len(count[split])
         assert metadata["sizes"][split]["identities"] == len({photo.identity for photo in count[split]})
         assert f"  {split}: {len(count[split])} images of" in printed
-    item = tfds.builder_from_directory(dataset.dataset_path(name, tmp_path / "out")).as_data_source("query")[0]
+    item = tfds.builder_from_directory(records.dataset_path(name, tmp_path / "out")).as_data_source("query")[0]
     assert item["body"].shape == (64, 32, 3)
 
 
@@ -125,14 +126,14 @@ def test_what_is_there_is_not_built_again(tmp_path: Path, capsys: pytest.Capture
     [("celeb-light", "celeb_light"), ("Celeb-reID-light", "celeb_light"), ("Celeb-reID", "celeb"), ("PRCC", "prcc")],
 )
 def test_datasets_go_by_their_usual_names(given: str, name: str) -> None:
-    assert build.dataset_name(given) == name
+    assert find.dataset_name(given, "--dataset") == name
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--dataset", "cleb-light"], "--dataset cleb-light: no dataset is called so; did you mean celeb_light"),
-        (["--dataset", "market"], "no dataset is called so"),
+        (["--dataset", "cleb-light"], "--dataset has 'cleb_light': there is no such dataset; did you mean celeb_light"),
+        (["--dataset", "market"], "there is no such dataset. Known: synthetic_tiny, "),
         (["--dataset", "prcc"], "dataset prcc: data.raw_dir is empty. Get the photos"),
         (["--dataset", "prcc", "--raw", "nowhere"], "folder nowhere/rgb/train is missing"),
         (["--dataset", "folder", "--raw", "nowhere"], "nowhere has no CSV file"),
@@ -148,7 +149,7 @@ def test_a_wrong_argument_ends_with_a_line_and_code_2(
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
     assert error in printed
-    assert not (tmp_path / "out" / "cc_reid" / "prcc" / dataset.VERSION).exists()
+    assert not (tmp_path / "out" / "cc_reid" / "prcc" / records.VERSION).exists()
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def test_remarks_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert command("celeb", tmp_path / "raw", tmp_path / "out", ANY_SIZE) == 0
     assert "photos to know of: 1 cmyk, 1 grey" in capsys.readouterr().out
     assert dataset.load("celeb", tmp_path / "out", "train").metadata["remarks"] == {"cmyk": 1, "grey": 1}
-    source = tfds.builder_from_directory(dataset.dataset_path("celeb", tmp_path / "out")).as_data_source("train")
+    source = tfds.builder_from_directory(records.dataset_path("celeb", tmp_path / "out")).as_data_source("train")
     assert {item["body"].shape for item in source} == {(64, 32, 3)}
 
 
@@ -246,9 +247,9 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original = shards.assemble
 
-    def assemble(source: Source, recipe: Recipe) -> Assembled:
+    def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
         read.append(source.image_id)
-        return original(source, recipe)
+        return original(source, parts_format)
 
     monkeypatch.setattr(shards, "assemble", assemble)
     return read
@@ -259,7 +260,7 @@ def test_a_killed_build_is_not_finished_and_goes_on(tmp_path: Path, monkeypatch:
     arguments = ["--dataset", "celeb", "--raw", str(tmp_path / "raw"), "--parts", str(tmp_path / "parts")]
     arguments += [ANY_SIZE, "--workers", "0", "--out"]
     out, whole = tmp_path / "out", tmp_path / "whole"
-    folder = dataset.dataset_path("celeb", out)
+    folder = records.dataset_path("celeb", out)
     monkeypatch.setattr(shards, "IMAGES", 4)  # train 2, query 1, gallery 2 shards
     assert build.main([*arguments, str(whole)]) == 0
 
@@ -276,8 +277,8 @@ def test_a_killed_build_is_not_finished_and_goes_on(tmp_path: Path, monkeypatch:
     read = count_reads(monkeypatch)
     assert build.main([*arguments, str(out)]) == 0
     assert read == []  # all shards were there
-    assert files(folder) == files(dataset.dataset_path("celeb", whole))
-    assert [file.name for file in folder.parent.iterdir()] == [dataset.VERSION]
+    assert files(folder) == files(records.dataset_path("celeb", whole))
+    assert [file.name for file in folder.parent.iterdir()] == [records.VERSION]
 
 
 def test_mended_files_are_read_again_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +321,7 @@ def test_a_run_builds_from_an_authors_layout_with_parts(tmp_path: Path) -> None:
 def test_prepared_folders_are_built_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     body, parts = encode(draw(CELEB["train/1_1_0.jpg"]), ".jpg"), encode(labels(), ".png")
     examples = [(split, Example(f"0001_c{n}_01", body, parts, body, None, 1, n, 0)) for split in SPLITS for n in (1, 2)]
-    layouts.write_prepared(examples, tmp_path / "raw", "prcc")
+    prepared_examples.write_prepared(examples, tmp_path / "raw", "prcc")
     assert command("prcc", tmp_path / "raw", tmp_path / "out") == 0
     assert "dataset prcc differs in size" in capsys.readouterr().err
     assert len(dataset.load("prcc", tmp_path / "out", "train")) == 2
@@ -334,7 +335,7 @@ def test_prepared_folders_are_built_by_the_same_command(tmp_path: Path, capsys: 
 def test_metadata_file_is_what_the_dataset_says(tmp_path: Path) -> None:
     write("vc_clothes", tmp_path / "raw")
     assert command("vc_clothes", tmp_path / "raw", tmp_path / "out", ANY_SIZE) == 0
-    metadata = json.loads((dataset.dataset_path("vc_clothes", tmp_path / "out") / "metadata.json").read_text())
+    metadata = json.loads((records.dataset_path("vc_clothes", tmp_path / "out") / "metadata.json").read_text())
     assert metadata["camera"] == "the second number; 2 and 3 see the same clothes, 3 and 4 others"
     assert metadata["label_scheme"] == "cloth_mask"
     assert metadata["masks"] == metadata["faces"] == "none"

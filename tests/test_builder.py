@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from deskpro_jax.data import records
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
@@ -56,7 +57,7 @@ def test_columns_describe_the_examples_at_the_same_position(data_dir: Path) -> N
 
 def test_columns_are_collected_again_when_their_file_is_gone(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "copy")
-    file = dataset.dataset_path(NAME, tmp_path / "copy") / "columns-query.npz"
+    file = records.dataset_path(NAME, tmp_path / "copy") / "columns-query.npz"
     file.unlink()
     loaded, kept = dataset.load(NAME, tmp_path / "copy", "query"), dataset.load(NAME, data_dir, "query")
     assert loaded.image_id == kept.image_id
@@ -81,7 +82,7 @@ def test_metadata_tells_labels_origin_seed_versions_and_checksums(
 
 
 def test_tfds_reads_and_decodes_the_dataset(data_dir: Path) -> None:
-    source = tfds.builder_from_directory(dataset.dataset_path(NAME, data_dir)).as_data_source("train")
+    source = tfds.builder_from_directory(records.dataset_path(NAME, data_dir)).as_data_source("train")
     item = source[0]
     assert item["body"].dtype == np.uint8
     assert item["body"].shape[2] == 3
@@ -90,7 +91,7 @@ def test_tfds_reads_and_decodes_the_dataset(data_dir: Path) -> None:
 
 
 def test_building_again_keeps_what_is_there_unless_the_seed_differs(data_dir: Path) -> None:
-    folder = dataset.dataset_path(NAME, data_dir)
+    folder = records.dataset_path(NAME, data_dir)
     before = (folder / "dataset_info.json").stat().st_mtime_ns
     assert builder.build(NAME, data_dir) == folder
     assert (folder / "dataset_info.json").stat().st_mtime_ns == before
@@ -125,7 +126,7 @@ def test_a_failed_build_does_not_look_finished(tmp_path: Path, monkeypatch: pyte
 
 def test_a_misspelt_name_fails_with_the_near_matches(tmp_path: Path) -> None:
     for call in (builder.build, builder.is_built):
-        with pytest.raises(InputError, match=r"'celeb_lihgt'; did you mean celeb_light"):
+        with pytest.raises(InputError, match=r"'celeb_lihgt': there is no such dataset; did you mean celeb_light"):
             call("celeb_lihgt", tmp_path)
     with pytest.raises(InputError, match="'gallry' of dataset synthetic_tiny is unknown"):
         dataset.load(NAME, tmp_path, "gallry")
@@ -133,7 +134,7 @@ def test_a_misspelt_name_fails_with_the_near_matches(tmp_path: Path) -> None:
 
 def test_a_missing_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "copy")
-    folder = dataset.dataset_path(NAME, tmp_path / "copy")
+    folder = records.dataset_path(NAME, tmp_path / "copy")
     next(folder.glob("*-query.array_record-*")).unlink()
     with pytest.raises(MissingInputError, match="0 files of split 'query'"):
         dataset.load(NAME, tmp_path / "copy", "query")
@@ -141,7 +142,7 @@ def test_a_missing_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
 
 def test_a_truncated_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "copy")
-    shard = next(dataset.dataset_path(NAME, tmp_path / "copy").glob("*-query.array_record-*"))
+    shard = next(records.dataset_path(NAME, tmp_path / "copy").glob("*-query.array_record-*"))
     shard.write_bytes(shard.read_bytes()[:70_000])
     with pytest.raises(InputError, match=r"'query' in .* is damaged"):
         dataset.load(NAME, tmp_path / "copy", "query")
@@ -149,10 +150,10 @@ def test_a_truncated_shard_is_an_error(data_dir: Path, tmp_path: Path) -> None:
 
 def test_twenty_thousand_columns_load_in_under_a_second(tmp_path: Path) -> None:
     examples = [Example(f"{i:04d}_c1_{i:06d}", b"", None, b"", None, i % 600, 1, -1) for i in range(20_000)]
-    dataset.write_columns(tmp_path, "train", dataset.columns(examples))
+    records.write_columns(tmp_path, "train", records.columns(examples))
 
     start = time.perf_counter()
-    values = dataset._read_columns(tmp_path, "train", examples)  # type: ignore[arg-type]
+    values = records.read_columns(tmp_path, "train", examples)  # type: ignore[arg-type]
     assert time.perf_counter() - start < 1
     assert values["image_id"][19_999] == "19999_c1_019999"
 
@@ -199,5 +200,5 @@ def test_images_without_a_face_can_be_left_out(data_dir: Path) -> None:
 
 
 def test_metadata_is_plain_json(data_dir: Path) -> None:
-    file = dataset.dataset_path(NAME, data_dir) / "metadata.json"
+    file = records.dataset_path(NAME, data_dir) / "metadata.json"
     assert json.loads(file.read_text()) == dataset.load(NAME, data_dir, "train").metadata

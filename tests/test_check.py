@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -17,11 +18,12 @@ from author_trees import CELEB, LTCC, TREES, Photo, draw, encode, write, write_m
 from corrupted import corrupted
 from data_prep import check
 from data_prep.checking import examine, recognise, sheet
-from deskpro_jax.data.build import builder, layouts
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.datasets import sizes as published
+from deskpro_jax.data.build import builder, prepared_examples
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.datasets import celeb_light, ltcc
+from deskpro_jax.data.datasets.spec import Size
 from deskpro_jax.data.inspection import MAX_PIXELS
-from deskpro_jax.data.load.dataset import Records
+from deskpro_jax.data.records import Records
 from deskpro_jax.errors import InputError, MissingInputError
 
 Run = Callable[..., tuple[int, list[str]]]
@@ -207,7 +209,7 @@ def test_what_its_authors_distribute_is_not_to_be_mended(tmp_path: Path, run: Ru
     raw = tmp_path / "raw"
     write("celeb", raw)
     copy(raw, "train/2_1_0.jpg", "gallery/9_1_0.jpg")
-    monkeypatch.setattr(check.published, "differences", lambda *given: [])
+    monkeypatch.setattr(check, "differences", lambda *_: [])
     code, lines = run(raw, "--dataset", "celeb")
     assert (code, lines[-1]) == (0, "usable")
     assert below(lines, "LEAK: the same bytes in train and in a test split, scores will be too good, as the authors")
@@ -270,7 +272,9 @@ def test_prepared_folders_are_recognised_by_their_names(tmp_path: Path, tiny_dat
         for split in ("train", "query", "gallery")
         for example in Records(tiny_data / "cc_reid" / "synthetic_tiny" / "1.0.0", split)
     ]
-    drawn = layouts.write_prepared(examples, tmp_path / "drawn", "celeb", layouts.synthetic_origin("tiny", 0))
+    drawn = prepared_examples.write_prepared(
+        examples, tmp_path / "drawn", "celeb", prepared_examples.synthetic_origin("tiny", 0)
+    )
     code, lines = run(drawn)
     assert (code, lines[0], lines[-1]) == (0, f"{drawn}: synthetic_tiny, prepared folders", "usable")
     sizes = {split: sum(found == split for found, _ in examples) for split in ("train", "query", "gallery")}
@@ -280,7 +284,7 @@ def test_prepared_folders_are_recognised_by_their_names(tmp_path: Path, tiny_dat
 
     def renamed(name: str, to: Callable[[int, int, int], str], camera: Callable[[str, int], int]) -> Path:
         few = [(s, e._replace(image_id=to(e.identity, camera(s, i), i))) for i, (s, e) in enumerate(examples)]
-        return layouts.write_prepared(few, tmp_path / name, name)
+        return prepared_examples.write_prepared(few, tmp_path / name, name)
 
     with_c, without_c = "{:04d}_c{}_{:06d}".format, "{}_{}_{}".format
     for name, to, camera in (
@@ -289,7 +293,7 @@ def test_prepared_folders_are_recognised_by_their_names(tmp_path: Path, tiny_dat
         ("prcc", with_c, lambda split, number: {"train": 3, "query": 2, "gallery": 1}[split]),
     ):
         found = recognise.recognise(renamed(name, to, camera))
-        assert (found.dataset, found.layout) == (name, recognise.PREPARED)
+        assert (found.name, found.layout) == (name, recognise.PREPARED)
         assert found.guessed.startswith("from the names")
 
 
@@ -298,17 +302,18 @@ def test_celeb_reid_and_its_light_kind_are_told_apart_by_name_and_size(
 ) -> None:
     for name, expected in (("a", "celeb"), ("Celeb-reID", "celeb"), ("Celeb-reID-light", "celeb_light")):
         write("celeb", tmp_path / "raw" / name)
-        assert recognise.recognise(tmp_path / "raw" / name).dataset == expected
-    monkeypatch.setattr(recognise.published, "published", lambda name: (published.Size("train", len(CELEB)),))
+        assert recognise.recognise(tmp_path / "raw" / name).name == expected
+    few = dataclasses.replace(celeb_light.SPEC, sizes=(Size("train", len(CELEB)),))
+    monkeypatch.setattr(celeb_light, "SPEC", few)
     found = recognise.recognise(tmp_path / "raw" / "a")
-    assert found.dataset == "celeb_light"
+    assert found.name == "celeb_light"
     assert found.guessed == f"from folders, names and its {len(CELEB)} images; celeb is laid out alike"
 
 
 @pytest.mark.parametrize("name", ["data", "data/cc_reid", "data/cc_reid/ltcc", "data/cc_reid/ltcc/1.0.0"])
 def test_a_built_dataset_is_found_from_any_of_its_folders(name: str, tmp_path: Path) -> None:
     folder = built("ltcc", tmp_path)
-    assert recognise.recognise(tmp_path / name) == recognise.Recognised("ltcc", recognise.BUILT, folder)
+    assert recognise.recognise(tmp_path / name) == recognise.Recognised(ltcc.SPEC, "ltcc", recognise.BUILT, folder)
     with pytest.raises(InputError, match="holds the built dataset ltcc, not celeb"):
         recognise.recognise(tmp_path / name, "celeb")
 
@@ -319,7 +324,7 @@ def test_a_folder_of_several_built_datasets_needs_a_name(tmp_path: Path) -> None
         shutil.rmtree(tmp_path / "raw")
     with pytest.raises(InputError, match=r"several built datasets \(celeb, ltcc\): name one with --dataset"):
         recognise.recognise(tmp_path / "data")
-    assert recognise.recognise(tmp_path / "data", "celeb").dataset == "celeb"
+    assert recognise.recognise(tmp_path / "data", "celeb").name == "celeb"
 
 
 def test_a_built_dataset_that_changed_is_found_out(tmp_path: Path, run: Run) -> None:
@@ -387,7 +392,7 @@ def test_images_that_cannot_be_used_are_not_on_the_sheet(tmp_path: Path) -> None
     def load(split: str, position: int):
         if position == 0:
             raise RuntimeError(train[0].image_id)
-        return check.assemble(train[position], listing.recipe).example
+        return check.assemble(train[position], listing.parts_format).example
 
     shown = sheet.draw_at_random({"train": len(train)}, load, 99, 0)
     assert sorted(example.image_id for _, example in shown) == ["2_2_7", "3_1_0", "3_2_0"]
@@ -409,7 +414,7 @@ def test_processes_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["nowhere"], "nowhere is not there: correct the path"),
+        (["nowhere"], "nowhere does not exist: correct the path"),
         (["."], "holds nothing; expected a built dataset, prepared folders (imgs/, "),
         (["photo.jpg", "--dataset", "celeb"], "is a file"),
         (["raw", "--dataset", "celebs"], "did you mean celeb"),

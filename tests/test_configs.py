@@ -12,8 +12,7 @@ import runs
 from configs import base, variants
 from deskpro_jax import experiment
 from deskpro_jax.config import fields
-from deskpro_jax.data.datasets import sizes
-from deskpro_jax.data.load.dataset import NAMES
+from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import protocols
 from deskpro_jax.methods import deskpro
@@ -162,5 +161,5 @@ def test_a_file_is_for_the_dataset_it_is_named_after_and_claims_no_score_that_is
         assert all(p.name in text for p in protocols.find_protocols(name))
     steps = re.search(r"epochs of (\d+) steps", text)
     if steps:
-        train = next(size for size in sizes.published(name) if size.split == "train")
+        train = next(size for size in find_dataset(name).sizes if size.split == "train")
         assert int(steps[1]) == train.images // (config.data.identities * config.data.images_per_identity)

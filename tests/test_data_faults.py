@@ -17,6 +17,7 @@ import pytest
 import runs
 import stand_in
 from deskpro_jax.checkpoints.selection import skipped_images
+from deskpro_jax.data import records
 from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.errors import InputError, RunError, Stopped
 
@@ -69,7 +70,7 @@ def damaged_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     for split, index in (("train", 11), ("gallery", 3)):
         opened = dataset.load("synthetic_tiny", tiny_data, split)
         needle, names[split] = opened[index].body[2000:2100], opened.image_id[index]
-        shard = next(dataset.dataset_path("synthetic_tiny", folder).glob(f"*-{split}.array_record-*"))
+        shard = next(records.dataset_path("synthetic_tiny", folder).glob(f"*-{split}.array_record-*"))
         content = bytearray(shard.read_bytes())
         assert content.count(needle) == 1
         content[content.index(needle) + 50] ^= 1
@@ -79,7 +80,7 @@ def damaged_data(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> t
 
 def test_an_unreadable_record_is_named_with_its_file(damaged_data: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     folder, names = damaged_data
-    shard = next(dataset.dataset_path("synthetic_tiny", folder).glob("*-train.array_record-*"))
+    shard = next(records.dataset_path("synthetic_tiny", folder).glob("*-train.array_record-*"))
     with pytest.raises(InputError) as error:
         runs.run(runs.config(folder, **stand_in.FIELDS), tmp_path)
     for part in (names["train"], "synthetic_tiny/train", f"record 11 of {shard}", "data.skip_corrupt"):

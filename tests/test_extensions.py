@@ -7,38 +7,36 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
 
 import runs
-from deskpro_jax import experiment
+from data_prep import build, check
+from deskpro_jax import experiment, extensions
 from deskpro_jax.cli import train
 from deskpro_jax.data import opening
-from deskpro_jax.data.datasets import added
-from deskpro_jax.data.datasets import layouts as authors
-from deskpro_jax.data.datasets.protocols import PROTOCOLS, Protocol
+from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.datasets.protocols import UNFILTERED
+from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import scoring
 from deskpro_jax.losses import extra
 from deskpro_jax.models.osnet import Backbone, backbone
+from deskpro_jax.report.opened import open_data
 
 EXAMPLES = runs.ROOT / "docs" / "examples"
 SMALL = {"train.epochs": 1, "train.log_every": 1, "eval.every": 0, "eval.baselines": False, "augment.erase": 0.0}
 
 
 @pytest.fixture(autouse=True)
-def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Examples can be imported, and datasets that they add are gone afterwards."""
+def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples can be imported."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    layouts, protocols = dict(authors.LAYOUTS), dict(PROTOCOLS)
-    yield
-    for there, before in ((authors.LAYOUTS, layouts), (PROTOCOLS, protocols)):
-        there.clear()  # type: ignore[attr-defined]
-        there.update(before)  # type: ignore[attr-defined]
 
 
 def config_of(name: str, **fields: object) -> ConfigDict:
@@ -86,39 +84,92 @@ def test_an_added_term_and_another_backbone_are_trained_and_evaluated(tiny_data:
     assert [result.scalars() for result in again] == [result.scalars() for result in trained]
 
 
-def test_an_added_dataset_is_built_and_reported_under_its_protocols(tiny_data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def office(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos as the dataset of the example wants them."""
+    raw = tmp_path_factory.mktemp("office")
     for split in ("train", "query", "gallery"):
         drawn = dataset.load("synthetic_tiny", tiny_data, split)
         for i in range(len(drawn)):
-            file = tmp_path / f"raw/{split}/{drawn.identity[i]}/{drawn.camera[i]}_{drawn.clothes[i]}_{i}.jpg"
+            file = raw / f"{split}/{drawn.identity[i]}/{drawn.camera[i]}_{drawn.clothes[i]}_{i}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(drawn[i].body)
-    config = config_of("new_dataset", data__raw_dir=str(tmp_path / "raw"), data__data_dir=str(tmp_path / "built"))
+    return raw
+
+
+def test_a_dataset_of_a_user_module_is_built_scored_and_reported_by_its_name(
+    office: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    config = config_of("new_dataset", data__raw_dir=str(office), data__data_dir=str(tmp_path / "built"))
     experiment.validate(config)
-    found = opening.load_data(config, tmp_path / "run")
-    chosen = scoring.choose_protocols(config, (found.query, found.gallery))
+    data = opening.load_data(config, tmp_path / "run")
+    chosen = scoring.choose_protocols(config, (data.query, data.gallery))
     assert [protocol.name for protocol in chosen.protocols] == ["other_camera", "other_clothes"]
     assert not chosen.left_out
-    assert (len(found.train), found.classes) == (len(dataset.load("synthetic_tiny", tiny_data, "train")), runs.CLASSES)
+    assert (len(data.train), data.classes) == (len(dataset.load("synthetic_tiny", tiny_data, "train")), runs.CLASSES)
     metadata = json.loads((tmp_path / "built/cc_reid/office/1.0.0/metadata.json").read_text())
-    assert metadata["camera"] == "the office's cameras"
+    assert (metadata["camera"], metadata["dataset"]) == ("the office's cameras", "new_dataset:SPEC")
+    # The report knows the dataset from the workdir only, in a process that never saw the configuration's file.
+    sys.modules.pop("new_dataset")
+    record: Any = SimpleNamespace(config=config.to_dict(), folder=tmp_path / "run", own_results=None)
+    networks: Any = SimpleNamespace(body_size=(8, 4), face_size=(4, 4))
+    opened = open_data(record, networks, "", name=None, data_dir=None, protocol="other_clothes")
+    assert (opened.query.name, opened.protocol.name) == ("office", "other_clothes")
 
 
-def test_a_dataset_that_cannot_be_added_is_refused() -> None:
-    layout, protocols = authors.LAYOUTS["celeb"], (Protocol("all", "everything", "none"),)
-    for name, given, message in (
-        ("celeb", protocols, "a dataset 'celeb' comes with the package"),
-        ("Office 1", protocols, "'Office 1' is no name"),
+def test_a_dataset_of_a_user_module_is_built_and_checked_by_the_commands(
+    office: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check.main([str(office), "--dataset", "new_dataset:SPEC", "--workers", "0"]) == 0
+    output = capsys.readouterr().out
+    assert f"{office}: office, authors' layout" in output
+    assert "other_clothes: " in output
+    out = str(tmp_path / "out")
+    assert build.main(["--dataset", "new_dataset:SPEC", "--raw", str(office), "--out", out, "--workers", "0"]) == 0
+    capsys.readouterr()
+    assert check.main([out, "--workers", "0"]) == 0  # the metadata name the module
+    assert "office, built" in capsys.readouterr().out
+    assert build.main(["--dataset", "new_dataset:SPCE", "--raw", str(office), "--out", out]) == 2
+    assert "--dataset has 'new_dataset:SPCE', and new_dataset has no 'SPCE'; did you mean SPEC?" in (
+        capsys.readouterr().err
+    )
+
+
+def test_results_on_a_dataset_of_a_user_module_have_a_file_name_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"data": {"name": "celeb"}}')
+    config = config_of("new_dataset")
+    query: Any = SimpleNamespace(name="office", metadata={})
+    place = scoring.find_place(config, tmp_path, query, own=False)
+    assert place.path.name == "results-on-new_dataset-SPEC.json"
+
+
+def test_a_dataset_that_cannot_be_used_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, protocols, message in (
+        ("Office 1", (UNFILTERED,), "'Office 1' is not a valid name"),
+        ("../office", (UNFILTERED,), "is not a valid name"),
         ("office", (), "'office' has no protocols"),
+        ("office", (UNFILTERED, UNFILTERED), "two protocols of one name"),
     ):
         with pytest.raises(InputError, match=message):
-            added.add_dataset(name, layout, given)
-    with pytest.raises(InputError, match="no dataset is called 'offce'"):
-        dataset.check_name("offce")
-    added.add_dataset("office", layout, protocols)
-    dataset.check_name("office")
-    with pytest.raises(InputError, match="no dataset is called 'offce'; did you mean office"):
-        dataset.check_name("offce")
+            DatasetSpec(name, protocols, "our own cameras")
+    module: Any = ModuleType("my_datasets")
+    module.CELEB, module.OTHER = DatasetSpec("celeb", (UNFILTERED,), "elsewhere"), 3
+    monkeypatch.setitem(sys.modules, "my_datasets", module)
+    for text, message in (
+        ("my_datasets:CELEB", "named 'celeb' like a dataset of the package"),
+        ("my_datasets:OTHER", "a int; expected a DatasetSpec"),
+        ("no_such_module_here:SPEC", "no_such_module_here cannot be imported"),
+        ("ltc", "data.name has 'ltc': there is no such dataset; did you mean ltcc?"),
+        ("office", "'module:name' for a DatasetSpec in a module of your own"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            find_dataset(text)
+
+
+def test_the_earlier_way_to_add_a_dataset_names_the_new_one() -> None:
+    with pytest.raises(InputError, match=re.escape("data.name = 'module:SPEC'")):
+        extensions.add_dataset("office", None, ())
 
 
 @pytest.mark.parametrize(

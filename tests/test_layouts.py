@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from deskpro_jax.cli import draw
-from deskpro_jax.data.build import builder, layouts
-from deskpro_jax.data.datasets.naming import FOLDERS
+from deskpro_jax.data.build import builder, prepared_examples
+from deskpro_jax.data.build.prepared_folders import FOLDERS
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.data.synthetic import generate
@@ -43,7 +43,7 @@ def folders(written: Path, tmp_path: Path) -> Path:
 
 
 def test_reading_what_was_written_gives_the_same_examples(written: Path, drawn: list[tuple[str, Example]]) -> None:
-    assert sorted(layouts.read_prepared(written, "celeb")) == sorted(drawn)
+    assert sorted(prepared_examples.read_prepared(written, "celeb")) == sorted(drawn)
 
 
 def test_building_from_the_folders_gives_the_same_dataset(written: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_four_trees_share_file_names_and_the_mask_is_white_off_the_clothes(
 
 def test_without_parts_and_manifest_masks_and_names_tell(folders: Path, drawn: list[tuple[str, Example]]) -> None:
     (folders / "imgs" / "query" / ".DS_Store").write_bytes(b"")
-    read = {(split, example.image_id): example for split, example in layouts.read_prepared(folders, "prcc")}
+    read = {(split, example.image_id): example for split, example in prepared_examples.read_prepared(folders, "prcc")}
     assert len(read) == len(drawn)
     for split, example in drawn:
         found = read[split, example.image_id]
@@ -97,23 +97,23 @@ def test_faces_and_masks_may_be_missing(folders: Path) -> None:
     for tree in ("lr_face", "hr_face", "mask"):
         for file in sorted((folders / tree / "query").iterdir())[1:]:
             file.unlink()
-    read = [example for split, example in layouts.read_prepared(folders, "celeb") if split == "query"]
+    read = [example for split, example in prepared_examples.read_prepared(folders, "celeb") if split == "query"]
     assert sum(example.parts is not None for example in read) == 1
     assert sum(example.face is not None for example in read) == 1
     for file in (folders / "mask" / "query").iterdir():
         file.unlink()
-    assert all(e.parts is None for split, e in layouts.read_prepared(folders, "celeb") if split == "query")
+    assert all(e.parts is None for split, e in prepared_examples.read_prepared(folders, "celeb") if split == "query")
 
 
 def test_celeb_light_names_have_no_c(folders: Path) -> None:
     with pytest.raises(InputError, match=r"0001_c\d_\d+\.jpg: the name does not match PID_CAM_FRAME, as in 7_2_13"):
-        list(layouts.read_prepared(folders, "celeb_light"))
+        list(prepared_examples.read_prepared(folders, "celeb_light"))
     for file in folders.rglob("*.jpg"):
         file.rename(file.with_name(file.name.replace("_c", "_")))
-    read = [example for _, example in layouts.read_prepared(folders, "celeb_light")]
+    read = [example for _, example in prepared_examples.read_prepared(folders, "celeb_light")]
     assert {(e.identity, e.camera) for e in read} == {tuple(map(int, e.image_id.split("_")[:2])) for e in read}
     with pytest.raises(InputError, match="does not match PID_cCAM_FRAME"):
-        list(layouts.read_prepared(folders, "celeb"))
+        list(prepared_examples.read_prepared(folders, "celeb"))
 
 
 @pytest.mark.parametrize("missing", ["imgs/query", "lr_face/bounding_box_train", "hr_face", "mask/bounding_box_test"])
@@ -142,14 +142,14 @@ def test_trees_with_other_names_are_an_error(folders: Path) -> None:
     for file in (folders / "mask" / "bounding_box_train").iterdir():
         file.rename(file.with_name(f"9{file.name}"))
     with pytest.raises(InputError, match=r"no file in .*mask/bounding_box_train shares its name"):
-        list(layouts.read_prepared(folders, "celeb"))
+        list(prepared_examples.read_prepared(folders, "celeb"))
 
 
 def test_an_empty_split_is_an_error(folders: Path) -> None:
     shutil.rmtree(folders / "imgs" / "query")
     (folders / "imgs" / "query").mkdir()
     with pytest.raises(InputError, match=r"imgs/query holds no images"):
-        list(layouts.read_prepared(folders, "celeb"))
+        list(prepared_examples.read_prepared(folders, "celeb"))
 
 
 def test_files_and_manifest_must_agree(written: Path, tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_files_and_manifest_must_agree(written: Path, tmp_path: Path) -> None:
     file = sorted((copy / "imgs" / "query").iterdir())[0]
     file.unlink()
     with pytest.raises(InputError, match=f"query image {file.stem} is in manifest.csv but has no file"):
-        list(layouts.read_prepared(copy, "celeb"))
+        list(prepared_examples.read_prepared(copy, "celeb"))
     manifest = copy / "manifest.csv"
     manifest.write_text(manifest.read_text().replace(",train,1,", ",train,one,", 1))
     with pytest.raises(InputError, match=r"manifest.csv, line 2: .*one"):
-        list(layouts.read_prepared(copy, "celeb"))
+        list(prepared_examples.read_prepared(copy, "celeb"))
 
 
 def test_parts_must_have_one_label_a_pixel(written: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_parts_must_have_one_label_a_pixel(written: Path, tmp_path: Path) -> Non
     file = sorted((copy / "parts" / "bounding_box_train").iterdir())[0]
     Image.new("RGB", (4, 8)).save(file)
     with pytest.raises(InputError, match=f"{file} has mode RGB, expected L"):
-        list(layouts.read_prepared(copy, "celeb"))
+        list(prepared_examples.read_prepared(copy, "celeb"))
 
 
 def test_the_command_ends_with_one_line_and_code_2(
@@ -187,6 +187,6 @@ def test_the_command_ends_with_one_line_and_code_2(
 def test_a_failed_write_leaves_nothing(tmp_path: Path, drawn: list[tuple[str, Example]]) -> None:
     bad = ("query", drawn[0][1]._replace(image_id="strange name"))
     with pytest.raises(InputError, match="image strange name: the name does not match"):
-        layouts.write_prepared([*drawn[:3], bad], tmp_path / "out", "celeb")
+        prepared_examples.write_prepared([*drawn[:3], bad], tmp_path / "out", "celeb")
     assert not any(tmp_path.iterdir())
     assert {split for split, _ in drawn} == set(SPLITS)

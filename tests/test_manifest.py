@@ -11,8 +11,8 @@ from PIL import Image
 
 from author_trees import FOLDER, encode, face, labels, mask, write, write_manifest, write_parts
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.build.sources import Source
+from deskpro_jax.data.build.image_sources import Source
+from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.errors import InputError, MissingInputError
 
 
@@ -57,7 +57,7 @@ def test_masks_and_faces_are_optional_columns(raw: Path) -> None:
     write_manifest(raw / "manifest.csv", FOLDER, **columns, restored={"anna/door.jpg": "r.jpg"})
     listing = list_dataset("folder", raw)
     assert listing.origin["label_scheme"] == "cloth_mask"
-    found = {source.image_id: assemble(source, listing.recipe).example for source in listing.sources}
+    found = {source.image_id: assemble(source, listing.parts_format).example for source in listing.sources}
     first, second = found["anna/door"], found["anna/yard"]
     assert first is not None
     assert second is not None

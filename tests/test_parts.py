@@ -15,8 +15,8 @@ from PIL import Image
 
 from author_trees import PRCC, TREES, draw, encode, face, labels, mask, write, write_parts
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.datasets.naming import FOLDERS
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.build.prepared_folders import FOLDERS
 from deskpro_jax.data.schema import Example
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -46,7 +46,7 @@ def examples(name: str, raw: Path, parts: Path | None) -> dict[str, Example]:
     assert listing.findings == []
     result = {}
     for source in listing.sources:
-        assembled = assemble(source, listing.recipe)
+        assembled = assemble(source, listing.parts_format)
         assert assembled.findings == ()
         assert assembled.example is not None
         result[Path(source.body).relative_to(raw).as_posix()] = assembled.example
@@ -180,7 +180,7 @@ def test_label_maps_must_fit_their_photo(image: Image.Image, reason: str, tmp_pa
     write_parts(write("celeb", raw), parts)
     image.save(parts / "parts/train/1_1_0.png")
     listing = list_dataset("celeb", raw, parts)
-    assembled = assemble(next(s for s in listing.sources if s.image_id == "1_1_0"), listing.recipe)
+    assembled = assemble(next(s for s in listing.sources if s.image_id == "1_1_0"), listing.parts_format)
     assert [finding.file for finding in assembled.findings] == [str(parts / "parts/train/1_1_0.png")]
     assert re.search(reason, str(assembled.findings[0]))
     assert assembled.example is not None

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import base
+from deskpro_jax.data import records
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.data.load.augment import normalise
@@ -133,7 +134,7 @@ def picture(height: int, width: int, mode: str = "RGB") -> tuple[Image.Image, by
 
 
 def split_of(examples: list[Example]) -> ReIDSplit:
-    columns = dataset.columns(examples)
+    columns = records.columns(examples)
     image_id = columns.pop("image_id").tolist()
     metadata = {"label_scheme": "lip", "clothing": [5, 9]}
     positions = np.arange(len(examples))
@@ -260,7 +261,7 @@ def damaged(data_dir: Path, tmp_path: Path) -> tuple[ReIDSplit, int]:
     shutil.copytree(data_dir, tmp_path / "copy")
     whole = dataset.load(NAME, data_dir, "train")
     index = 11
-    shard = next(dataset.dataset_path(NAME, tmp_path / "copy").glob("*-train.array_record-*"))
+    shard = next(records.dataset_path(NAME, tmp_path / "copy").glob("*-train.array_record-*"))
     content = bytearray(shard.read_bytes())
     # The middle of this image's bytes; the file format keeps them as they are, unless they cross a block.
     needle = whole[index].body[2000:2100]

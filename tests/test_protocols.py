@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
+from deskpro_jax.data.datasets.find import SPECS
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.matching_rules import CAMERA_READINGS, RULES, Labels
 from deskpro_jax.evaluation.protocols import (
-    PROTOCOLS,
     Filter,
     Protocol,
     applicable,
@@ -41,22 +41,22 @@ def prcc(first=0, seed=0):
 
 
 def test_every_protocol_names_a_known_rule_and_has_its_own_name():
-    for protocols in PROTOCOLS.values():
+    for protocols in (spec.protocols for spec in SPECS):
         assert len({p.name for p in protocols}) == len(protocols)
         assert all(p.rule in RULES and p.camera in CAMERA_READINGS and p.description for p in protocols)
 
 
 def test_the_settings_of_every_dataset_by_name():
-    names = {dataset: [p.name for p in protocols] for dataset, protocols in PROTOCOLS.items()}
+    names = {spec.name: [p.name for p in spec.protocols] for spec in SPECS}
     shots = [f"{c}_clothes_{s}_shot" for c in ("cross", "same") for s in ("single", "multi")]
     assert names["celeb"] == names["celeb_light"] == ["image_number", "first_digit", "none"]
     assert names["prcc"] == shots
     assert names["ltcc"] == ["general", "cc", "sc"]
     assert names["vc_clothes"] == ["all", "same_clothes", "cross_clothes"]
     assert names["folder"] == ["general", "cc", "sc", "none"]
-    assert [p.draws for p in PROTOCOLS["prcc"]] == [10, 0, 10, 0]
-    assert find_protocols("celeb", ["none, first_digit"]) == (PROTOCOLS["celeb"][2], PROTOCOLS["celeb"][1])
-    assert find_protocols("celeb", ["none", "none"]) == (PROTOCOLS["celeb"][2],)
+    assert [p.draws for p in find_protocols("prcc")] == [10, 0, 10, 0]
+    assert find_protocols("celeb", ["none, first_digit"]) == (find_protocols("celeb")[2], find_protocols("celeb")[1])
+    assert find_protocols("celeb", ["none", "none"]) == (find_protocols("celeb")[2],)
 
 
 def in_order(count):
@@ -75,7 +75,7 @@ def by_hand(dataset, name, query, gallery, **options):
 def test_the_camera_rules_of_celeb_by_hand():
     query = (1, 1, -1)  # image number 1
     gallery = [(1, 10, -1), (2, 3, -1), (1, 2, -1), (2, 1, -1), (1, 11, -1)]
-    found = {p.name: by_hand("celeb", p.name, query, gallery) for p in PROTOCOLS["celeb"]}
+    found = {p.name: by_hand("celeb", p.name, query, gallery) for p in find_protocols("celeb")}
     # Hits at ranks 1, 3 and 5; by first digits 10 and 11 are of the query's camera 1, which leaves the hit at rank 2.
     whole = (1 / 1 + 2 / 3 + 3 / 5) / 3
     assert found["image_number"].figures == pytest.approx({"mAP": whole, "R-1": 1, "R-5": 1, "R-10": 1, "R-20": 1})
@@ -95,7 +95,7 @@ def test_first_digits_are_those_of_the_number():
 def test_the_rules_of_ltcc_by_hand():
     query = (3, 1, 1)  # camera 1, outfit 1
     gallery = [(3, 1, 2), (9, 2, 1), (3, 2, 1), (3, 3, 2), (9, 1, 1)]
-    found = {p.name: by_hand("ltcc", p.name, query, gallery).figures for p in PROTOCOLS["ltcc"]}
+    found = {p.name: by_hand("ltcc", p.name, query, gallery).figures for p in find_protocols("ltcc")}
     # The first image is of the query's camera and always leaves. Then: stranger, same outfit, other outfit, stranger.
     assert found["general"]["mAP"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert found["cc"]["mAP"] == pytest.approx(1 / 2)

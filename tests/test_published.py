@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from author_trees import write
-from deskpro_jax.data.build.listing import list_dataset
-from deskpro_jax.data.build.sources import Source
-from deskpro_jax.data.datasets.sizes import Size, differences, published
+from deskpro_jax.data.build import published_sizes
+from deskpro_jax.data.build.image_sources import Source
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.datasets.spec import Size
+
+
+def published(dataset: str, with_val: bool = False) -> tuple[Size, ...]:
+    return find_dataset(dataset).published_sizes(with_val)
+
+
+def differences(dataset: str, images: list[Source], with_val: bool = False) -> list[str]:
+    return published_sizes.differences(find_dataset(dataset), images, with_val)
 
 
 def sources(split: str, identities: dict[int, list[int]]) -> list[Source]:

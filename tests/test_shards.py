@@ -12,9 +12,9 @@ import pytest
 from author_trees import TREES, draw, encode, write, write_parts
 from deskpro_jax.data.build import shards, workers
 from deskpro_jax.data.build.assemble import Assembled
-from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build.image_sources import Listing, PartsFormat, Source
+from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.build.shards import Shard
-from deskpro_jax.data.build.sources import Listing, Recipe, Source
 from deskpro_jax.data.schema import SPLITS
 
 
@@ -26,7 +26,7 @@ def listing(tmp_path: Path) -> Listing:
 
 def plan(listing: Listing, folder: Path) -> list[Shard]:
     folder.mkdir(exist_ok=True)
-    return shards.plan(listing.sources, listing.recipe, folder)
+    return shards.plan(listing.sources, listing.parts_format, folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -50,10 +50,10 @@ def test_a_plan_depends_on_names_alone(listing: Listing, tmp_path: Path, monkeyp
 
 def test_large_splits_have_a_thousand_shards_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [Source("train", str(i), 0, 0, 0, "x") for i in range(5000)]
-    assert [len(shard.sources) for shard in shards.plan(sources, Recipe(), Path("x"))] == [1000] * 5
+    assert [len(shard.sources) for shard in shards.plan(sources, PartsFormat(), Path("x"))] == [1000] * 5
     assert shards.MAX_SHARDS == 1024
     monkeypatch.setattr(shards, "MAX_SHARDS", 4)
-    assert [len(shard.sources) for shard in shards.plan(sources, Recipe(), Path("x"))] == [1250] * 4
+    assert [len(shard.sources) for shard in shards.plan(sources, PartsFormat(), Path("x"))] == [1250] * 4
 
 
 def test_the_order_is_that_of_the_writer_of_tfds() -> None:
@@ -89,12 +89,12 @@ def test_only_shards_whose_files_changed_are_written_again(
     read: list[str] = []
     original = shards.assemble
 
-    def assemble(source: Source, recipe: Recipe) -> Assembled:
+    def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
         read.append(source.image_id)
-        return original(source, recipe)
+        return original(source, parts_format)
 
     monkeypatch.setattr(
-        shards, "assemble", lambda source, recipe: read.append(source.image_id) or original(source, recipe)
+        shards, "assemble", lambda source, parts_format: read.append(source.image_id) or original(source, parts_format)
     )
 
     changed = Path(next(s.body for s in listing.sources if s.image_id == "3_1_0"))

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.sources import Finding, Listing, Recipe, Source
-from deskpro_jax.data.build.sums import SUMS
+from deskpro_jax.data.build.checksum_lists import SUMS
+from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source
 from deskpro_jax.data.inspection import inspect_image
-from deskpro_jax.data.load.dataset import Records
+from deskpro_jax.data.records import Records
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
 
@@ -85,7 +85,7 @@ def source_tasks(listing: Listing) -> list[Task]:
     """Returns the work of examining listed files."""
     sources = listing.sources
     return [
-        functools.partial(_examine_sources, tuple(sources[start : start + CHUNK]), listing.recipe)
+        functools.partial(_examine_sources, tuple(sources[start : start + CHUNK]), listing.parts_format)
         for start in range(0, len(sources), CHUNK)
     ]
 
@@ -149,13 +149,13 @@ def _call(task: Task) -> list[Examined]:
     return task()
 
 
-def _examine_sources(sources: Sequence[Source], recipe: Recipe) -> list[Examined]:
-    return [_examine_source(source, recipe) for source in sources]
+def _examine_sources(sources: Sequence[Source], parts_format: PartsFormat) -> list[Examined]:
+    return [_examine_source(source, parts_format) for source in sources]
 
 
-def _examine_source(source: Source, recipe: Recipe) -> Examined:
+def _examine_source(source: Source, parts_format: PartsFormat) -> Examined:
     try:
-        assembled = assemble(source, recipe)
+        assembled = assemble(source, parts_format)
         findings, remarks, usable = assembled.findings, assembled.remarks, assembled.example is not None
     except Exception as error:  # a check ends for no file
         text = f" can't be examined ({type(error).__name__}: {error}): replace or remove it"

@@ -9,15 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.checking.examine import Examined
-from deskpro_jax.data.datasets.protocols import PROTOCOLS, Protocol
+from deskpro_jax.data.datasets.protocols import Protocol
+from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.schema import SPLITS
 from deskpro_jax.evaluation.matching_rules import Labels, find_rule, removals, same_identity
 from deskpro_jax.evaluation.protocols import not_applicable, read_cameras, select
 
 TRAIN_AND_TEST, QUERY_AND_GALLERY, WITHIN = "train and test", "query and gallery", "within a split"
-# Here a number that train and test share says that a person is in both; elsewhere each of them counts from one.
-_NUMBERED_THROUGHOUT = ("ltcc", "folder")
-_UNIQUE_CAMERA = ("celeb", "celeb_light")  # whose camera is the image number, unique within an identity
 
 
 class Count(NamedTuple):
@@ -117,17 +115,17 @@ def duplicates(images: Iterable[Examined]) -> list[Duplicate]:
     return sorted(found, key=lambda duplicate: order.index(duplicate.where))
 
 
-def shared_identities(dataset: str, images: Iterable[Examined]) -> tuple[list[int], bool]:
+def shared_identities(spec: DatasetSpec, images: Iterable[Examined]) -> tuple[list[int], bool]:
     """Returns the identity numbers that train and test share, and whether that means the same people."""
     sides: tuple[set[int], set[int]] = (set(), set())
     for image in images:
         sides[image.split != "train"].add(image.identity)
-    return sorted(number for number in sides[0] & sides[1] if number >= 0), dataset in _NUMBERED_THROUGHOUT
+    return sorted(number for number in sides[0] & sides[1] if number >= 0), spec.identities_across_splits
 
 
-def repeated_numbers(dataset: str, images: Iterable[Examined]) -> list[str]:
+def repeated_numbers(spec: DatasetSpec, images: Iterable[Examined]) -> list[str]:
     """Returns the image numbers that one person has twice where they should be unique, in words."""
-    if dataset not in _UNIQUE_CAMERA:
+    if not spec.image_numbers:
         return []
     sides: Counter[tuple[bool, int, int]] = Counter((i.split == "train", i.identity, i.camera) for i in images)
     return [
@@ -137,13 +135,13 @@ def repeated_numbers(dataset: str, images: Iterable[Examined]) -> list[str]:
     ]
 
 
-def matches(dataset: str, images: Sequence[Examined]) -> list[Matches]:
+def matches(spec: DatasetSpec, images: Sequence[Examined]) -> list[Matches]:
     """Applies every protocol of a dataset to the labels of the images that can be used."""
     labels = []
     for split in ("query", "gallery"):
         rows = [(i.identity, i.camera, i.clothes) for i in images if i.split == split and i.usable]
         labels.append(Labels(*np.array(rows, np.int64).reshape(-1, 3).T))
-    return [_match(protocol, *labels) for protocol in PROTOCOLS[dataset]]
+    return [_match(protocol, *labels) for protocol in spec.protocols]
 
 
 def _match(protocol: Protocol, query: Labels, gallery: Labels) -> Matches:

@@ -94,7 +94,7 @@ class Report:
           everything: Prints all names where otherwise the first ten are printed; what to fix is complete anyway.
         """
         guess = f" (guessed {self.found.guessed}; --dataset says otherwise)" if self.found.guessed else ""
-        lines = [f"{self.found.folder}: {self.found.dataset}, {self.found.layout}{guess}"]
+        lines = [f"{self.found.folder}: {self.found.spec.name}, {self.found.layout}{guess}"]
         if self.counts:
             lines += ["", *_table([_COLUMNS, *(_cells(count) for count in self.counts)])]
         lines += self._missing(everything)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from deskpro_jax.cli.commands import command_parser
-from deskpro_jax.data.build.layouts import synthetic_origin, write_prepared
+from deskpro_jax.data.build.prepared_examples import synthetic_origin, write_prepared
 from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import end_command
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deskpro_jax.errors import InputError
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of photo files, in lower case
 JPEG = b"\xff\xd8"  # what such files begin with
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray
 

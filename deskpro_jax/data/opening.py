@@ -9,6 +9,7 @@ import ml_collections
 from absl import logging
 
 from deskpro_jax.data.build import builder
+from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.runtime import cores
@@ -28,7 +29,7 @@ class Data:
 
 def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
     """Returns the folder of datasets that a run in the workdir `folder` uses."""
-    default = folder / "data" if config.data.name.startswith("synthetic") else Path("~/tensorflow_datasets")
+    default = folder / "data" if find_dataset(config.data.name).synthetic_size else Path("~/tensorflow_datasets")
     return Path(config.data.data_dir or default).expanduser()
 
 

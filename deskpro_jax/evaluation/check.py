@@ -6,7 +6,7 @@ import ml_collections
 
 from deskpro_jax.checkpoints.selection import REPORTS
 from deskpro_jax.config import expect
-from deskpro_jax.data.datasets.protocols import PROTOCOLS, find_protocols
+from deskpro_jax.data.datasets.find import find_protocols
 from deskpro_jax.evaluation.ranking import MISSING_FACE
 
 
@@ -21,8 +21,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.boolean(config, "eval.flip")
     expect.choice(config, "eval.missing_face", MISSING_FACE)
     names = expect.texts(config, "eval.protocols")
-    if config.data.name in PROTOCOLS:  # the name itself is checked with the other fields of data.*
-        find_protocols(config.data.name, names)
+    find_protocols(config.data.name, names)
     expect.boolean(config, "eval.rerank")
     expect.integer(config, "eval.rerank_k1", least=1)
     expect.integer(config, "eval.rerank_k2", least=1)

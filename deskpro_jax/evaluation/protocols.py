@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deskpro_jax.data.datasets.protocols import PROTOCOLS, Filter, Protocol, find_protocols
+from deskpro_jax.data.datasets.find import find_protocols
+from deskpro_jax.data.datasets.protocols import Filter, Protocol
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.matching_rules import (
     CAMERA_READINGS,
@@ -20,7 +21,6 @@ from deskpro_jax.evaluation.ranking import Scores, score, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking, rerank
 
 __all__ = [
-    "PROTOCOLS",
     "RERANKED",
     "Filter",
     "Protocol",

@@ -11,6 +11,7 @@ import numpy as np
 from deskpro_jax.config import fields as fields_
 from deskpro_jax.configs import base
 from deskpro_jax.data import opening
+from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
@@ -106,7 +107,7 @@ def _config(record: Record, trained: Trained, name: str | None) -> ml_collection
             " workdir first"
         )
     if name is not None and name != fields.get("data.name"):
-        dataset.check_name(name)
+        find_dataset(name, "--dataset")
         config.data.name, config.data.data_dir = name, ""
         config.data.clothing, config.eval.protocols = (), ()
     config.data.body_size, config.data.face_size = trained.body_size, trained.face_size

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 
 from deskpro_jax.config.fields import FREE, differences, flatten
 from deskpro_jax.config.files import find_config
+from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage.files import read_json
 from deskpro_jax.workdir.layout import RESULTS_FILE
@@ -181,7 +182,7 @@ def plan_cells(
         )
     base, folder = read_config(config, overrides), folder.absolute()
     shared = list(overrides)
-    if not base.data.data_dir and base.data.name.startswith("synthetic"):
+    if not base.data.data_dir and find_dataset(base.data.name).synthetic_size:
         shared.append(f"--config.data.data_dir={folder / 'data'}")
     if not base.compilation_cache:
         shared.append(f"--config.compilation_cache={folder / 'xla_cache'}")

@@ -34,14 +34,15 @@ def results_path(folder: Path, dataset: str, checksums: Mapping[str, str]) -> tu
         and the name of the workdir's own dataset, None where it was not trained here.
     """
     own, before = read_json(folder / CONFIG_FILE), read_json(folder / RESULTS_FILE) or {}
+    name = dataset.replace(":", "-")  # "module:name" of a fork, which not every file system takes
     trained_on = None if own is None else own.get("data", {}).get("name")
     first = trained_on or before.get("dataset")
     if first is not None and first != dataset:
-        return folder / f"results-on-{dataset}.json", trained_on
+        return folder / f"results-on-{name}.json", trained_on
     known = before.get("checksums")
     if known and checksums and known != checksums:
         digest = hashlib.sha256(json.dumps(dict(checksums), sort_keys=True).encode()).hexdigest()
-        return folder / f"results-on-{dataset}-{digest[:8]}.json", trained_on
+        return folder / f"results-on-{name}-{digest[:8]}.json", trained_on
     return folder / RESULTS_FILE, trained_on
 
 

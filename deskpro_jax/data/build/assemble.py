@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from deskpro_jax.data.build.sources import Finding, Recipe, Source
-from deskpro_jax.data.build.sums import SUMS
+from deskpro_jax.data.build.checksum_lists import SUMS
+from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
 from deskpro_jax.data.inspection import ImageReport, as_stored, inspect_image
 from deskpro_jax.data.schema import SCHEMES, Example
 
@@ -38,7 +38,7 @@ class Assembled(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def assemble(source: Source, recipe: Recipe) -> Assembled:
+def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
     """Reads the files of a source and makes an example of those that can be used.
 
     Files are passed on byte for byte, but for photos and faces that readers could disagree about
@@ -47,14 +47,14 @@ def assemble(source: Source, recipe: Recipe) -> Assembled:
 
     Args:
       source: The files and labels of one image.
-      recipe: What kind of files the parts are.
+      parts_format: What kind of files the parts are.
     """
     findings: list[Finding] = []
     sums = source.sha256 or ("",) * len(source.files)
     inspected = [_inspect(file, expected, findings) for file, expected in zip(source.files, sums, strict=True)]
     body, face, restored = (as_stored(*found) if (found := inspected[i]) else None for i in (0, 2, 3))
     report = inspected[0][1] if inspected[0] else None
-    parts = _parts(source.parts, inspected[1], recipe, report, findings)
+    parts = _parts(source.parts, inspected[1], parts_format, report, findings)
     if body is None or report is None:
         return Assembled(None, tuple(findings), ())
     labels = (source.identity, source.camera, source.clothes)
@@ -84,7 +84,7 @@ def _inspect(file: str | None, sha256: str, findings: list[Finding]) -> tuple[by
 def _parts(
     file: str | None,
     found: tuple[bytes, ImageReport] | None,
-    recipe: Recipe,
+    parts_format: PartsFormat,
     photo: ImageReport | None,
     findings: list[Finding],
 ) -> bytes | None:
@@ -93,19 +93,19 @@ def _parts(
         return None
     content, report = found
     with Image.open(io.BytesIO(content)) as image:
-        if recipe.masks:
+        if parts_format.masks:
             clothing = np.asarray(_turned(ImageOps.exif_transpose(image).convert("L"), photo)) < MASK_THRESHOLD
             return _png(Image.fromarray(clothing.astype(np.uint8)))
         if report.mode != "L":
             findings.append(Finding(file, f" has mode {report.mode}, expected L (one label a pixel): write it again"))
             return None
-        labels = len(SCHEMES[recipe.scheme].labels)
+        labels = len(SCHEMES[parts_format.scheme].labels)
         if (highest := int(np.asarray(image).max())) >= labels:
-            expected = f"0 to {labels - 1} (scheme {recipe.scheme}): write it again"
+            expected = f"0 to {labels - 1} (scheme {parts_format.scheme}): write it again"
             findings.append(Finding(file, f" has label {highest}, expected {expected}"))
             return None
         turned = _turned(image, photo)
-        if recipe.same_size and photo is not None and (turned.height, turned.width) != photo.upright_size:
+        if parts_format.same_size and photo is not None and (turned.height, turned.width) != photo.upright_size:
             height, width = photo.upright_size
             what = f"{image.width} x {image.height} pixels, its photo {width} x {height}: make both from the same photo"
             findings.append(Finding(file, f" has {what}"))

@@ -19,16 +19,18 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 import deskpro_jax
-from deskpro_jax.data.build import building, layouts, shards
-from deskpro_jax.data.build.listing import list_dataset
+from deskpro_jax.data.build import prepared_examples, shards, write_shards
+from deskpro_jax.data.build.list_files import list_dataset
+from deskpro_jax.data.build.published_sizes import check_sizes
 from deskpro_jax.data.build.shards import Shard
 from deskpro_jax.data.build.workers import run_local
-from deskpro_jax.data.load.dataset import BUILDER_NAME, NAMES, VERSION, Records, columns, dataset_path, write_columns
+from deskpro_jax.data.datasets.find import NAMES, find_dataset
+from deskpro_jax.data.datasets.spec import DatasetSpec
+from deskpro_jax.data.records import BUILDER_NAME, VERSION, Records, columns, dataset_path, write_columns
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError, RunError
 
-_SYNTHETIC = "synthetic_"
 _REMEDY = "set data.data_dir (--out) to another folder or delete this one"
 _PACKAGES = ("pillow", "numpy", "tensorflow-datasets", "array_record")
 _DESCRIPTION = "Cloth-changing person re-identification: photos of people with part labels and faces."
@@ -61,7 +63,7 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager
-        size = self.builder_config.name.removeprefix(_SYNTHETIC)
+        size = find_dataset(self.builder_config.name).synthetic_size
         groups = itertools.groupby(generate.generate(size, self.seed, self.workers), key=lambda pair: pair[0])
         return {split: self._generate_examples(split, groups) for split in SPLITS}
 
@@ -167,7 +169,7 @@ def build(
     with_val: bool = False,
     allow_different_size: bool = False,
     skip_bad: bool = False,
-    run: building.Runner | None = None,
+    run: write_shards.Runner | None = None,
     tell: Callable[[str], None] = logging.warning,
 ) -> Path:
     """Builds a dataset unless it is there.
@@ -177,9 +179,9 @@ def build(
     on the files and the versions at work, not on `workers`, `run` or interruptions.
 
     Args:
-      name: One of `deskpro_jax.data.load.dataset.NAMES`.
+      name: Of the dataset, as for `find_dataset`.
       data_dir: Where TFDS datasets are kept.
-      raw_dir: The authors' layout, prepared folders, or for `folder` a CSV (`listing.list_dataset`); None or "" draws
+      raw_dir: The authors' layout, prepared folders, or a CSV (`listing.list_dataset`); None or "" draws
         a synthetic dataset.
       seed: Seed of a drawn dataset.
       progress: Shows progress on standard error.
@@ -201,26 +203,29 @@ def build(
       RunError: If another process builds the dataset.
     """
     folder = dataset_path(name, data_dir)
-    drawn = name.startswith(_SYNTHETIC) and not raw_dir
-    config = name if name in NAMES else tfds.core.BuilderConfig(name=name)  # the latter added by a fork
+    spec = find_dataset(name)
+    drawn = bool(spec.synthetic_size) and not raw_dir
+    config = spec.name if spec.name in NAMES else tfds.core.BuilderConfig(name=spec.name)
     builder = CcReid(config=config, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
         _check_same(folder, builder.info.metadata, seed if drawn else None, with_val)
         if drawn:
-            _check_size(folder, name.removeprefix(_SYNTHETIC), builder.info.splits["train"].num_examples)
+            _check_size(folder, spec, builder.info.splits["train"].num_examples)
         return folder
     with contextlib.ExitStack() as stack:
         if drawn:
             builder.seed, builder.workers = seed, workers
-            builder.origin = {**layouts.synthetic_origin(name.removeprefix(_SYNTHETIC), seed), "source": "drawn"}
+            builder.origin = {**prepared_examples.synthetic_origin(spec.synthetic_size, seed), "source": "drawn"}
         else:
             raw, parts = (Path(given).expanduser() if given else None for given in (raw_dir, parts_dir))
             listing = list_dataset(name, raw, parts, with_val)
-            building.check_sizes(name, listing, allow_different_size, with_val, tell)
-            work = stack.enter_context(building.only_builder(folder))
+            check_sizes(spec, listing, allow_different_size, with_val, tell)
+            work = stack.enter_context(write_shards.only_builder(folder))
             run = run or (lambda planned: run_local(planned, workers, progress))
-            builder.shards = building.write_shards(listing, work, skip_bad, run, tell)
+            builder.shards = write_shards.write_shards(listing, work, skip_bad, run, tell)
             builder.origin = listing.origin
+            if name != spec.name:
+                builder.origin["dataset"] = name  # where the spec is, for data_prep.check
         with _bars(progress and sys.stderr.isatty()), contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(file_format="array_record")
     return folder
@@ -236,13 +241,11 @@ def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_v
         raise InputError(f"{folder} was built without the validation images that --with-val asks for: {_REMEDY}")
 
 
-def _check_size(folder: Path, size: str, images: int) -> None:
+def _check_size(folder: Path, spec: DatasetSpec, images: int) -> None:
     """Raises InputError if a drawn dataset that is there has the size of another release."""
-    expected = generate.SIZES[size].train_images
+    expected = generate.SIZES[spec.synthetic_size].train_images
     if images != expected:
-        raise InputError(
-            f"{folder} has {images} training images, {_SYNTHETIC}{size} is drawn with {expected} now: {_REMEDY}"
-        )
+        raise InputError(f"{folder} has {images} training images, {spec.name} is drawn with {expected} now: {_REMEDY}")
 
 
 @contextlib.contextmanager

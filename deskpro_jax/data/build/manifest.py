@@ -8,9 +8,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.data.build.parts import join, no_parts
-from deskpro_jax.data.build.sources import Listing, Recipe, Source
-from deskpro_jax.data.datasets.layouts import Photo
+from deskpro_jax.data.build.authors_folders import NamedPhoto
+from deskpro_jax.data.build.image_sources import Listing, PartsFormat, Source
+from deskpro_jax.data.build.join_parts import join, no_parts
 from deskpro_jax.data.schema import SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -89,23 +89,23 @@ def _with_parts(file: Path, sources: list[Source], parts_dir: Path | None, notes
     if faces or any(source.restored_face for source in sources):
         origin["faces"] = f"as {file.name} lists them"
     if parts_dir is None:
-        return Listing(sources, Recipe(), origin, notes=notes)
+        return Listing(sources, PartsFormat(), origin, notes=notes)
     if masks:
         raise InputError(
             f"{file} has masks and {parts_dir} has label maps: a dataset has one kind; empty the column mask, or leave "
             "data.parts_dir (--parts) out"
         )
     photos = [
-        Photo(s.split, s.image_id, s.identity, s.camera, s.clothes, Path(s.body), s.image_id, ()) for s in sources
+        NamedPhoto(s.split, s.image_id, s.identity, s.camera, s.clothes, Path(s.body), s.image_id, ()) for s in sources
     ]
-    joined = join(photos, parts_dir, "folder")
+    joined = join(photos, parts_dir)
     both = [
         made if not (source.face or source.restored_face) else Source(**{**vars(source), "parts": made.parts})
         for source, made in zip(sources, joined.sources, strict=True)
     ]
     if faces:
         joined.origin["faces"] = f"{origin['faces']}; elsewhere: {joined.origin['faces']}"
-    return Listing(both, joined.recipe, joined.origin, joined.findings, notes + joined.notes)
+    return Listing(both, joined.parts_format, joined.origin, joined.findings, notes + joined.notes)
 
 
 def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:

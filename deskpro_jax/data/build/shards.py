@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 
 import deskpro_jax
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.sources import Finding, Recipe, Source
+from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
 
@@ -40,14 +40,14 @@ class Shard:
       number: Position among the shards of the split.
       folder: Where it is written, with its report beside it.
       sources: Its images in the order of the records.
-      recipe: How each of them becomes an example.
+      parts_format: How each of them becomes an example.
     """
 
     split: str
     number: int
     folder: str
     sources: tuple[Source, ...]
-    recipe: Recipe
+    parts_format: PartsFormat
 
     @property
     def records(self) -> Path:
@@ -78,12 +78,12 @@ class Report(NamedTuple):
     remarks: dict[str, int]
 
 
-def plan(sources: Sequence[Source], recipe: Recipe, folder: Path) -> list[Shard]:
+def plan(sources: Sequence[Source], parts_format: PartsFormat, folder: Path) -> list[Shard]:
     """Divides a dataset into shards, in an order that depends on the names of the images alone.
 
     Args:
       sources: All images.
-      recipe: How each of them becomes an example.
+      parts_format: How each of them becomes an example.
       folder: Where the shards are written.
     """
     shards: list[Shard] = []
@@ -94,7 +94,7 @@ def plan(sources: Sequence[Source], recipe: Recipe, folder: Path) -> list[Shard]
         count = min(MAX_SHARDS, -(-len(images) // IMAGES))
         bounds = [round(len(images) * number / count) for number in range(count + 1)] if count else []
         shards.extend(
-            Shard(split, number, str(folder), tuple(images[start:end]), recipe)
+            Shard(split, number, str(folder), tuple(images[start:end]), parts_format)
             for number, (start, end) in enumerate(itertools.pairwise(bounds))
         )
     return shards
@@ -125,7 +125,7 @@ def write_shard(shard: Shard) -> Report:
 
     def examples() -> Iterator[Example]:
         for source in shard.sources:
-            assembled = assemble(source, shard.recipe)
+            assembled = assemble(source, shard.parts_format)
             findings.extend(assembled.findings)
             if assembled.example is not None:
                 remarks.update(assembled.remarks)
@@ -215,10 +215,10 @@ def _write_records(path: Path, examples: Iterable[Example], sizes: list[int]) ->
 
 
 def _fingerprint(shard: Shard) -> str:
-    """Returns a hash of all that decides the bytes of a shard: its labels, files, recipe and the versions at work."""
+    """Returns a hash of all that decides the bytes of a shard: labels, files, parts format and versions."""
     digest = hashlib.sha256()
     versions = [deskpro_jax.__version__, *(importlib.metadata.version(package) for package in _VERSIONS)]
-    digest.update(repr((_REVISION, versions, shard.split, shard.recipe)).encode())
+    digest.update(repr((_REVISION, versions, shard.split, shard.parts_format)).encode())
     for source in shard.sources:
         states = []
         for file in source.files:

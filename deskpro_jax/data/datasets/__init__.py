@@ -1,1 +1,1 @@
-"""The datasets: layouts of their authors, published sizes, protocols, meaning of cameras and clothes."""
+"""The datasets, a file each: folders and file names, published sizes, protocols, meaning of cameras and clothes."""

@@ -1,4 +1,4 @@
-"""Writes the record files of a dataset from listed files, one builder at a time; nothing is left out in silence."""
+"""Writes all shards of a dataset, one builder at a time; nothing is left out in silence."""
 
 from __future__ import annotations
 
@@ -10,47 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deskpro_jax.data.build import shards
+from deskpro_jax.data.build.image_sources import Listing, refuse
 from deskpro_jax.data.build.shards import Shard
-from deskpro_jax.data.build.sources import Listing, refuse
-from deskpro_jax.data.datasets import sizes
 from deskpro_jax.data.schema import SPLITS
 from deskpro_jax.errors import InputError, RunError
 
 Runner = Callable[[Sequence[Shard]], None]
 Tell = Callable[[str], None]
 WORK = ".building"  # beside the versions of a dataset: finished shards of one that is not finished
-
-
-def check_sizes(name: str, listing: Listing, allowed: bool, with_val: bool, tell: Tell) -> None:
-    """Compares the splits with those published.
-
-    Args:
-      name: Name of the dataset.
-      listing: What was found; differences that are allowed are noted in its origin.
-      allowed: Whether to go on when there are differences. Prepared folders are another's choice of images: always.
-      with_val: Whether validation images were added to train.
-      tell: Is called with differences that are allowed.
-
-    Raises:
-      InputError: If there are differences; says by split and identity which.
-    """
-    found = sizes.differences(name, listing.sources, with_val)
-    if not found:
-        return
-    text = f"dataset {name} differs in size from what was published:" + "".join(f"\n  {line}" for line in found)
-    if listing.origin["source"] == "prepared folders":
-        tell(text)
-        return
-    if allowed:
-        tell(text)
-        listing.origin["size_differences"] = found
-        return
-    named = "".join(f"\n  {finding}" for finding in listing.findings)
-    strange = f"\n{len(listing.findings)} files can't be placed:{named}" if listing.findings else ""
-    raise InputError(
-        f"{text}{strange}\nGet the missing images, or build what is there with --allow-different-size "
-        "(data.allow_different_size=True)"
-    )
 
 
 def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell: Tell) -> tuple[Shard, ...]:
@@ -72,7 +39,7 @@ def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell
     """
     for note in listing.notes:
         tell(note)
-    planned = shards.plan(listing.sources, listing.recipe, work)
+    planned = shards.plan(listing.sources, listing.parts_format, work)
     run(planned)
     written = shards.reports(planned)
     every = [*listing.findings, *(finding for report in written for finding in report.findings)]

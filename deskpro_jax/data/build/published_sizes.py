@@ -1,71 +1,65 @@
-"""The sizes that datasets were published with, and how the files that were found differ from them."""
+"""Compares the images of a dataset with its published sizes, by split and identity."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
-from deskpro_jax.data.build.sources import Source
+from deskpro_jax.data.build.image_sources import Listing, Source
+from deskpro_jax.data.datasets.spec import DatasetSpec, Size
+from deskpro_jax.errors import InputError
 
 _SHOWN = 20  # identities listed in a message
 
 
-class Size(NamedTuple):
-    """The published size of a split, or of the images of one camera in it.
-
-    Attributes:
-      split: One of `schema.SPLITS`.
-      images: Number of images.
-      identities: Number of identities; None where it was not published.
-      camera: The camera meant; None for all.
-      name: What to call it; "" for the split's own name.
-    """
-
-    split: str
-    images: int
-    identities: int | None = None
-    camera: int | None = None
-    name: str = ""
-
-
-SIZES: dict[str, tuple[Size, ...]] = {
-    "celeb": (Size("train", 20_208, 632), Size("query", 2_972, 420), Size("gallery", 11_006, 420)),
-    "celeb_light": (Size("train", 9_021, 490), Size("query", 887, 100), Size("gallery", 934, 100)),
-    "prcc": (
-        Size("train", 17_896, 150),
-        Size("query", 3_873, camera=1, name="query, camera B (same clothes)"),
-        Size("query", 3_543, camera=2, name="query, camera C (changed clothes)"),
-        Size("gallery", 3_384, 71),
-    ),
-    "ltcc": (Size("train", 9_576, 77), Size("query", 493), Size("gallery", 7_050, 75)),
-    "vc_clothes": (Size("train", 9_449, 256), Size("query", 1_020), Size("gallery", 8_591)),
-}
-VALIDATION = {"prcc": 5_002}  # images that --with-val adds to train
-_NUMBERED = ("celeb", "celeb_light")  # images of an identity are numbered, in the test splits together
-
-
-def published(dataset: str, with_val: bool = False) -> tuple[Size, ...]:
-    """Returns the published sizes of a dataset; () where none are known."""
-    sizes = SIZES.get(dataset, ())
-    more = VALIDATION.get(dataset, 0) if with_val else 0
-    return tuple(size._replace(images=size.images + more) if size.split == "train" else size for size in sizes)
-
-
-def differences(dataset: str, sources: Sequence[Source], with_val: bool = False) -> list[str]:
-    """Compares what was found with the published sizes.
+def check_sizes(
+    spec: DatasetSpec, listing: Listing, allowed: bool, with_val: bool, report: Callable[[str], None]
+) -> None:
+    """Compares the splits of a listing with those published.
 
     Args:
-      dataset: Name of the dataset.
-      sources: The images that were found.
-      with_val: Whether validation images were added to train.
+        spec: the dataset.
+        listing: its images; differences that are allowed are noted in its origin.
+        allowed: whether to go on when there are differences. Prepared folders are another's choice of images: always.
+        with_val: whether validation images were added to train.
+        report: is called with differences that are allowed.
+
+    Raises:
+        InputError: there are differences; lists them by split and identity.
+    """
+    lines = differences(spec, listing.sources, with_val)
+    if not lines:
+        return
+    text = f"dataset {spec.name} differs in size from what was published:" + "".join(f"\n  {line}" for line in lines)
+    if listing.origin["source"] == "prepared folders":
+        report(text)
+        return
+    if allowed:
+        report(text)
+        listing.origin["size_differences"] = lines
+        return
+    named = "".join(f"\n  {finding}" for finding in listing.findings)
+    strange = f"\n{len(listing.findings)} files have other names or places:{named}" if listing.findings else ""
+    raise InputError(
+        f"{text}{strange}\nGet the missing images, or build what is there with --allow-different-size "
+        "(data.allow_different_size=True)"
+    )
+
+
+def differences(spec: DatasetSpec, sources: Sequence[Source], with_val: bool = False) -> list[str]:
+    """Compares images with the published sizes.
+
+    Args:
+        spec: the dataset.
+        sources: its images.
+        with_val: whether validation images were added to train.
 
     Returns:
-      For each split that differs the figures, and below them, indented, what can be told of the identities; [] if all
-      is as published.
+        For each split that differs the figures, and below them, indented, which identities are concerned; [] if all is
+        as published.
     """
     lines = []
-    for size in published(dataset, with_val):
+    for size in spec.published_sizes(with_val):
         images = [
             source
             for source in sources
@@ -82,18 +76,18 @@ def differences(dataset: str, sources: Sequence[Source], with_val: bool = False)
             + (f", {_by_how_much(len(counts), size.identities, 'identities')}" if wrong_people else "")
             + ")"
         )
-        lines.extend(f"  {line}" for line in _identities(dataset, size, counts, sources))
+        lines.extend(f"  {line}" for line in _identities(spec, size, counts, sources))
     return lines
 
 
-def _by_how_much(found: int, expected: int | None, what: str) -> str:
+def _by_how_much(count: int, expected: int | None, what: str) -> str:
     assert expected is not None
-    if found == expected:
+    if count == expected:
         return f"as many {what}"
-    return f"{abs(found - expected):,} {what} {'missing' if found < expected else 'too many'}"
+    return f"{abs(count - expected):,} {what} {'missing' if count < expected else 'too many'}"
 
 
-def _identities(dataset: str, size: Size, counts: Counter[int], sources: Sequence[Source]) -> list[str]:
+def _identities(spec: DatasetSpec, size: Size, counts: Counter[int], sources: Sequence[Source]) -> list[str]:
     """Returns what is known of the identities of a split that differs."""
     lines: list[str] = []
     if not counts:
@@ -102,7 +96,7 @@ def _identities(dataset: str, size: Size, counts: Counter[int], sources: Sequenc
         lowest, highest = min(counts), max(counts)
         if absent := sorted(set(range(lowest, highest + 1)) - counts.keys()):
             lines.append(f"identities without images: {_listed(_ranges(absent))} (between {lowest} and {highest})")
-    if dataset in _NUMBERED:
+    if spec.image_numbers:
         lines.extend(_numbering(size.split, sources))
     if size.split != "train":
         other = "gallery" if size.split == "query" else "query"
@@ -121,10 +115,10 @@ def _numbering(split: str, sources: Sequence[Source]) -> list[str]:
         if source.split in group:
             numbers[source.identity].append(source.camera)
     gaps, twice = [], []
-    for identity, found in sorted(numbers.items()):
-        if absent := sorted(set(range(1, max(found) + 1)) - set(found)):
-            gaps.append(f"{identity} (without {_listed(_ranges(absent))} of 1 to {max(found)})")
-        if repeated := sorted(number for number, times in Counter(found).items() if times > 1):
+    for identity, present in sorted(numbers.items()):
+        if absent := sorted(set(range(1, max(present) + 1)) - set(present)):
+            gaps.append(f"{identity} (without {_listed(_ranges(absent))} of 1 to {max(present)})")
+        if repeated := sorted(number for number, times in Counter(present).items() if times > 1):
             twice.append(f"{identity} ({_listed(repeated)})")
     lines = []
     if gaps:

@@ -1,4 +1,4 @@
-"""The prepared-folders layout: photos, faces and masks in four trees of files that share their names."""
+"""Reads examples from prepared folders, and writes them: photos, faces and masks in four trees of files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.prepared import MANIFEST_COLUMNS, list_prepared
-from deskpro_jax.data.build.sources import refuse
-from deskpro_jax.data.datasets.naming import FOLDERS, TREES, names_of
+from deskpro_jax.data.build.image_sources import refuse
+from deskpro_jax.data.build.prepared_folders import FOLDERS, MANIFEST_COLUMNS, TREES, list_prepared
+from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.schema import LIP, SCHEMES, Example
 from deskpro_jax.errors import InputError
 
@@ -37,10 +37,10 @@ def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Exam
       MissingInputError: If a folder is missing.
       InputError: If a name does not match, a file is no readable image, or the files do not fit together.
     """
-    listing = list_prepared(Path(raw_dir), dataset)
+    listing = list_prepared(Path(raw_dir), find_dataset(dataset))
     refuse(listing.findings, "")
     for source in listing.sources:
-        assembled = assemble(source, listing.recipe)
+        assembled = assemble(source, listing.parts_format)
         refuse(assembled.findings, "")
         assert assembled.example is not None
         yield source.split, assembled.example
@@ -71,7 +71,7 @@ def write_prepared(
         raise InputError(f"{out} is there already: choose another folder, or empty it")
     origin = {"label_scheme": LIP.name} | (origin or {})
     clothing = SCHEMES[origin["label_scheme"]].clothing
-    names = names_of(dataset)
+    names = find_dataset(dataset).prepared
     part = out.with_name(f"{out.name}.part-{os.getpid()}")
     try:
         for tree in (*TREES, "parts"):

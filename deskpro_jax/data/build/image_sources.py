@@ -1,4 +1,4 @@
-"""What a dataset is made from: the files of each image, what their names say, and what is wrong with them."""
+"""The files and labels of each image of a dataset, listed before any image is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini", "@eadir", "__macosx")
 
 
@@ -36,7 +35,7 @@ class Source:
       camera: -1 when not known.
       clothes: -1 when not known.
       body: The photo.
-      parts: Part labels or mask, as the recipe says.
+      parts: Part labels or mask, as the `PartsFormat` says.
       face: The face as photographed.
       restored_face: The face restored.
       sha256: What `files` must have, "" where it is not known; () where nothing is known.
@@ -60,8 +59,8 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How the files of a source become an example.
+class PartsFormat:
+    """What kind of files the parts of a dataset are.
 
     Attributes:
       scheme: Name of the label scheme of the parts.
@@ -80,14 +79,14 @@ class Listing:
 
     Attributes:
       sources: The images, in the order of splits and names.
-      recipe: How each of them becomes an example.
+      parts_format: What kind of files the parts are.
       origin: What the dataset's metadata says of labels, masks, faces and where they come from.
       findings: Files whose place or name says nothing.
       notes: What a person who builds should be told.
     """
 
     sources: list[Source]
-    recipe: Recipe
+    parts_format: PartsFormat
     origin: dict[str, Any]
     findings: list[Finding] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)

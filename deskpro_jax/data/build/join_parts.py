@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deskpro_jax.data.build.sources import SUFFIXES, Finding, Listing, Recipe, Source, files_below
-from deskpro_jax.data.datasets.layouts import Photo
-from deskpro_jax.data.datasets.naming import FOLDERS, TREES
+from deskpro_jax.data.build.authors_folders import NamedPhoto
+from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source, files_below
+from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES
+from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -26,9 +27,9 @@ class _Part(NamedTuple):
     file: Path
 
 
-def without_parts(photos: Iterable[Photo]) -> Listing:
+def without_parts(photos: Iterable[NamedPhoto]) -> Listing:
     """Returns the photos alone, as a dataset without masks and faces."""
-    return Listing([_source(photo) for photo in photos], Recipe(), no_parts())
+    return Listing([_source(photo) for photo in photos], PartsFormat(), no_parts())
 
 
 def no_parts() -> dict[str, Any]:
@@ -36,14 +37,14 @@ def no_parts() -> dict[str, Any]:
     return {"label_scheme": CLOTH_MASK.name, "masks": "none", "faces": "none"}
 
 
-def join(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
+def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool = False) -> Listing:
     """Joins the photos of a dataset with what `parts_dir` holds of them.
 
     Args:
       photos: The photos.
       parts_dir: What the data preparation command wrote, joined by the photo's path; or prepared folders
         (mask/, lr_face/, hr_face/), joined by the numbers in the names.
-      dataset: Name of the dataset, for errors.
+      cameras_from_gallery: Whether names in prepared folders count cameras from the gallery's lowest number.
 
     Returns:
       The joined sources; files that belong to no photo are counted in the notes.
@@ -54,7 +55,7 @@ def join(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
     """
     prepared = any((parts_dir / tree).is_dir() for tree in _PREPARED) and not (parts_dir / SETTINGS).exists()
     if prepared:
-        return _join_prepared_folders(photos, parts_dir, dataset)
+        return _join_prepared_folders(photos, parts_dir, cameras_from_gallery)
     if any((parts_dir / name).exists() for name in (SETTINGS, *_KINDS)):
         return _join_preparation(photos, parts_dir)
     found = "is no folder"
@@ -88,7 +89,7 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
     return settings
 
 
-def _join_preparation(photos: list[Photo], parts_dir: Path) -> Listing:
+def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> Listing:
     settings = read_settings(parts_dir)
     files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
     for kind in _KINDS:
@@ -111,15 +112,15 @@ def _join_preparation(photos: list[Photo], parts_dir: Path) -> Listing:
         notes.insert(0, f"{parts_dir}: no {_TABLE}: the data preparation has not finished, more masks may be to come")
     origin = no_parts() | {"preparation": settings}
     origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
-    return Listing(sources, Recipe(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes)
+    return Listing(sources, PartsFormat(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes)
 
 
-def _join_prepared_folders(photos: list[Photo], parts_dir: Path, dataset: str) -> Listing:
+def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool) -> Listing:
     parts, findings = _by_numbers(parts_dir)
     first_camera = 0
-    if dataset == "prcc":  # some number the three cameras from 0, others from 1; the gallery is the first alone
+    if cameras_from_gallery:
         first_camera = min((numbers[1] for split, numbers in parts if split == "gallery"), default=0)
-    taken: dict[tuple[str, tuple[int, ...]], Photo] = {}
+    taken: dict[tuple[str, tuple[int, ...]], NamedPhoto] = {}
     sources = []
     for photo in photos:
         of_photo: dict[str, str] = {}
@@ -148,7 +149,7 @@ def _join_prepared_folders(photos: list[Photo], parts_dir: Path, dataset: str) -
         "masks": "as they came in the prepared folders",
         "faces": "as they came in the prepared folders",
     }
-    return Listing(sources, Recipe(), origin, findings, _notes(parts_dir, unused))
+    return Listing(sources, PartsFormat(), origin, findings, _notes(parts_dir, unused))
 
 
 def _by_numbers(parts_dir: Path) -> tuple[dict[tuple[str, tuple[int, ...]], list[_Part]], list[Finding]]:
@@ -170,7 +171,7 @@ def _by_numbers(parts_dir: Path) -> tuple[dict[tuple[str, tuple[int, ...]], list
     return parts, findings
 
 
-def _numbers_of(photo: Photo, first_camera: int) -> list[tuple[int, ...]]:
+def _numbers_of(photo: NamedPhoto, first_camera: int) -> list[tuple[int, ...]]:
     """Returns the numbers that a prepared file of a photo may have in its name, the surest first."""
     camera = photo.camera + first_camera
     named = (photo.identity, camera, *photo.frame)
@@ -202,7 +203,7 @@ def _notes(parts_dir: Path, unused: dict[str, list[Path]]) -> list[str]:
 
 
 def _source(
-    photo: Photo, parts: str | None = None, face: str | None = None, restored_face: str | None = None
+    photo: NamedPhoto, parts: str | None = None, face: str | None = None, restored_face: str | None = None
 ) -> Source:
     labels = (photo.identity, photo.camera, photo.clothes)
     return Source(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.data.build.sources import Finding, Source
+from deskpro_jax.data.build.image_sources import Finding, Source
 from deskpro_jax.errors import InputError
 
 SUMS = "SHA256SUMS"

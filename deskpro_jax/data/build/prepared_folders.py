@@ -8,11 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.data.build.sources import SUFFIXES, Finding, Listing, Recipe, Source, files_below
-from deskpro_jax.data.datasets.naming import FOLDERS, TREES, check_prepared, names_of
+from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source, files_below
+from deskpro_jax.data.datasets.spec import DatasetSpec
+from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, MissingInputError
 
+TREES = ("imgs", "lr_face", "hr_face", "mask")
+FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 MANIFEST_COLUMNS = ("image_id", "split", "identity", "camera", "clothes")
 _FIELDS = {"mask": "parts", "parts": "parts", "lr_face": "face", "hr_face": "restored_face"}
 
@@ -22,28 +25,54 @@ def is_prepared(raw_dir: Path) -> bool:
     return any((raw_dir / tree).is_dir() for tree in TREES)
 
 
-def list_prepared(root: Path, dataset: str) -> Listing:
+def how_to_get(spec: DatasetSpec, missing: Path | None) -> str:
+    """Returns the error text for a missing prepared folder, or for an empty data.raw_dir (`missing` is None)."""
+    if missing is None and spec.folders:
+        return (
+            f"dataset {spec.name}: data.raw_dir is empty. Get the photos ({spec.origin}) and set data.raw_dir (--raw) "
+            f"to the folder with {spec.expected_folders()} in it, and data.parts_dir (--parts) "
+            f"to masks and faces made from them; or data.raw_dir to prepared folders ({'/, '.join(TREES)}/), which "
+            "have all (https://github.com/KimbingNg/DeskPro)"
+        )
+    problem = "data.raw_dir is empty" if missing is None else f"folder {missing} is missing"
+    return (
+        f"dataset {spec.name}: {problem}. Get the photos ({spec.origin}) and the masks and faces made from them (the "
+        "prepared archive linked at https://github.com/KimbingNg/DeskPro holds all), and set data.raw_dir to "
+        f"a folder with {'/, '.join(TREES)}/, each with {'/, '.join(FOLDERS.values())}/ in it (empty where there are "
+        f"none), and files named {spec.prepared.expected} with .jpg, the same name in every tree"
+    )
+
+
+def check_prepared(raw_dir: Path, spec: DatasetSpec) -> None:
+    """Raises MissingInputError, saying what to get and where to put it, unless all folders are there."""
+    for folder in (raw_dir / tree / name for tree in TREES for name in FOLDERS.values()):
+        if not folder.is_dir():
+            raise MissingInputError(how_to_get(spec, folder))
+
+
+def list_prepared(root: Path, spec: DatasetSpec) -> Listing:
     """Lists prepared folders, train first, then query, then gallery, each in the order of the names.
 
-    With `parts/` and `manifest.csv`, which `layouts.write_prepared` adds, labels and clothes come from there; without
-    `parts/` the masks are used; without `manifest.csv` the names give identity and camera, and the clothes are unknown.
+    With `parts/` and `manifest.csv`, which `prepared_examples.write_prepared` adds, labels and clothes come from there;
+    without `parts/` the masks are used; without `manifest.csv` the names give identity and camera, and the clothes are
+    unknown.
 
     Args:
       root: Folder with imgs/, lr_face/, hr_face/ and mask/.
-      dataset: Name of the dataset; says how files are named.
+      spec: The dataset; says how files are named.
 
     Raises:
       MissingInputError: If a folder is missing.
       InputError: If the trees or the manifest do not fit together.
     """
-    check_prepared(root, dataset)
+    check_prepared(root, spec)
     manifest = _read_manifest(root)
     has_parts = (root / "parts").is_dir()
     findings: list[Finding] = []
     sources = []
     for split in SPLITS:
         kinds = [tree for tree in (*TREES, *(("parts",) if has_parts else ())) if tree != "mask" or not has_parts]
-        trees = {tree: _files(root / tree / FOLDERS[split], dataset, findings) for tree in kinds}
+        trees = {tree: _files(root / tree / FOLDERS[split], spec, findings) for tree in kinds}
         photos = trees.pop("imgs")
         if not photos:
             wrong = f" with such a name: {findings[0]}" if findings else ""
@@ -56,14 +85,14 @@ def list_prepared(root: Path, dataset: str) -> Listing:
                 )
         _check_manifest(root, split, photos, manifest)
         for image_id, photo in photos.items():
-            numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, dataset), UNKNOWN_CLOTHES)
+            numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, spec), UNKNOWN_CLOTHES)
             found = {_FIELDS[tree]: str(files[image_id]) for tree, files in trees.items() if image_id in files}
             parts, face, restored = (found.get(field) for field in ("parts", "face", "restored_face"))
             identity, camera, clothes = numbers
             sources.append(Source(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
     described = origin(root)
-    recipe = Recipe(described["label_scheme"], masks=not has_parts)
-    return Listing(sources, recipe, described, findings)
+    parts_format = PartsFormat(described["label_scheme"], masks=not has_parts)
+    return Listing(sources, parts_format, described, findings)
 
 
 def origin(raw_dir: Path) -> dict[str, Any]:
@@ -87,13 +116,13 @@ def origin(raw_dir: Path) -> dict[str, Any]:
     }
 
 
-def _files(folder: Path, dataset: str, findings: list[Finding]) -> dict[str, Path]:
+def _files(folder: Path, spec: DatasetSpec, findings: list[Finding]) -> dict[str, Path]:
     """Returns the images of a folder by name; those with other names become findings."""
-    names = names_of(dataset)
+    names = spec.prepared
     result: dict[str, Path] = {}
     for _, file in files_below(folder):
         if file.is_dir() or not re.fullmatch(names.pattern, file.stem) or file.suffix.lower() not in SUFFIXES:
-            expected = f"{names.expected}, with one of {', '.join(SUFFIXES)}: rename or remove it (dataset {dataset})"
+            expected = f"{names.expected}, with one of {', '.join(SUFFIXES)}: rename or remove it (dataset {spec.name})"
             findings.append(Finding(str(file), f": the name does not match {expected}"))
         elif file.stem in result:
             findings.append(Finding(str(file), f" and {result[file.stem].name} are the same image: remove one"))
@@ -102,8 +131,8 @@ def _files(folder: Path, dataset: str, findings: list[Finding]) -> dict[str, Pat
     return result
 
 
-def _numbers(image_id: str, dataset: str) -> tuple[int, int]:
-    match = re.fullmatch(names_of(dataset).pattern, image_id)
+def _numbers(image_id: str, spec: DatasetSpec) -> tuple[int, int]:
+    match = re.fullmatch(spec.prepared.pattern, image_id)
     assert match is not None
     return int(match[1]), int(match[2])
 

@@ -1,0 +1,18 @@
+"""The synthetic datasets: drawn people in three sizes, for tests, demonstrations and measurements."""
+
+from __future__ import annotations
+
+from deskpro_jax.data.datasets.protocols import CLOTHES_CHANGING, GENERAL
+from deskpro_jax.data.datasets.spec import DatasetSpec
+
+
+def _spec(size: str) -> DatasetSpec:
+    return DatasetSpec(
+        f"synthetic_{size}",
+        (GENERAL, CLOTHES_CHANGING),
+        "python -m deskpro_jax.data.layouts",
+        synthetic_size=size,
+    )
+
+
+TINY, SMALL, FULL = _spec("tiny"), _spec("small"), _spec("full")
