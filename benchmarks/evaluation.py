@@ -60,14 +60,16 @@ def score_distances(queries: int, gallery: int, identities: int, way: str) -> It
 def score_features(queries: int, gallery: int, identities: int, dimension: int) -> Iterator[dict[str, float]]:
     """Scores embeddings, whose similarities are computed in blocks; an entrant."""
     from deskpro_jax.evaluation.ranking import score
+    from deskpro_jax.evaluation.similarity import equal_parts
 
     query_labels = features.labels(queries, identities, 0)
     gallery_labels = features.labels(gallery, identities, 1)
     query = features.embeddings(query_labels.identity, dimension, 0)
     images = features.embeddings(gallery_labels.identity, dimension, 1)
+    similarity = equal_parts(dimension, {"both": features.PARTS})
     yield {"size": query.nbytes + images.nbytes}
     while True:
-        yield _measured(lambda: score(query, images, query_labels, gallery_labels, parts=features.PARTS))
+        yield _measured(lambda: score(query, images, query_labels, gallery_labels, similarity=similarity))
 
 
 def _measured(run: object) -> dict[str, float]:

@@ -133,7 +133,7 @@ def measure(size: int, queries: int, folder: Path, methods: Sequence[str] = METH
     gallery = write_gallery(people, size, folder / "gallery")
     query = np.concatenate([vectors for vectors, _, _ in people.photos(queries, 1)])
     begun = time.perf_counter()
-    exact = nearest(query, gallery.blocks(), max(RANKS), parts=PARTS)
+    exact = nearest(query, gallery.blocks(), max(RANKS), gallery.similarity)
     rows = [_row("exact", size, queries, 0.0, time.perf_counter() - begun, exact, exact)]
     _say(rows[-1])
     for method in methods:

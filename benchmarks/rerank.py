@@ -29,17 +29,19 @@ def races(settings: Settings) -> list[Race]:
 def rerank(queries: int, gallery: int, identities: int, dimension: int) -> Iterator[dict[str, float]]:
     """Re-ranks and takes the distances block by block, as an evaluation does; an entrant."""
     from deskpro_jax.evaluation import reranking as method
+    from deskpro_jax.evaluation.similarity import equal_parts
 
     query = features.embeddings(features.labels(queries, identities, 0).identity, dimension, 0)
     images = features.embeddings(features.labels(gallery, identities, 1).identity, dimension, 1)
     settings = method.Reranking()
+    similarity = equal_parts(dimension, {"both": features.PARTS})
     block = settings.block(query, images)
 
     def run() -> None:
         distances = method.rerank(
             query,
             images,
-            parts=features.PARTS,
+            similarity=similarity,
             k1=settings.k1,
             k2=settings.k2,
             original_weight=settings.original_weight,

@@ -10,9 +10,16 @@ import numpy as np
 from deskpro_jax.embedding.files import Part
 from deskpro_jax.embedding.job import Work
 from deskpro_jax.embedding.photo_list import Listed
+from deskpro_jax.evaluation.similarity import Similarity, equal_parts
 
 PARTS, WIDTH = 14, 16
 DIMENSION = PARTS * WIDTH
+SIMILARITY = equal_parts(DIMENSION, {"face": 7, "body": 7}, ("face",))
+
+
+def parts_of(embeddings: np.ndarray, count: int) -> Similarity:
+    """Returns the similarity of embeddings of one stream with so many parts."""
+    return equal_parts(embeddings.shape[1], {"body": count})
 
 
 class People(NamedTuple):

@@ -19,9 +19,9 @@ import runs
 from configs import variants
 from deskpro_jax.cli import ablate
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation import evaluate
+from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.tables import table
-from deskpro_jax.tables.plan import BOTH, ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
+from deskpro_jax.tables.plan import ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
 from deskpro_jax.tables.run import Halt
 from deskpro_jax.tables.table import check_claims, figure, latex, markdown
 from deskpro_jax.workdir.stored import read_networks
@@ -84,7 +84,6 @@ def cells_of(folder: Path, rows: str = ",".join(MAP), seeds: int = 2, *overrides
 
 def test_rows_are_the_variants_and_the_paper_s_table() -> None:
     assert {row.name for row in ROWS} == set(variants.VARIANTS) - {"debug", "official"}
-    assert BOTH == evaluate.BOTH
     assert [row.paper for row in ROWS][0::8] == [(32.9, 18.8), (53.7, 30.9)]
 
 

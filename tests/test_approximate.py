@@ -13,7 +13,7 @@ from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.search import approximate, pca
 from deskpro_jax.search.approximate import GalleryIndex, build_index, open_index
 from deskpro_jax.search.exact import Neighbours, nearest
-from gallery import PARTS, people, write
+from gallery import SIMILARITY, people, write
 
 GALLERY, QUERY = people(3000, 300, 0), people(60, 300, 1)
 K = 10
@@ -26,7 +26,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingSet:
 
 @pytest.fixture(scope="module")
 def exact(gallery: EmbeddingSet) -> Neighbours:
-    return nearest(QUERY.vectors, gallery.blocks(), K, parts=PARTS)
+    return nearest(QUERY.vectors, gallery.blocks(), K, SIMILARITY)
 
 
 @pytest.fixture(scope="module", params=["ivf", "hnsw"])
@@ -59,7 +59,7 @@ def test_more_effort_finds_everything(index: GalleryIndex, exact: Neighbours) ->
 @pytest.mark.parametrize("method", ["ivf", "hnsw"])
 def test_absent_faces_count_as_zeros_where_the_evaluation_says_so(tmp_path: Path, method: str) -> None:
     few = EmbeddingSet(write(people(400, 40, 0), tmp_path / "few.npy", missing_face="zeros"))
-    expected = nearest(QUERY.vectors, few.blocks(), K, parts=PARTS, missing_face="zeros")
+    expected = nearest(QUERY.vectors, few.blocks(), K, few.similarity)
     found = build_index(few, method).search(QUERY.vectors, K, 400)
     assert recall(found, expected, np.ones(len(QUERY.identity), bool)) > 0.99
     same = found.rows == expected.rows
@@ -67,11 +67,11 @@ def test_absent_faces_count_as_zeros_where_the_evaluation_says_so(tmp_path: Path
     assert found.similarity[~QUERY.has_face].max() <= 0.5 + 2e-3
 
 
-def test_long_vectors_are_found_by_short_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_vectors_are_found_by_their_pca_projections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (approximate, pca):
-        monkeypatch.setattr(module, "SHORTENED", 24)  # of 224 and 112 numbers
+        monkeypatch.setattr(module, "PROJECTED", 24)  # of 224 and 112 dimensions
     gallery = EmbeddingSet(write(people(900, 90, 0), tmp_path / "e.npy", part=500))
-    expected = nearest(QUERY.vectors, gallery.blocks(), K, parts=PARTS)
+    expected = nearest(QUERY.vectors, gallery.blocks(), K, SIMILARITY)
     everyone = np.ones(len(QUERY.identity), bool)
     for method in approximate.METHODS:
         built = build_index(gallery, method, tmp_path / method)
@@ -110,7 +110,7 @@ def test_the_index_of_another_gallery_is_refused(gallery: EmbeddingSet, tmp_path
     build_index(few, "hnsw", tmp_path / "index")
     with pytest.raises(InputError, match="of another gallery"):
         open_index(gallery, tmp_path / "index")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         build_index(few, "hnsw", tmp_path / "index")
     with pytest.raises(MissingInputError, match="no index at"):
         open_index(few, tmp_path / "absent")

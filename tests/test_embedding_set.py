@@ -48,7 +48,7 @@ def write(out: Path, form: str, stored: str = "float32", **more: Any) -> Path:
 def test_embeddings_and_columns_come_back(tmp_path: Path, name: str, stored: str) -> None:
     name, _, form = name.partition(":")
     found = EmbeddingSet(write(tmp_path / name, form or name.split(".")[1], stored))
-    assert (found.parts, found.dimension, found.streams) == (14, DIMENSION, ("face", "body"))
+    assert (found.similarity.parts, found.dimension, found.streams) == (14, DIMENSION, ("face", "body"))
     assert found.settings["model_checksum"] == "abc"
     assert found.columns() == COLUMNS
     np.testing.assert_array_equal(found.all(), VECTORS.astype(stored).astype(np.float32))
@@ -92,7 +92,7 @@ def test_a_table_that_another_program_wrote_needs_its_streams(tmp_path: Path) ->
     with pytest.raises(InputError, match="give --streams"):
         EmbeddingSet(tmp_path / "o.parquet")
     found = EmbeddingSet(tmp_path / "o.parquet", streams=("face", "body"))
-    assert (found.parts, found.dimension, found.settings["model_checksum"]) == (14, DIMENSION, "abc")
+    assert (found.similarity.parts, found.dimension, found.settings["model_checksum"]) == (14, DIMENSION, "abc")
     np.testing.assert_array_equal(found.all(), VECTORS[2:])
     assert found.columns()["image_id"] == COLUMNS["image_id"][2:]
 

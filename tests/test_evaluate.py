@@ -150,7 +150,14 @@ def test_a_perfect_embedding_scores_one_in_each_stream(tiny_data: Path) -> None:
     body = [np.ones_like(f) for f in face]
     both = [np.concatenate(pair, axis=1).astype(np.float32) for pair in zip(face, body, strict=True)]
     wanted = protocols.find_protocols("synthetic_tiny")
-    results = evaluate.score_embeddings(both[0], both[1], (query, gallery), ("face", "body"), wanted, 0)
+    results = evaluate.score_embeddings(
+        both[0],
+        both[1],
+        (query, gallery),
+        evaluate.similarity_of(("face", "body"), both[0].shape[1]),
+        wanted,
+        0,
+    )
     assert [(r.result.protocol.name, r.stream) for r in results] == [
         (p.name, stream) for p in wanted for stream in ("face", "body", "both")
     ]

@@ -28,6 +28,7 @@ from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
+from gallery import parts_of
 from golden_rule import images, masks, state_dict
 
 FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or Path(__file__).parent / "golden")
@@ -322,7 +323,11 @@ def test_every_retrieval_figure_agrees(path):
         np.testing.assert_allclose(scores.cmc, data[f"{name}_cmc"], atol=1e-6, err_msg=name)
     if "reranked_map" in data.files:
         blocks = reranking.rerank(
-            *features, parts=1, k1=meta["k1"], k2=meta["k2"], original_weight=meta["rerank_lambda"]
+            *features,
+            similarity=parts_of(features[0], 1),
+            k1=meta["k1"],
+            k2=meta["k2"],
+            original_weight=meta["rerank_lambda"],
         )
         reranked = np.concatenate(list(blocks))
         kept = data["reranked_distance"]

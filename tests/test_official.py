@@ -212,11 +212,12 @@ def test_eval_missing_face_chooses_the_body_alone_or_zeros_for_the_face() -> Non
     first = []
     for config in pair("eval.missing_face"):
         rule = config.eval.missing_face
-        found = evaluate.score_embeddings(query, gallery, splits, ("face", "body"), wanted, 0, missing_face=rule)  # type: ignore[arg-type]
+        similarity = evaluate.similarity_of(("face", "body"), query.shape[1], rule)
+        found = evaluate.score_embeddings(query, gallery, splits, similarity, wanted, 0)  # type: ignore[arg-type]
         first.append(next(r.result.figures["R-1"] for r in found if r.stream == "both"))
     assert first == [1.0, 0.0]
     with pytest.raises(InputError, match=r"eval\.missing_face is 'nan'; expected one of body, zeros"):
-        evaluate.score_embeddings(query, gallery, splits, ("face", "body"), wanted, 0, missing_face="nan")  # type: ignore[arg-type]
+        evaluate.similarity_of(("face", "body"), query.shape[1], "nan")
 
 
 # Row "reported model": test_selection.py has the rest.

@@ -23,6 +23,7 @@ from deskpro_jax.evaluation.protocols import (
 )
 from deskpro_jax.evaluation.ranking import score, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking, rerank
+from gallery import parts_of
 
 
 def prcc(first=0, seed=0):
@@ -69,7 +70,9 @@ def by_hand(dataset, name, query, gallery, **options):
     """Scores one query of labels (identity, camera, clothes) against gallery images in the order of their rank."""
     labels = [Labels(*np.array(rows).T) for rows in ([query], gallery)]
     (protocol,) = find_protocols(dataset, [name])
-    return evaluate_protocol(protocol, *in_order(len(gallery)), *labels, parts=1, **options)
+    return evaluate_protocol(
+        protocol, *in_order(len(gallery)), *labels, similarity=parts_of(in_order(1)[0], 1), **options
+    )
 
 
 def test_the_camera_rules_of_celeb_by_hand():
@@ -159,9 +162,18 @@ def test_filters_by_camera_and_clothes_in_both_splits():
 def test_multi_shot_is_the_score_of_the_selected_images():
     query, gallery, query_embeddings, gallery_embeddings = prcc()
     (protocol,) = find_protocols("prcc", ["cross_clothes_multi_shot"])
-    result = evaluate_protocol(protocol, query_embeddings, gallery_embeddings, query, gallery, parts=2)
+    result = evaluate_protocol(
+        protocol, query_embeddings, gallery_embeddings, query, gallery, similarity=parts_of(query_embeddings, 2)
+    )
     chosen = query.camera == 2
-    direct = score(query_embeddings[chosen], gallery_embeddings, query.take(chosen), gallery, "none", parts=2)
+    direct = score(
+        query_embeddings[chosen],
+        gallery_embeddings,
+        query.take(chosen),
+        gallery,
+        "none",
+        similarity=parts_of(query_embeddings, 2),
+    )
     assert result.figures == {"mAP": direct.map, **direct.ranks}
     assert result.figures["mAP"] < 1
     assert (result.deviations, result.gallery, len(result.scores)) == ({}, 30, 1)
@@ -172,14 +184,27 @@ def test_single_shot_is_mean_and_deviation_over_ten_seeded_draws():
     (protocol,) = find_protocols("prcc", ["cross_clothes_single_shot"])
 
     def run(seed):
-        return evaluate_protocol(protocol, query_embeddings, gallery_embeddings, query, gallery, parts=2, seed=seed)
+        return evaluate_protocol(
+            protocol,
+            query_embeddings,
+            gallery_embeddings,
+            query,
+            gallery,
+            similarity=parts_of(query_embeddings, 2),
+            seed=seed,
+        )
 
     result, chosen = run(4), query.camera == 2
     direct = []
     for draw in range(10):
         kept = draw_single_shot(gallery.identity, seed=4, draw=draw)
         one = score(
-            query_embeddings[chosen], gallery_embeddings[kept], query.take(chosen), gallery.take(kept), "none", parts=2
+            query_embeddings[chosen],
+            gallery_embeddings[kept],
+            query.take(chosen),
+            gallery.take(kept),
+            "none",
+            similarity=parts_of(query_embeddings, 2),
         )
         direct.append(one.map)
     assert result.figures["mAP"] == pytest.approx(np.mean(direct), rel=1e-12)
@@ -209,7 +234,8 @@ def test_general_and_clothes_changing_rules_differ_where_clothes_repeat():
     labels = Labels(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 0, 1, 2]), np.array([0, 0, 1, 2, 2, 3]))
     random = np.random.default_rng(1).normal(size=(6, 4))
     general, clothes_changing = (
-        evaluate_protocol(p, random, random, labels, labels, parts=1) for p in find_protocols("synthetic_tiny")
+        evaluate_protocol(p, random, random, labels, labels, similarity=parts_of(random, 1))
+        for p in find_protocols("synthetic_tiny")
     )
     assert general.protocol.name == general.scores[0].rule == "general"
     assert clothes_changing.protocol.name == clothes_changing.scores[0].rule == "cc"
@@ -222,9 +248,16 @@ def test_celeb_image_number_removes_nothing():
     gallery = Labels(np.repeat(np.arange(5), 3), np.tile([2, 10, 11], 5), np.full(15, -1))
     embeddings = random.normal(size=(20, 4))
     (protocol,) = find_protocols("celeb", ["image_number"])
-    result = evaluate_protocol(protocol, embeddings[:5], embeddings[5:], query, gallery, parts=1)
+    result = evaluate_protocol(
+        protocol, embeddings[:5], embeddings[5:], query, gallery, similarity=parts_of(embeddings, 1)
+    )
     none = evaluate_protocol(
-        dataclasses.replace(protocol, rule="none"), embeddings[:5], embeddings[5:], query, gallery, parts=1
+        dataclasses.replace(protocol, rule="none"),
+        embeddings[:5],
+        embeddings[5:],
+        query,
+        gallery,
+        similarity=parts_of(embeddings, 1),
     )
     assert result.figures == none.figures
     assert result.scores[0].counted == 5
@@ -247,7 +280,14 @@ def test_a_protocol_says_why_it_does_not_apply():
     assert "keeps none of the 24 query images; their cameras are: 2" in reason
     clothes_changing = find_protocols("synthetic_small", ["cc"])[0]
     with pytest.raises(InputError, match=r"protocol 'cc': .* 48 of 48 query images have clothes -1"):
-        evaluate_protocol(clothes_changing, query_embeddings, gallery_embeddings, query, gallery, parts=2)
+        evaluate_protocol(
+            clothes_changing,
+            query_embeddings,
+            gallery_embeddings,
+            query,
+            gallery,
+            similarity=parts_of(query_embeddings, 2),
+        )
 
 
 def test_no_valid_query_names_the_protocol_and_the_rule_that_removed_them():
@@ -291,7 +331,14 @@ def test_reranked_results_have_names_of_their_own():
         (protocol,) = find_protocols("prcc", [name])
         plain, again = (
             evaluate_protocol(
-                protocol, query_embeddings, gallery_embeddings, query, gallery, parts=2, seed=1, reranking=method
+                protocol,
+                query_embeddings,
+                gallery_embeddings,
+                query,
+                gallery,
+                similarity=parts_of(query_embeddings, 2),
+                seed=1,
+                reranking=method,
             )
             for method in (None, settings)
         )
@@ -304,7 +351,12 @@ def test_reranked_results_have_names_of_their_own():
         for draw in range(protocol.draws or 1):
             kept = draw_single_shot(gallery.identity, seed=1, draw=draw) if protocol.draws else np.arange(30)
             distances = rerank(
-                query_embeddings[chosen], gallery_embeddings[kept], parts=2, k1=5, k2=2, original_weight=0.4
+                query_embeddings[chosen],
+                gallery_embeddings[kept],
+                similarity=parts_of(query_embeddings, 2),
+                k1=5,
+                k2=2,
+                original_weight=0.4,
             )
             direct.append(score_from_distances(distances, query.take(chosen), gallery.take(kept), "none").map)
         assert again.figures["mAP"] == pytest.approx(np.mean(direct), rel=1e-12)

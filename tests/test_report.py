@@ -24,7 +24,6 @@ from PIL import Image
 import runs
 import small_models
 from deskpro_jax.cli import report
-from deskpro_jax.evaluation import evaluate
 from deskpro_jax.report import attention, contents, pictures, sections
 from deskpro_jax.report.opened import Opened
 from deskpro_jax.report.record import short_name
@@ -315,9 +314,3 @@ def test_the_command_writes_what_files_say_and_refuses_no_workdir(trained: Path,
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith(f"{out}: 0 pictures, ")
     assert "Left out: the page was asked for without it (--quick)." in out.read_text()
-
-
-def test_streams_of_an_embedding_have_their_columns() -> None:
-    found = evaluate.stream_columns(("face", "body"), 28)
-    assert found == {"face": (slice(0, 14), 7), "body": (slice(14, 28), 7), "both": (slice(None), 14)}
-    assert evaluate.stream_columns(("body",), 14) == {"body": (slice(0, 14), 7)}

@@ -39,8 +39,7 @@ def seen(request: pytest.FixtureRequest) -> View:
         labels(gallery, 4, 15),
         np.arange(QUERIES) + 1000,
         np.arange(GALLERY) + 2000,
-        made_up.PARTS,
-        1,
+        made_up.SIMILARITY,
     )
 
 

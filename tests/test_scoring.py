@@ -68,6 +68,9 @@ def build(name: str, folder: Path, keep: tuple[str, ...] | None = None) -> scori
     return dataset.load(name, folder / "data", "query"), dataset.load(name, folder / "data", "gallery")
 
 
+BODY = evaluate.similarity_of(("body",), 14)
+
+
 def embeddings(splits: scoring.Splits) -> list[np.ndarray]:
     """Returns seven equal parts an image: queries at angle 0, the gallery at angles in the order of `ORDER`."""
     order = ORDER[splits[0].name]
@@ -79,7 +82,7 @@ def embeddings(splits: scoring.Splits) -> list[np.ndarray]:
 def test_an_authors_tree_gives_the_figures_worked_out_by_hand(name: str, tmp_path: Path) -> None:
     splits = build(name, tmp_path)
     chosen = scoring.choose_protocols(runs.config(tmp_path, data__name=name), splits)
-    results = evaluate.score_embeddings(*embeddings(splits), splits, ("body",), chosen.protocols, seed=0)
+    results = evaluate.score_embeddings(*embeddings(splits), splits, BODY, chosen.protocols, seed=0)
     assert [r.result.protocol.name for r in results] == [p.name for p in chosen.protocols]
     found = {r.result.protocol.name: r.result for r in results}
     ids = np.array(splits[0].image_id)
@@ -111,7 +114,7 @@ def test_single_shot_of_a_built_prcc_by_hand(tmp_path: Path) -> None:
     wanted = find_protocols("prcc", ["cross_clothes_single_shot"])
     gallery = splits[1]
     for seed in (0, 1):
-        (result,) = evaluate.score_embeddings(*embeddings(splits), splits, ("body",), wanted, seed=seed)
+        (result,) = evaluate.score_embeddings(*embeddings(splits), splits, BODY, wanted, seed=seed)
         # Whichever image of 001 is drawn, it stands beside 005's: one of the two queries is right at once.
         assert result.result.figures == pytest.approx({"mAP": 0.75, "R-1": 0.5, "R-5": 1, "R-10": 1, "R-20": 1})
         assert result.result.deviations == pytest.approx(dict.fromkeys(result.result.figures, 0.0), abs=1e-12)
@@ -153,7 +156,7 @@ def test_published_results_name_their_protocol_and_what_was_left_out(tmp_path: P
     config = runs.config(tmp_path, data__name="folder")
     chosen = scoring.choose_protocols(config, splits)
     results = evaluate.score_embeddings(
-        *embeddings(splits), splits, ("body",), chosen.protocols, seed=0, reranking=Reranking(k1=3, k2=1)
+        *embeddings(splits), splits, BODY, chosen.protocols, seed=0, reranking=Reranking(k1=3, k2=1)
     )
     place = scoring.Place(tmp_path / "results-on-folder.json", "celeb")
     scoring.publish(config, place, splits[0], results, [], {"student": 7}, chosen.left_out)
@@ -176,7 +179,7 @@ def test_published_results_name_their_protocol_and_what_was_left_out(tmp_path: P
 def test_the_table_shows_the_deviation_of_single_shot_alone(tmp_path: Path, capsys) -> None:
     splits = build("prcc", tmp_path)
     wanted = find_protocols("prcc", ["cross_clothes_single_shot", "cross_clothes_multi_shot"])
-    results = evaluate.score_embeddings(*embeddings(splits), splits, ("body",), wanted, seed=0)
+    results = evaluate.score_embeddings(*embeddings(splits), splits, BODY, wanted, seed=0)
     place = scoring.Place(tmp_path / "results.json", "prcc")
     scoring.publish(runs.config(tmp_path, data__name="prcc"), place, splits[0], results, [], {}, {})
     text = (tmp_path / "results.md").read_text()

@@ -18,7 +18,7 @@ from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.search import approximate
-from deskpro_jax.search.exact import Neighbours, compared, nearest, present
+from deskpro_jax.search.exact import Neighbours, nearest
 from deskpro_jax.search.matches import FORMATS, Match, Query, write_matches
 from deskpro_jax.search.queries import Photos, Queries, check_alike, open_queries
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
@@ -53,12 +53,12 @@ def search(
     for start in range(0, len(queries.names), _QUERIES):
         rows = queries.embeddings[start : start + _QUERIES]
         if index is None:
-            found = nearest(rows, gallery.blocks(), k, parts=gallery.parts, missing_face=gallery.missing_face)
+            found = nearest(rows, gallery.blocks(), k, gallery.similarity)
         else:
             found = index.search(rows, k, effort)
-        has = present(rows, gallery.parts)
+        parts = gallery.similarity.present(rows).sum(axis=1)
         for i in range(len(rows)):
-            by = compared(int(has[i].sum()), gallery.streams, gallery.parts) if has[i].any() else "nothing"
+            by = gallery.similarity.compared(int(parts[i])) if parts[i] else "nothing"
             yield Query(queries.names[start + i], by, tuple(_matches(found, i, gallery, columns, thresholds)))
 
 
@@ -73,7 +73,7 @@ def _matches(
         if row < 0:
             return
         near = float(found.similarity[query, place])
-        by = compared(int(found.shared[query, place]), gallery.streams, gallery.parts)
+        by = gallery.similarity.compared(int(found.shared[query, place]))
         known = {name: columns[name][row] for name in ("image_id", "image", "identity", "camera", "clothes")}
         yield Match(place + 1, near, by, limits.same_person(by, near) if limits else None, **known)
 
@@ -90,10 +90,11 @@ def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet) -> Threshold
             write_thresholds(path, found)
     if found is not None:
         check_alike(gallery, {"model_checksum": found.model_checksum}, str(path or options.calibrate))
-        if found.missing_face != gallery.missing_face:
+        if found.missing_face != gallery.similarity.missing_face:
             raise InputError(
                 f"{path or options.calibrate}: photos without a face are compared by {found.missing_face!r} there, by"
-                f" {gallery.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one checkpoint."
+                f" {gallery.similarity.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one"
+                " checkpoint."
             )
         for line in sentences(found):
             print(line, file=sys.stderr)
@@ -165,7 +166,7 @@ def _run(options: argparse.Namespace) -> int:
     gallery = EmbeddingSet(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: make it, or correct --out.")
-    if gallery.missing_face == "zeros" and len(gallery.streams) > 1:
+    if gallery.similarity.missing_face == "zeros" and len(gallery.streams) > 1:
         print(
             "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches half the"
             " similarity at most.",

@@ -11,10 +11,11 @@ import numpy as np
 
 from deskpro_jax.embedding.files import COLUMNS, INDEX, SETTINGS_KEY
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation.ranking import MISSING_FACE, check_missing_face
+from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, equal_parts
 from deskpro_jax.storage.parquet import open_parquet
 
 PARTS_OF_A_STREAM = 7  # as deskpro_jax.models.lmbn.PARTS; searching does not load JAX
+_MAY_BE_MISSING = ("face",)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -63,10 +64,10 @@ class EmbeddingSet:
         path: the file or folder.
         settings: what decided the numbers.
         files: the files with the embeddings, in order.
-        parts: number of equally long parts of an embedding.
+        similarity: how two of them are compared: as the networks were evaluated, photos without a face by the body
+            where that is not known.
         dimension: length of an embedding.
-        missing_face: how a photo without a face is compared, one of `ranking.MISSING_FACE`: as the
-            networks were evaluated, by the body where that is not known.
+        streams: the streams of the networks, in the order of the columns.
     """
 
     def __init__(self, path: str | Path, *, streams: Sequence[str] | None = None):
@@ -86,10 +87,9 @@ class EmbeddingSet:
             raise MissingInputError(f"no embeddings at {self.path}: make them with python -m deskpro_jax.embed.")
         settings = self._settings(streams)
         self.settings = settings
-        self.parts, self.dimension = int(settings["parts"]), int(settings["dimension"])
-        self.missing_face = str(settings.get("missing_face", MISSING_FACE[0]))
-        check_missing_face(self.missing_face)
+        self.dimension = int(settings["dimension"])
         self.streams: tuple[str, ...] = tuple(settings["streams"])
+        self.similarity = _similarity(settings)
         if self.path.is_dir():
             shards = _index(self.path)["shards"]
             self.files = [self.path / shard["file"] for shard in shards]
@@ -171,6 +171,13 @@ class EmbeddingSet:
     def all(self) -> np.ndarray:
         """Returns all embeddings at once, [images, dimension] float32."""
         return np.concatenate([np.zeros((0, self.dimension), np.float32), *self.blocks()])
+
+
+def _similarity(settings: dict[str, Any]) -> Similarity:
+    streams = settings["streams"]
+    parts = dict.fromkeys(streams, int(settings["parts"]) // len(streams))
+    rule = str(settings.get("missing_face", MISSING_FACE[0]))
+    return equal_parts(int(settings["dimension"]), parts, _MAY_BE_MISSING, rule)
 
 
 def _first(file: Any, column: str) -> Any:

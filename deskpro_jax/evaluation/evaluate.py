@@ -18,9 +18,10 @@ from deskpro_jax.data.load import augment, pipeline
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.evaluation import protocols
 from deskpro_jax.evaluation.matching_rules import Labels
-from deskpro_jax.evaluation.ranking import Scores, check_missing_face, score_from_distances
+from deskpro_jax.evaluation.ranking import Scores, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking
 from deskpro_jax.evaluation.results_table import ResultRow
+from deskpro_jax.evaluation.similarity import Similarity, equal_parts
 from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models import embeddings
 from deskpro_jax.models.lmbn import PARTS
@@ -29,7 +30,6 @@ from deskpro_jax.runtime.compilation import compiler_options
 from deskpro_jax.runtime.processes import any_process_each
 from deskpro_jax.runtime.progress import Progress
 
-BOTH = "both"
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
@@ -71,8 +71,8 @@ class Result(NamedTuple):
     def scalars(self) -> dict[str, float]:
         """Returns the figures by `protocol/stream/figure`, and their deviations over draws as `.../figure_std`."""
         start = f"{self.result.protocol.name}/{self.stream}"
-        found = {f"{start}/{name}": value for name, value in self.result.figures.items()}
-        return found | {f"{start}/{name}_std": value for name, value in self.result.deviations.items()}
+        figures = {f"{start}/{name}": value for name, value in self.result.figures.items()}
+        return figures | {f"{start}/{name}_std": value for name, value in self.result.deviations.items()}
 
 
 def streams(networks: Sequence[Network]) -> tuple[str, ...]:
@@ -182,50 +182,43 @@ def labels_of(split: ReIDSplit) -> Labels:
     return Labels(split.identity, split.camera, split.clothes)
 
 
-def stream_columns(present: Sequence[str], dimension: int) -> dict[str, tuple[slice, int]]:
-    """Returns for each stream, and for both together where there are two, its columns and number of parts.
+def similarity_of(present: Sequence[str], dimension: int, missing_face: str = "body") -> Similarity:
+    """Returns the similarity of embeddings that networks give.
 
     Args:
-        present: streams in the embedding, in order.
+        present: streams of the embedding, in order.
         dimension: length of an embedding.
+        missing_face: `eval.missing_face`.
+
+    Raises:
+        InputError: `missing_face` is not known.
     """
-    width = dimension // len(present)
-    columns = {name: (slice(i * width, (i + 1) * width), len(PARTS)) for i, name in enumerate(present)}
-    if len(present) > 1:
-        columns[BOTH] = slice(None), len(PARTS) * len(present)
-    return columns
+    return equal_parts(dimension, dict.fromkeys(present, len(PARTS)), ("face",), missing_face)
 
 
 def score_embeddings(
     query: np.ndarray,
     gallery: np.ndarray,
     splits: tuple[ReIDSplit, ReIDSplit],
-    present: Sequence[str],
+    similarity: Similarity,
     wanted: Sequence[protocols.Protocol],
     seed: int,
     reranking: Reranking | None = None,
-    missing_face: str = "body",
 ) -> list[Result]:
     """Scores each stream and, where there are two, both together under each protocol.
 
     Args:
-        query: embeddings [queries, streams * 7 * dim].
-        gallery: embeddings [gallery images, streams * 7 * dim].
+        query: embeddings [queries, dimension].
+        gallery: embeddings [gallery images, dimension].
         splits: query and gallery.
-        present: streams in the embedding, in order.
+        similarity: the similarity of these embeddings.
         wanted: protocols; those that these labels do not allow are left out and logged.
         seed: of single-shot draws.
         reranking: adds the same results re-ranked; None leaves them out.
-        missing_face: "body" compares with an image without a face by the body's parts alone, "zeros" by all parts.
 
     Returns:
         Results by protocol, within it by stream, the re-ranked ones after the others.
-
-    Raises:
-        InputError: `missing_face` is neither.
     """
-    check_missing_face(missing_face)
-    columns = stream_columns(present, query.shape[1])
     labels = labels_of(splits[0]), labels_of(splits[1])
     results = []
     for protocol in wanted:
@@ -234,12 +227,17 @@ def score_embeddings(
             logging.warning("left out: %s", reason)
             continue
         for method in (None, reranking) if reranking else (None,):
-            for name, (part, parts) in columns.items():
-                parts = 1 if missing_face == "zeros" else parts  # as one part, an embedding counts its zeros too
+            for name, (columns, one) in similarity.views().items():
                 if method:
                     logging.info("re-ranking: protocol %s, stream %s", protocol.name, name)
                 result = protocols.evaluate_protocol(
-                    protocol, query[:, part], gallery[:, part], *labels, parts=parts, seed=seed, reranking=method
+                    protocol,
+                    query[:, columns],
+                    gallery[:, columns],
+                    *labels,
+                    similarity=one,
+                    seed=seed,
+                    reranking=method,
                 )
                 results.append(Result(name, result))
     return results

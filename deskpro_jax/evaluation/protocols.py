@@ -19,6 +19,7 @@ from deskpro_jax.evaluation.matching_rules import (
 )
 from deskpro_jax.evaluation.ranking import Scores, score, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking, rerank
+from deskpro_jax.evaluation.similarity import Similarity
 
 __all__ = [
     "RERANKED",
@@ -154,7 +155,7 @@ def evaluate_protocol(
     query_labels: Labels,
     gallery_labels: Labels,
     *,
-    parts: int,
+    similarity: Similarity,
     seed: int = 0,
     max_rank: int = 50,
     block: int = 256,
@@ -164,11 +165,11 @@ def evaluate_protocol(
 
     Args:
       protocol: the protocol; it selects the images that take part.
-      query: embeddings of the query split [queries, parts * dimension].
-      gallery: embeddings of the gallery split [gallery images, parts * dimension].
+      query: embeddings of the query split [queries, dimension].
+      gallery: embeddings of the gallery split [gallery images, dimension].
       query_labels: labels of the query split, arrays [queries].
       gallery_labels: labels of the gallery split, arrays [gallery images].
-      parts: number of parts in an embedding.
+      similarity: the similarity of these embeddings.
       seed: of the single-shot draws.
       max_rank: length of the CMC curve.
       block: queries ranked at a time.
@@ -192,12 +193,21 @@ def evaluate_protocol(
     scores = []
     for kept, labels in galleries:
         if reranking is None:
-            one = score(query, kept, query_labels, labels, protocol.rule, parts=parts, max_rank=max_rank, block=block)
+            one = score(
+                query,
+                kept,
+                query_labels,
+                labels,
+                protocol.rule,
+                similarity=similarity,
+                max_rank=max_rank,
+                block=block,
+            )
         else:
             distances = rerank(
                 query,
                 kept,
-                parts=parts,
+                similarity=similarity,
                 k1=reranking.k1,
                 k2=reranking.k2,
                 original_weight=reranking.original_weight,

@@ -1,9 +1,9 @@
-"""Ranks gallery images for query images and scores the ranking: similarity by parts, matching rules, CMC and mAP."""
+"""Ranks gallery images for query images and scores the rankings under a matching rule: CMC and mAP."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,11 +19,11 @@ from deskpro_jax.evaluation.matching_rules import (
     same_identity,
     unusable_labels,
 )
+from deskpro_jax.evaluation.similarity import Similarity, similarity
 
-__all__ = ["MISSING_FACE", "RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
+__all__ = ["RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
 
 RANKS = (1, 5, 10, 20)
-MISSING_FACE = ("body", "zeros")  # `eval.missing_face`: what a pair is compared by where an image shows no face
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Scores:
 
     rule: str
     map: float  # mean of the average precisions of the counted queries
-    cmc: np.ndarray  # float64 [max_rank], share of counted queries with a correct image within rank k + 1
+    cmc: np.ndarray  # float64 [max_rank], fraction of counted queries with a correct image within rank k + 1
     ranks: dict[str, float]  # "R-1", "R-5", "R-10", "R-20"
     queries: int
     counted: int
@@ -46,41 +46,6 @@ class Scores:
         return figures | {"queries": self.queries, "counted": self.counted, "dropped": dict(self.dropped)}
 
 
-def similarity(query: np.ndarray, gallery: np.ndarray, *, parts: int, missing_face: str = "body") -> np.ndarray:
-    """Computes the similarity of every query with every gallery image, over the parts that both of them have.
-
-    A part is present when its vector is not zero; with parts of unit length this is the mean cosine similarity over
-    the parts present in both images.
-
-    Args:
-      query: [queries, parts * dimension].
-      gallery: [gallery images, parts * dimension].
-      parts: number of equally long parts that an embedding is made of.
-      missing_face: "body" (paper), or "zeros" (released code): absent parts count as zeros, so that a pair of which one
-        shows no face reaches half the similarity at most.
-
-    Returns:
-      [queries, gallery images] dot product / number of parts present in both ("zeros": of all parts), 0 where they
-      share none; float64 if both inputs are, float32 otherwise.
-
-    Raises:
-      InputError: the shapes don't fit, or `missing_face` is neither.
-    """
-    query, gallery = _as_embeddings(query, gallery, parts)
-    check_missing_face(missing_face)
-    if missing_face == "zeros":
-        near: np.ndarray = query @ gallery.T
-        near /= parts
-        return near
-    return _similarity(query, gallery, _present(query, parts), _present(gallery, parts))
-
-
-def check_missing_face(rule: str) -> None:
-    """Raises InputError unless `rule` is one of `MISSING_FACE`."""
-    if rule not in MISSING_FACE:
-        raise InputError(f"eval.missing_face is {rule!r}; expected one of {', '.join(MISSING_FACE)}.")
-
-
 def score(
     query: np.ndarray,
     gallery: np.ndarray,
@@ -88,19 +53,19 @@ def score(
     gallery_labels: Labels,
     rule: str = "general",
     *,
-    parts: int,
+    similarity: Similarity,
     max_rank: int = 50,
     block: int = 256,
 ) -> Scores:
     """Ranks the gallery for every query by similarity and scores the rankings.
 
     Args:
-      query: embeddings [queries, parts * dimension].
-      gallery: embeddings [gallery images, parts * dimension].
+      query: embeddings [queries, dimension].
+      gallery: embeddings [gallery images, dimension].
       query_labels: labels of the queries, arrays [queries].
       gallery_labels: labels of the gallery, arrays [gallery images].
       rule: name in RULES.
-      parts: number of parts in an embedding.
+      similarity: the similarity of these embeddings.
       max_rank: length of the CMC curve.
       block: queries ranked at a time; memory is about 12 * block * gallery images bytes.
 
@@ -111,18 +76,11 @@ def score(
     Raises:
       InputError: shapes or labels don't fit the rule, an embedding isn't a number, or no query has a correct image.
     """
-    query, gallery = _as_embeddings(query, gallery, parts)
+    query, gallery = similarity.check(query, gallery)
     if block < 1:
         raise InputError(f"block is {block}; expected at least one query at a time.")
-    gallery_present = _present(gallery, parts)
-
-    def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, len(query), block):
-            rows = query[start : start + block]
-            near = _similarity(rows, gallery, _present(rows, parts), gallery_present)
-            yield np.negative(near, out=near)
-
-    return score_from_distances(blocks(), query_labels, gallery_labels, rule, max_rank=max_rank)
+    distances = (np.negative(rows, out=rows) for rows in similarity.blocks(query, gallery, block))
+    return score_from_distances(distances, query_labels, gallery_labels, rule, max_rank=max_rank)
 
 
 def score_from_distances(
@@ -181,22 +139,22 @@ def score_from_distances(
             dropped[reason] = dropped.get(reason, 0) + count
         start = stop
     if start != queries:
-        raise InputError(f"distances of {start} queries for labels of {queries}; expected one row a query.")
+        raise InputError(f"distances of {start} queries for labels of {queries}; expected one row per query.")
 
-    found = first_match[first_match > 0]
-    if not len(found):
+    matched = first_match[first_match > 0]
+    if not len(matched):
         raise InputError(
             f"{explain_no_match(rule, dropped, query_labels, gallery_labels)}; expected at least one. "
             "Check the identity, camera and clothes labels or choose another rule."
         )
-    cmc = np.cumsum(np.bincount(found, minlength=max_rank + 1)[1 : max_rank + 1]) / len(found)
+    cmc = np.cumsum(np.bincount(matched, minlength=max_rank + 1)[1 : max_rank + 1]) / len(matched)
     return Scores(
         rule=rule,
         map=float(np.nanmean(average_precision)),
         cmc=cmc,
-        ranks={f"R-{k}": float(np.mean(found <= k)) for k in RANKS},
+        ranks={f"R-{k}": float(np.mean(matched <= k)) for k in RANKS},
         queries=queries,
-        counted=len(found),
+        counted=len(matched),
         dropped=dropped,
         average_precision=average_precision,
         first_match=first_match,
@@ -246,30 +204,3 @@ def _score_rows(
     leading = keep & (hits == 1)
     first[row[leading]] = place[leading]
     return precision, first, reasons
-
-
-def _present(embeddings: np.ndarray, parts: int) -> np.ndarray:
-    return np.asarray(embeddings.reshape(len(embeddings), parts, -1).any(axis=2))
-
-
-def _similarity(
-    query: np.ndarray, gallery: np.ndarray, query_present: np.ndarray, gallery_present: np.ndarray
-) -> np.ndarray:
-    result = query @ gallery.T
-    if query_present.all() and gallery_present.all():
-        result /= query_present.shape[1]
-        return result
-    shared = query_present.astype(result.dtype) @ gallery_present.T.astype(result.dtype)
-    result /= np.maximum(shared, 1, out=shared)  # no part shared: the dot product is 0 already
-    return result
-
-
-def _as_embeddings(query: np.ndarray, gallery: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    query, gallery = np.asarray(query), np.asarray(gallery)
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or query.shape[1] % max(parts, 1):
-        raise InputError(
-            f"query embeddings {query.shape} and gallery embeddings {gallery.shape} with {parts} parts; "
-            "expected [images, parts * dimension] of the same length."
-        )
-    dtype = np.float64 if query.dtype == gallery.dtype == np.float64 else np.float32
-    return query.astype(dtype, copy=False), gallery.astype(dtype, copy=False)

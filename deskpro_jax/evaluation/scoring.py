@@ -28,6 +28,7 @@ from deskpro_jax.evaluation.evaluate import Network, Result
 from deskpro_jax.evaluation.protocols import RERANKED, Protocol, ProtocolResult
 from deskpro_jax.evaluation.reranking import Reranking
 from deskpro_jax.evaluation.results_table import ResultRow, results_markdown, results_table
+from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.methods.deskpro import init_variables
 from deskpro_jax.runtime import sharding
 from deskpro_jax.storage import files
@@ -133,7 +134,7 @@ def make_scorer(
         if config.data.skip_corrupt:
             scores["skipped_test_images"] = float(sum(len(ids) for ids in skipped.values() if isinstance(ids, list)))
         first = {r.stream: r.result.figures["mAP"] for r in reversed(results)}  # under the first protocol
-        main = evaluate.BOTH if evaluate.BOTH in first else next(iter(first))
+        main = BOTH if BOTH in first else next(iter(first))
         return scores | {f"{name}_mAP": value for name, value in first.items()} | {"mAP": first[main]}
 
     return scorer
@@ -190,16 +191,8 @@ def score_networks(
     if any(skipped[name] for name in _TEST):
         found = [rows[~lost] for rows, lost in zip(found, unreadable, strict=True)]
         splits = readable(splits, skipped)
-    return evaluate.score_embeddings(
-        found[0],
-        found[1],
-        splits,
-        evaluate.streams(networks),
-        wanted,
-        config.seed,
-        reranking,
-        config.eval.missing_face,
-    )
+    similarity = evaluate.similarity_of(evaluate.streams(networks), found[0].shape[1], config.eval.missing_face)
+    return evaluate.score_embeddings(found[0], found[1], splits, similarity, wanted, config.seed, reranking)
 
 
 def readable(splits: Splits, skipped: Skipped) -> Splits:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deskpro_jax.evaluation import evaluate, ranking
+from deskpro_jax.evaluation import evaluate
 from deskpro_jax.evaluation.matching_rules import UNKNOWN, Labels, same_identity
+from deskpro_jax.evaluation.similarity import Similarity
 from deskpro_jax.report.opened import Opened
-from deskpro_jax.report.view import BLOCK, stream_names
+from deskpro_jax.report.view import BLOCK, similarity_of
 
 _FINE = 4000  # bins from -1 to 1 that are counted; the drawn ones are made of them
 _DRAWN = 40  # bins of a drawn histogram
@@ -58,30 +59,26 @@ def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray])
     Returns:
         For each stream, and for both together, what it gives.
     """
-    columns = evaluate.stream_columns(opened.trained.streams, embeddings[0].shape[1])
+    views = similarity_of(opened, embeddings[0].shape[1]).views()
     labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
-    zeros = opened.config.eval.missing_face == "zeros"
-    found = []
-    for stream in stream_names(opened):
-        part, parts = columns[stream]
-        scale = parts if zeros else 1
-        query, gallery = embeddings[0][:, part], embeddings[1][:, part]
+    results = []
+    for stream, (columns, similarity) in views.items():
+        query, gallery = embeddings[0][:, columns], embeddings[1][:, columns]
         rows = np.flatnonzero(query.any(axis=1) & (labels[0].identity >= 0))
-        counts = _count(query, gallery, (labels[0], labels[1]), rows, 1 if zeros else parts, scale)
-        found.append(_drawn(stream, counts))
-    return found
+        results.append(_drawn(stream, _count(query, gallery, (labels[0], labels[1]), rows, similarity)))
+    return results
 
 
 def _count(
-    query: np.ndarray, gallery: np.ndarray, labels: tuple[Labels, Labels], rows: np.ndarray, parts: int, scale: int
+    query: np.ndarray, gallery: np.ndarray, labels: tuple[Labels, Labels], rows: np.ndarray, similarity: Similarity
 ) -> np.ndarray:
     """Returns counts [kinds, fine bins]."""
     counts = np.zeros((len(_KINDS), _FINE), np.int64)
     present: np.ndarray = np.asarray(gallery.any(axis=1))
     for start in range(0, len(rows), BLOCK):
         chosen = rows[start : start + BLOCK]
-        near = ranking.similarity(query[chosen], gallery, parts=parts) / scale
-        bins = np.clip((near + 1) * (_FINE / 2), 0, _FINE - 1).astype(np.int32)
+        values = similarity.between(query[chosen], gallery)
+        bins = np.clip((values + 1) * (_FINE / 2), 0, _FINE - 1).astype(np.int32)
         mine = labels[0].take(chosen)
         pairs = same_identity(mine, labels[1])
         everything = np.bincount(bins[:, present].ravel(), minlength=_FINE)

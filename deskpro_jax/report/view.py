@@ -11,6 +11,7 @@ import numpy as np
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, protocols, ranking
 from deskpro_jax.evaluation.matching_rules import Labels, Pairs, find_rule, removals, same_identity
+from deskpro_jax.evaluation.similarity import Similarity
 from deskpro_jax.report.opened import Opened
 
 BLOCK = 256  # queries compared at a time
@@ -21,7 +22,7 @@ class Block(NamedTuple):
 
     Attributes:
         rows: [n] positions of the queries in the view.
-        similarity: [n, gallery images] mean over the parts that both images have.
+        similarity: [n, gallery images].
         pairs: queries (positions in the block) and gallery images of their identity.
         removed: [pairs] which of them the protocol takes out of the ranking.
     """
@@ -40,11 +41,10 @@ class View:
         stream: "face", "body" or "both".
         rule: name of the matching rule.
         draws: single-shot galleries of the protocol, of which this is the first; 0 where it has the whole gallery.
-        query, gallery: embeddings [images, parts * dimension].
+        query, gallery: embeddings [images, dimension].
         query_labels, gallery_labels: their labels, cameras as the rule reads them.
         query_index, gallery_index: [images] their positions in the splits.
-        parts: how many parts similarities are divided by, 1 where zeros of a missing face count.
-        scale: what a similarity is divided by to be a mean over parts.
+        similarity: of the stream's embeddings.
     """
 
     stream: str
@@ -56,22 +56,27 @@ class View:
     gallery_labels: Labels
     query_index: np.ndarray
     gallery_index: np.ndarray
-    parts: int
-    scale: int
+    similarity: Similarity
 
     def score(self) -> ranking.Scores:
         """Scores the rankings, as evaluation does."""
         return ranking.score(
-            self.query, self.gallery, self.query_labels, self.gallery_labels, self.rule, parts=self.parts, block=BLOCK
+            self.query,
+            self.gallery,
+            self.query_labels,
+            self.gallery_labels,
+            self.rule,
+            similarity=self.similarity,
+            block=BLOCK,
         )
 
     def block(self, rows: np.ndarray) -> Block:
         """Compares the queries at `rows` [n] with the gallery."""
         labels = self.query_labels.take(rows)
-        near = ranking.similarity(self.query[rows], self.gallery, parts=self.parts) / self.scale
+        similarity = self.similarity.between(self.query[rows], self.gallery)
         pairs = same_identity(labels, self.gallery_labels)
         removed, _ = removals(find_rule(self.rule), labels, self.gallery_labels, pairs)
-        return Block(rows, near, pairs, removed)
+        return Block(rows, similarity, pairs, removed)
 
     def blocks(self, order: np.ndarray) -> Iterator[Block]:
         """Compares the queries at `order` [n] with the gallery, a block at a time."""
@@ -79,10 +84,9 @@ class View:
             yield self.block(order[start : start + BLOCK])
 
 
-def stream_names(opened: Opened) -> tuple[str, ...]:
-    """Returns the streams that can be looked at: each by itself, then both together."""
-    present = opened.trained.streams
-    return (*present, evaluate.BOTH) if len(present) > 1 else present
+def similarity_of(opened: Opened, dimension: int) -> Similarity:
+    """Returns the similarity of embeddings of the opened networks, of a length."""
+    return evaluate.similarity_of(opened.trained.streams, dimension, opened.config.eval.missing_face)
 
 
 def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream: str | None) -> View:
@@ -96,18 +100,17 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
     Raises:
         InputError: there is no such stream.
     """
-    names = stream_names(opened)
-    stream = stream or names[-1]
-    if stream not in names:
-        raise InputError(f"--stream is {stream!r}; these networks have {', '.join(names)}.")
+    views = similarity_of(opened, embeddings[0].shape[1]).views()
+    stream = stream or list(views)[-1]
+    if stream not in views:
+        raise InputError(f"--stream is {stream!r}; these networks have {', '.join(views)}.")
     protocol = opened.protocol
-    columns, parts = evaluate.stream_columns(opened.trained.streams, embeddings[0].shape[1])[stream]
+    columns, similarity = views[stream]
     labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
     query_index, gallery_index = protocols.select(protocol, *labels)
     if protocol.draws:
         drawn = protocols.draw_single_shot(labels[1].identity[gallery_index], seed=int(opened.config.seed), draw=0)
         gallery_index = gallery_index[drawn]
-    zeros = opened.config.eval.missing_face == "zeros"
     return View(
         stream,
         protocol.rule,
@@ -118,8 +121,7 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
         protocols.read_cameras(protocol, labels[1].take(gallery_index)),
         query_index,
         gallery_index,
-        1 if zeros else parts,
-        parts if zeros else 1,
+        similarity,
     )
 
 

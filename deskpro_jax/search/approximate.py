@@ -1,7 +1,6 @@
 """Approximate search of large galleries with faiss: an inverted file (IVF) or a graph (HNSW) kept on disk.
 
-An index finds candidates by shortened vectors, their coordinates in the directions along which the gallery varies most;
-the candidates are then compared by all their numbers.
+An index finds candidates by the vectors' PCA projections; the candidates are then compared over all dimensions.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.runtime import cores
 from deskpro_jax.search.exact import Neighbours, empty, merge
-from deskpro_jax.search.pca import SEED, SHORTENED, directions_of, members, sample_of, shorten, streams_of, vectors_of
+from deskpro_jax.search.pca import PROJECTED, SEED, directions_of, members, project, sample_of, vectors_of
 from deskpro_jax.storage.files import write_json
 
 METHODS = ("ivf", "hnsw")
 HNSW_EFFORT = 256  # candidates kept
-IVF_SHARE, IVF_LEAST = 2, 16  # half of the lists are looked through, at least so many
-CANDIDATES = 256  # of an inverted file that are compared by all their numbers, at least ...
-_A_RESULT = 10  # ... and for each that is asked for
+IVF_FRACTION, IVF_LEAST = 2, 16  # one half of the lists is searched, at least so many
+CANDIDATES = 256  # of an inverted file that are compared over all dimensions, at least ...
+_PER_RESULT = 10  # ... and for each result that is asked for
 _FILE = "index.json"
 _LINKS = 32  # of a node of the graph
 _POINTS = 39  # for each list of an inverted file, the least that faiss trains with
@@ -46,7 +45,7 @@ def require_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise InputError(
-            f"approximate search needs faiss ({error}): pip install 'deskpro_jax[faiss]' brings it, or search exactly."
+            f"approximate search needs faiss ({error}): pip install 'deskpro_jax[faiss]', or search exactly."
         ) from error
     return faiss
 
@@ -56,11 +55,11 @@ class _Group:
     """The gallery images that have the same streams.
 
     Attributes:
-        streams: which; columns of an embedding.
+        streams: names of those streams.
         rows: [images] positions in the gallery.
-        index: of their shortened vectors.
-        directions: [numbers, SHORTENED] that shorten them, None where they are that short.
-        vectors: [images, numbers] float16.
+        index: of their projected vectors.
+        directions: [dimensions, PROJECTED] principal directions, None where the vectors are not longer than that.
+        vectors: [images, dimensions] float16.
     """
 
     streams: tuple[str, ...]
@@ -82,14 +81,13 @@ class GalleryIndex:
     def __init__(self, gallery: EmbeddingSet, method: str, groups: Sequence[_Group]):
         """Holds what `build_index` or `open_index` made."""
         self.method, self.groups = method, tuple(groups)
-        self._streams, self._parts = gallery.streams, gallery.parts
-        self._all_parts = gallery.missing_face == "zeros"  # those that an image lacks count as zeros
+        self._similarity = gallery.similarity
 
     def search(self, query: np.ndarray, k: int, effort: int | None = None) -> Neighbours:
         """Finds about the k most similar gallery images of every query, as `exact.nearest` does exactly.
 
         Args:
-            query: [queries, parts * dimension].
+            query: [queries, dimension].
             k: how many.
             effort: lists looked through (IVF; None: half of them), candidates kept and compared (HNSW; None:
                 `HNSW_EFFORT`); more find more and take longer. Twice as many where a query lacks a face that the images
@@ -100,46 +98,46 @@ class GalleryIndex:
         """
         faiss = require_faiss()
         best = empty(len(query), k)
-        each = self._parts // len(self._streams)
-        by_stream = streams_of(query, self._parts, len(self._streams))
-        width = query.shape[1] // len(self._streams)
+        has = self._similarity.present_streams(query)
+        columns = self._similarity.columns()
         for group in self.groups:
-            columns = [self._streams.index(name) for name in group.streams]
-            for pattern in np.unique(by_stream, axis=0):  # queries with and without a face
-                common = [i for i in columns if pattern[i]]
-                chosen = np.flatnonzero((by_stream == pattern).all(axis=1))
+            for pattern in np.unique(has, axis=0):  # queries with and without a face
+                theirs = [name for name, there in zip(self._similarity.names, pattern, strict=True) if there]
+                common = [name for name in group.streams if name in theirs]
                 if not common:
                     continue
+                chosen = np.flatnonzero((has == pattern).all(axis=1))
                 # A stream that the query lacks is zero in it and adds nothing to the products.
-                vectors = np.concatenate([query[chosen, i * width : (i + 1) * width] for i in columns], axis=1)
+                vectors = np.concatenate([query[chosen, columns[name]] for name in group.streams], axis=1)
                 vectors = vectors.astype(np.float32, copy=False)
-                shared = each * len(common)
-                counted = self._parts if self._all_parts else shared
+                shared = self._similarity.select(common).parts
                 # The index is laid out by all streams of its images, so a part of them needs a wider search.
-                candidates, parameters = self._effort(faiss, group, k, effort, 1 if len(common) == len(columns) else 2)
-                short = np.ascontiguousarray(shorten(vectors, group.directions))
-                _, places = group.index.search(short, candidates, params=parameters)
-                for i, rows, products in zip(chosen, *_compare(vectors, places, group), strict=True):
-                    merge(best, int(i), rows, products / counted, np.full(len(rows), shared))
+                times = 1 if len(common) == len(group.streams) else 2
+                candidates, parameters = self._effort(faiss, group, k, effort, times)
+                projected = np.ascontiguousarray(project(vectors, group.directions))
+                _, positions = group.index.search(projected, candidates, params=parameters)
+                for i, rows, products in zip(chosen, *_compare(vectors, positions, group), strict=True):
+                    values = self._similarity.mean(products, shared)
+                    merge(best, int(i), rows, values, np.full(len(rows), shared))
         return best
 
     def _effort(self, faiss: Any, group: _Group, k: int, effort: int | None, times: int) -> tuple[int, Any]:
-        """Returns how many candidates to look for, and faiss's parameters."""
+        """Returns the number of candidates, and faiss's parameters."""
         if self.method == "ivf":
-            lists = min(times * (effort or max(IVF_LEAST, group.index.nlist // IVF_SHARE)), group.index.nlist)
-            wanted, parameters = times * max(CANDIDATES, _A_RESULT * k), faiss.SearchParametersIVF(nprobe=lists)
+            lists = min(times * (effort or max(IVF_LEAST, group.index.nlist // IVF_FRACTION)), group.index.nlist)
+            candidates, parameters = times * max(CANDIDATES, _PER_RESULT * k), faiss.SearchParametersIVF(nprobe=lists)
         else:
-            wanted = max(times * (effort or HNSW_EFFORT), k)
-            parameters = faiss.SearchParametersHNSW(efSearch=wanted)
-        return max(1, min(wanted, len(group.rows))), parameters
+            candidates = max(times * (effort or HNSW_EFFORT), k)
+            parameters = faiss.SearchParametersHNSW(efSearch=candidates)
+        return max(1, min(candidates, len(group.rows))), parameters
 
 
-def _compare(vectors: np.ndarray, places: np.ndarray, group: _Group) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns the gallery rows of each query's candidates, and their products with it by all numbers."""
+def _compare(vectors: np.ndarray, positions: np.ndarray, group: _Group) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the gallery rows of each query's candidates, and their dot products with it over all dimensions."""
 
     def one(query: int) -> tuple[np.ndarray, np.ndarray]:
-        found = np.sort(places[query][places[query] >= 0])  # in the order in which they lie on disk
-        return group.rows[found], group.vectors[found].astype(np.float32) @ vectors[query]
+        candidates = np.sort(positions[query][positions[query] >= 0])  # in the order in which they lie on disk
+        return group.rows[candidates], group.vectors[candidates].astype(np.float32) @ vectors[query]
 
     with ThreadPoolExecutor(cores.count()) as pool:
         compared = list(pool.map(one, range(len(vectors))))
@@ -152,16 +150,17 @@ def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) 
     Args:
         gallery: what to index.
         method: "ivf" or "hnsw".
-        folder: where to keep it, with the vectors in float16; None keeps it in memory alone.
+        folder: where to keep it, with the vectors in float16; None keeps it in memory only.
 
     Raises:
-        InputError: the method is unknown, faiss is not installed, the folder is there, or the gallery holds nothing.
+        InputError: the method is unknown, faiss is not installed, the folder exists already, or the gallery holds
+            nothing.
     """
     faiss = require_faiss()
     if method not in METHODS:
         raise InputError(f"method is {method!r}; expected one of {', '.join(METHODS)}.")
     if folder is not None and folder.exists():
-        raise InputError(f"{folder} is there already: give a new name.")
+        raise InputError(f"{folder} already exists: choose another name.")
     if folder is None:
         return GalleryIndex(gallery, method, _build(faiss, gallery, method, None))
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -177,14 +176,14 @@ def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) 
 
 
 def _build(faiss: Any, gallery: EmbeddingSet, method: str, folder: Path | None) -> list[_Group]:
-    """Returns the indexes of a gallery, having written them into a folder, if there is one."""
+    """Returns the indexes of a gallery, and writes them into the folder where one is given."""
     groups: list[_Group] = []
     for streams, rows in members(gallery).items():
-        width = gallery.dimension // len(gallery.streams) * len(streams)
-        directions = directions_of(gallery, streams, rows) if width > SHORTENED else None
-        index = _empty_index(faiss, method, min(width, SHORTENED), len(rows))
+        width = gallery.similarity.select(streams).dimension
+        directions = directions_of(gallery, streams, rows) if width > PROJECTED else None
+        index = _empty_index(faiss, method, min(width, PROJECTED), len(rows))
         sample = sample_of(rows, _POINTS * 2 * _lists(len(rows)))
-        index.train(np.concatenate([shorten(block, directions) for block in vectors_of(gallery, streams, sample)]))
+        index.train(np.concatenate([project(block, directions) for block in vectors_of(gallery, streams, sample)]))
         stem = None if folder is None else folder / str(len(groups))
         if stem is None:
             vectors: np.ndarray = np.empty((len(rows), width), np.float16)
@@ -192,7 +191,7 @@ def _build(faiss: Any, gallery: EmbeddingSet, method: str, folder: Path | None) 
             vectors = np.lib.format.open_memmap(f"{stem}.vectors.npy", "w+", np.float16, (len(rows), width))
         done = 0
         for block in vectors_of(gallery, streams, rows):
-            index.add(shorten(block, directions))
+            index.add(project(block, directions))
             vectors[done : done + len(block)] = block
             done += len(block)
         groups.append(_Group(streams, rows, index, directions, vectors))
@@ -207,7 +206,7 @@ def _build(faiss: Any, gallery: EmbeddingSet, method: str, folder: Path | None) 
 
 
 def _lists(count: int) -> int:
-    """Returns how many lists an inverted file of so many vectors has."""
+    """Returns the number of lists of an inverted file of `count` vectors."""
     return max(1, min(math.isqrt(count), count // _POINTS))
 
 
@@ -224,7 +223,7 @@ def _empty_index(faiss: Any, method: str, dimension: int, count: int) -> Any:
 
 
 def _fingerprint(gallery: EmbeddingSet) -> str:
-    """Returns a digest of what a gallery is: its settings, photos and labels."""
+    """Returns a digest of the gallery's settings, photos and labels."""
     digest = hashlib.sha256(json.dumps(gallery.settings, sort_keys=True).encode())
     for file in gallery.files:
         digest.update(f"{file.name} {file.stat().st_size}\n".encode())
@@ -232,11 +231,11 @@ def _fingerprint(gallery: EmbeddingSet) -> str:
 
 
 def open_index(gallery: EmbeddingSet, folder: Path) -> GalleryIndex:
-    """Opens an index that `build_index` kept.
+    """Opens an index that `build_index` wrote.
 
     Args:
         gallery: the gallery that it was built from.
-        folder: where it is.
+        folder: of the index.
 
     Raises:
         MissingInputError: there is no index.

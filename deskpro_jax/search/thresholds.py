@@ -1,11 +1,11 @@
-"""Thresholds on similarity that answer "the same person?", from labelled images and a share of false accepts."""
+"""Verification thresholds: from which similarity on two images show the same person, at a false accept rate (FAR)."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,75 +13,78 @@ import numpy as np
 
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation.ranking import MISSING_FACE, similarity
-from deskpro_jax.search.exact import compared, present
+from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity
 from deskpro_jax.storage.files import write_json
 
 MAX_IMAGES = 10_000  # 50 million pairs; more change a threshold in the fourth digit
 _BLOCK = 512
+_KEYS = {"similarity": "similarity", "far": "false_accepts", "tar": "true_accepts"}  # field -> name in the JSON file
+_COUNTS = ("different", "same")
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which similarity on two images count as the same person.
+    """A verification threshold and its rates on the labelled images.
 
     Attributes:
-        similarity: the smallest that is accepted.
-        false_accepts: share of pairs of different people that reach it, in the labelled images.
-        true_accepts: share of pairs of the same person that do; NaN where there are none.
-        different: pairs of different people.
-        same: pairs of the same person.
+        similarity: the lowest that counts as the same person.
+        far: false accept rate, the fraction of pairs of different people that reach it.
+        tar: true accept rate, the fraction of pairs of the same person that reach it; NaN where there are no such
+            pairs.
+        different: number of pairs of different people.
+        same: number of pairs of the same person.
     """
 
     similarity: float
-    false_accepts: float
-    true_accepts: float
+    far: float
+    tar: float
     different: int
     same: int
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds by what a pair is compared by ("face and body", "body"), since the two are not on one scale.
+    """Thresholds by the streams that a pair is compared by ("face and body", "body"): they are not on one scale.
 
     Attributes:
         model_checksum: of the networks whose embeddings they are for.
-        missing_face: how photos without a face are compared there.
-        wanted: the share of false accepts that was asked for.
+        max_far: the false accept rate that was asked for.
         by_streams: the thresholds.
+        missing_face: `eval.missing_face` of those embeddings.
     """
 
     model_checksum: str | None
-    wanted: float
+    max_far: float
     by_streams: dict[str, Threshold]
     missing_face: str = MISSING_FACE[0]
 
-    def same_person(self, by: str, near: float) -> bool | None:
-        """Returns whether a similarity says that two images show the same person, None where nothing was calibrated.
+    def same_person(self, by: str, similarity: float) -> bool | None:
+        """Returns whether two images show the same person; None where there is no threshold.
 
         Args:
-            by: what they were compared by.
-            near: their similarity.
+            by: the streams that they were compared by.
+            similarity: of the two.
         """
-        return bool(near >= self.by_streams[by].similarity) if by in self.by_streams else None
+        return bool(similarity >= self.by_streams[by].similarity) if by in self.by_streams else None
 
 
-def calibrate(labelled: EmbeddingSet, false_accepts: float = 0.01, *, seed: int = 0) -> Thresholds:
-    """Finds the thresholds at a share of false accepts.
+def calibrate(labelled: EmbeddingSet, max_far: float = 0.01, *, seed: int = 0) -> Thresholds:
+    """Finds the thresholds at a false accept rate.
 
-    All pairs of images count once. Images that have a face are compared by both streams for the one threshold and, with
-    all others, by the body stream for the other. Images of unknown people (no or a negative identity) are left out.
+    All pairs of images count once. Images that have all streams are compared by them for the one threshold and, with
+    all other images, by the streams that every image has for the other. Images of unknown people (no or a negative
+    identity) are left out.
 
     Args:
         labelled: embeddings whose photos have identities.
-        false_accepts: share of pairs of different people that may be accepted.
-        seed: chooses `MAX_IMAGES` images of more.
+        max_far: the highest fraction of pairs of different people that may be accepted.
+        seed: chooses `MAX_IMAGES` images where there are more.
 
     Raises:
-        InputError: the share makes no sense, the identities are not known, or there are too few pairs for it.
+        InputError: the rate is not between 0 and 1, the identities are not known, or there are too few pairs for it.
     """
-    if not 0 < false_accepts < 1:
-        raise InputError(f"false_accepts is {false_accepts}; expected a share between 0 and 1.")
+    if not 0 < max_far < 1:
+        raise InputError(f"the false accept rate is {max_far}; expected a fraction between 0 and 1.")
     identities = labelled.columns()["identity"]
     known = np.array([_is_person(value) for value in identities], bool)
     if not known.any():
@@ -91,23 +94,23 @@ def calibrate(labelled: EmbeddingSet, false_accepts: float = 0.01, *, seed: int 
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_IMAGES, replace=False))
     embeddings = _rows(labelled, rows)
     _, people = np.unique([str(identities[row]) for row in rows], return_inverse=True)
-    streams, parts = labelled.streams, labelled.parts
-    found = {}
-    for kept in dict.fromkeys((len(streams), 1)):  # all streams, then the last alone
-        width = labelled.dimension // len(streams) * kept
-        vectors, count = embeddings[:, -width:], parts // len(streams) * kept
-        whole = present(vectors, count).all(axis=1)
-        share = count / parts if labelled.missing_face == "zeros" else 1.0
-        threshold = _threshold(vectors[whole], people[whole], count, false_accepts, share)
+    similarity = labelled.similarity
+    by_streams = {}
+    for names in dict.fromkeys((similarity.names, similarity.always_present())):
+        some = similarity.select(names)
+        columns = np.concatenate([np.arange(labelled.dimension)[similarity.columns()[name]] for name in names])
+        vectors = embeddings if names == similarity.names else embeddings[:, columns]
+        complete = some.present(vectors).all(axis=1)
+        threshold = _threshold(vectors[complete], people[complete], similarity, some.parts, max_far)
         if threshold is not None:
-            found[compared(count, streams if kept > 1 else streams[-1:], count)] = threshold
-    if not found:
-        needed = math.ceil(1 / false_accepts)
+            by_streams[similarity.compared(some.parts)] = threshold
+    if not by_streams:
+        needed = math.ceil(1 / max_far)
         raise InputError(
             f"{labelled.path} has {len(rows)} labelled images of {len(set(people.tolist()))} people: fewer than"
-            f" {needed} pairs of different people, which {false_accepts:.2%} false accepts need."
+            f" {needed} pairs of different people, which a false accept rate of {max_far:.2%} needs."
         )
-    return Thresholds(labelled.settings.get("model_checksum"), false_accepts, found, labelled.missing_face)
+    return Thresholds(labelled.settings.get("model_checksum"), max_far, by_streams, similarity.missing_face)
 
 
 def _is_person(identity: Any) -> bool:
@@ -124,46 +127,53 @@ def _rows(labelled: EmbeddingSet, rows: np.ndarray) -> np.ndarray:
 
 
 def _threshold(
-    vectors: np.ndarray, people: np.ndarray, parts: int, false_accepts: float, share: float
+    vectors: np.ndarray, people: np.ndarray, similarity: Similarity, parts: int, max_far: float
 ) -> Threshold | None:
-    """Returns the threshold of vectors whose similarity is multiplied by `share`, None where there are too few."""
-    # Of the pairs of different people only those are needed that are among the most similar ones.
+    """Returns the threshold of vectors that have all of `parts` parts, None where there are too few pairs."""
     sizes = np.bincount(people)
     same = int((sizes * (sizes - 1) // 2).sum())
     different = len(people) * (len(people) - 1) // 2 - same
-    allowed = math.floor(false_accepts * different + 1e-9)
+    allowed = math.floor(max_far * different + 1e-9)
     if allowed < 1:
         return None
+    # Of the pairs of different people only those are needed that are among the most similar ones.
     highest = np.zeros(0, np.float32)
-    matches = []
-    for near, is_same in _pairs(vectors, people, parts):
-        near = near * np.float32(share)
-        matches.append(near[is_same])
-        highest = np.concatenate([highest, near[~is_same]])
+    genuine = []
+    for products, is_same in _pairs(vectors, people):
+        values = similarity.mean(products, parts)
+        genuine.append(values[is_same])
+        highest = np.concatenate([highest, values[~is_same]])
         if len(highest) > allowed + 1:  # one more than may pass: the threshold lies above it
             highest = np.partition(highest, len(highest) - allowed - 1)[-allowed - 1 :]
     # Just above the most similar one that may not pass; what ties with it does not pass either.
     limit = np.nextafter(highest.min(), np.float32(np.inf))
-    accepted = int((highest >= limit).sum())
-    hits = np.concatenate(matches)
-    true = float((hits >= limit).mean()) if len(hits) else math.nan
-    return Threshold(float(limit), accepted / different, true, different, same)
+    hits = np.concatenate(genuine)
+    tar = float((hits >= limit).mean()) if len(hits) else math.nan
+    return Threshold(float(limit), int((highest >= limit).sum()) / different, tar, different, same)
 
 
-def _pairs(vectors: np.ndarray, people: np.ndarray, parts: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the similarities of all pairs once, block by block, and whether they show the same person."""
+def _pairs(vectors: np.ndarray, people: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the dot products of all pairs once, block by block, and whether they show the same person."""
     for start in range(0, len(vectors), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        near = similarity(vectors[rows], vectors[start:], parts=parts)
-        upper = np.arange(len(near))[:, None] < np.arange(near.shape[1])[None]
-        yield near[upper], (people[rows][:, None] == people[start:][None])[upper]
+        products = vectors[rows] @ vectors[start:].T
+        upper = np.arange(len(products))[:, None] < np.arange(products.shape[1])[None]
+        yield products[upper], (people[rows][:, None] == people[start:][None])[upper]
 
 
 def write_thresholds(path: Path, thresholds: Thresholds) -> None:
     """Writes thresholds as JSON, whole or not at all."""
-    record = asdict(thresholds)
-    for value in record["by_streams"].values():
-        value["true_accepts"] = None if math.isnan(value["true_accepts"]) else value["true_accepts"]
+    by_streams = {}
+    for by, threshold in thresholds.by_streams.items():
+        values = {key: getattr(threshold, field) for field, key in _KEYS.items()}
+        values = {key: None if math.isnan(value) else value for key, value in values.items()}
+        by_streams[by] = values | {count: getattr(threshold, count) for count in _COUNTS}
+    record = {
+        "model_checksum": thresholds.model_checksum,
+        "wanted": thresholds.max_far,
+        "by_streams": by_streams,
+        "missing_face": thresholds.missing_face,
+    }
     write_json(path, record)
 
 
@@ -178,12 +188,11 @@ def read_thresholds(path: Path) -> Thresholds:
         raise MissingInputError(f"no file at {path}: make it with --calibrate, or correct --thresholds.")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        by_streams = {
-            name: Threshold(
-                **value | {"true_accepts": math.nan if value["true_accepts"] is None else value["true_accepts"]}
-            )
-            for name, value in record["by_streams"].items()
-        }
+        by_streams = {}
+        for by, value in record["by_streams"].items():
+            similarity, far, tar = (math.nan if value[key] is None else float(value[key]) for key in _KEYS.values())
+            different, same = (int(value[count]) for count in _COUNTS)
+            by_streams[by] = Threshold(similarity, far, tar, different, same)
         rule = str(record.get("missing_face", MISSING_FACE[0]))
         return Thresholds(record["model_checksum"], float(record["wanted"]), by_streams, rule)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -193,7 +202,7 @@ def read_thresholds(path: Path) -> Thresholds:
 def sentences(thresholds: Thresholds) -> Sequence[str]:
     """Returns a line for each threshold."""
     return [
-        f"same person by {by}: similarity of {t.similarity:.4f} or more (accepts {t.false_accepts:.2%} of {t.different}"
-        f" pairs of different people and {t.true_accepts:.1%} of {t.same} pairs of the same)"
+        f"same person by {by}: similarity of {t.similarity:.4f} or more (FAR {t.far:.2%} of {t.different} pairs of"
+        f" different people, TAR {t.tar:.1%} of {t.same} pairs of the same person)"
         for by, t in thresholds.by_streams.items()
     ]

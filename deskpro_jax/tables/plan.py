@@ -20,10 +20,10 @@ from deskpro_jax.config.fields import FREE, differences, flatten
 from deskpro_jax.config.files import find_config
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.errors import InputError
+from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.storage.files import read_json
 from deskpro_jax.workdir.layout import RESULTS_FILE
 
-BOTH = "both"  # name of the results of both streams together, as in deskpro_jax.evaluation.evaluate
 # Fields that the rows of the table set, so nobody else may.
 TAKEN = ("seed", "model.body", "model.face", "model.attention", "loss.attention_weight", "loss.alpha")
 # Fields that may change when a run goes on, but not between the results of one table.

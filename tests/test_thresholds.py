@@ -10,16 +10,16 @@ import pytest
 
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation.ranking import similarity
+from deskpro_jax.evaluation.similarity import similarity
 from deskpro_jax.search import thresholds
 from deskpro_jax.search.thresholds import calibrate, read_thresholds, write_thresholds
 from gallery import PARTS, people, write
 
 
-@pytest.mark.parametrize("share", [0.01, 0.001, 0.2])
-def test_a_threshold_accepts_the_share_asked_for(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("rate", [0.01, 0.001, 0.2])
+def test_a_threshold_has_the_false_accept_rate_asked_for(tmp_path: Path, rate: float) -> None:
     drawn = people(700, 40, 0, noise=0.6)
-    found = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")), share)
+    found = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")), rate)
     assert list(found.by_streams) == ["face and body", "body"]
     for by, chosen, columns in (
         ("face and body", drawn.has_face, slice(None)),
@@ -33,10 +33,10 @@ def test_a_threshold_accepts_the_share_asked_for(tmp_path: Path, share: float) -
         limit = found.by_streams[by]
         assert (limit.different, limit.same) == (len(different), len(same))
         accepted = (different >= limit.similarity).mean()
-        assert accepted <= share
-        assert accepted == pytest.approx(limit.false_accepts, abs=2 / len(different))  # rounding of single products
-        assert np.sort(different)[::-1][int(share * len(different))] < limit.similarity + 1e-6  # no lower one would do
-        assert limit.true_accepts == pytest.approx((same >= limit.similarity).mean(), abs=2 / len(same))
+        assert accepted <= rate
+        assert accepted == pytest.approx(limit.far, abs=2 / len(different))  # rounding of single products
+        assert np.sort(different)[::-1][int(rate * len(different))] < limit.similarity + 1e-6  # no lower one would do
+        assert limit.tar == pytest.approx((same >= limit.similarity).mean(), abs=2 / len(same))
 
 
 def test_a_rule_of_zeros_halves_what_bodies_reach(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_rule_of_zeros_halves_what_bodies_reach(tmp_path: Path) -> None:
     assert by_zeros.by_streams["face and body"] == by_body.by_streams["face and body"]
     one, other = by_body.by_streams["body"], by_zeros.by_streams["body"]
     assert other.similarity == pytest.approx(one.similarity / 2, rel=1e-6)
-    assert other.true_accepts == one.true_accepts
+    assert other.tar == one.tar
     write_thresholds(tmp_path / "t.json", by_zeros)
     assert read_thresholds(tmp_path / "t.json") == by_zeros
 
@@ -57,7 +57,7 @@ def test_ties_do_not_pass_together(tmp_path: Path) -> None:
     drawn.vectors[:] = drawn.vectors[0]
     drawn.has_face[:] = True
     found = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy")), 0.1)
-    assert {limit.false_accepts for limit in found.by_streams.values()} == {0.0}
+    assert {limit.far for limit in found.by_streams.values()} == {0.0}
 
 
 def test_the_answer_depends_on_what_was_compared(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_thresholds_come_back_from_their_file(tmp_path: Path) -> None:
     alone.identity[:] = np.arange(60)
     write_thresholds(tmp_path / "t.json", calibrate(EmbeddingSet(write(alone, tmp_path / "a.npy"))))
     assert json.loads((tmp_path / "t.json").read_text())["by_streams"]["body"]["true_accepts"] is None
-    assert np.isnan(read_thresholds(tmp_path / "t.json").by_streams["body"].true_accepts)
+    assert np.isnan(read_thresholds(tmp_path / "t.json").by_streams["body"].tar)
 
 
 def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     few = EmbeddingSet(write(drawn, tmp_path / "few.npy"))
     with pytest.raises(InputError, match="fewer than 100 pairs of different people"):
         calibrate(few)
-    with pytest.raises(InputError, match="false_accepts is 0"):
+    with pytest.raises(InputError, match="the false accept rate is 0"):
         calibrate(few, 0)
     drawn.identity[:] = -1
     with pytest.raises(InputError, match="no identities"):

@@ -13,6 +13,7 @@ import pytest
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.matching_rules import RULES
 from deskpro_jax.evaluation.ranking import Labels, score, score_from_distances, similarity
+from gallery import parts_of
 
 FOLDER = pathlib.Path(os.environ.get("DESKPRO_GOLDEN") or pathlib.Path(__file__).parent / "golden")
 GOLDEN = FOLDER / "retrieval.npz"  # a folder of other cases may hold any subset of the files
@@ -37,7 +38,9 @@ def test_golden_figures(figures, rule):
     case, meta, (query, gallery) = golden_case()
     features = case["query_features"], case["gallery_features"]
     by_distance = score_from_distances(1 - features[0] @ features[1].T, query, gallery, rule, max_rank=meta["max_rank"])
-    by_blocks = score(*features, query, gallery, rule, parts=1, max_rank=meta["max_rank"], block=7)
+    by_blocks = score(
+        *features, query, gallery, rule, similarity=parts_of(features[0], 1), max_rank=meta["max_rank"], block=7
+    )
     for scores in (by_distance, by_blocks):
         assert scores.map == pytest.approx(float(case[f"{figures}_map"]), abs=1e-6)
         np.testing.assert_allclose(scores.cmc, case[f"{figures}_cmc"], rtol=0, atol=1e-6)
@@ -111,7 +114,10 @@ def test_blocks_of_any_size_give_the_same_scores_from_embeddings():
     embeddings = vectors.reshape(50, 24)
     labels = random_labels(random, 50, 5, distractors=False)
     query, gallery = labels.take(np.arange(20)), labels.take(np.arange(20, 50))
-    all_scores = [score(embeddings[:20], embeddings[20:], query, gallery, parts=3, block=b) for b in (1, 7, 20, 256)]
+    all_scores = [
+        score(embeddings[:20], embeddings[20:], query, gallery, similarity=parts_of(embeddings, 3), block=b)
+        for b in (1, 7, 20, 256)
+    ]
     near = similarity(embeddings[:20], embeddings[20:], parts=3)
     all_scores.append(score_from_distances(-near, query, gallery))
     for scores in all_scores[1:]:
@@ -196,5 +202,5 @@ def test_bad_input_is_refused_with_what_was_found(change, message):
 
 
 def test_embeddings_that_do_not_divide_into_the_parts_are_refused():
-    with pytest.raises(InputError, match=r"\(2, 7\) .* with 3 parts"):
+    with pytest.raises(InputError, match=r"of length 7 with 3 parts"):
         similarity(np.zeros((2, 7)), np.zeros((2, 7)), parts=3)
