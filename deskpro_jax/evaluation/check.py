@@ -7,7 +7,7 @@ import ml_collections
 from deskpro_jax.checkpoints.selection import REPORTS
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_protocols
-from deskpro_jax.evaluation.ranking import MISSING_FACE
+from deskpro_jax.evaluation.similarity import MISSING_FACE
 
 
 def check(config: ml_collections.ConfigDict) -> None:
