@@ -16,6 +16,7 @@ from deskpro_jax.checkpoints import check as checkpoint_check
 from deskpro_jax.checkpoints import selection
 from deskpro_jax.checkpoints.selection import Steps, read_variables, trained_classes
 from deskpro_jax.config import check as run_check
+from deskpro_jax.data import check as data_check
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import MissingInputError
@@ -143,7 +144,7 @@ def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:
     Raises:
         InputError: a field has a value that cannot be used; the message names it.
     """
-    for room in (run_check, model_check, loss_check, checkpoint_check, evaluation_check, train_check):
+    for room in (run_check, data_check, model_check, loss_check, checkpoint_check, evaluation_check, train_check):
         room.check(config)
     student_model(config.model, 1)  # whether any stream is left
     if mode == "train":

@@ -17,8 +17,8 @@ from deskpro_jax.config import expect, fields
 from deskpro_jax.errors import InputError
 
 DEFAULTS = fields.flatten(base.get_config())
-FIELDS = sorted(name for name in DEFAULTS if not name.startswith(("data.", "augment.")))
-MAY_BE_EMPTY = ("compilation_cache", "init.", "teacher.checkpoint")
+FIELDS = sorted(DEFAULTS)
+MAY_BE_EMPTY = ("compilation_cache", "init.", "teacher.checkpoint", "data.data_dir", "data.raw_dir", "data.parts_dir")
 
 
 def with_value(name: str, value: Any) -> ConfigDict:
@@ -44,7 +44,7 @@ def wrong_values(name: str) -> list[Any]:
         return [None, "1", math.nan, math.inf, -0.1]  # True becomes 1.0 when it is set
     if isinstance(default, str):
         return [None, 3, True, *([] if name.startswith(MAY_BE_EMPTY) else ["", " ", "nothing of this name", "a:b"])]
-    return [None, "text", 3, [""], [1], [None]]
+    return [None, "text", 3, [""], [-1 if name == "data.clothing" else 1], [None]]
 
 
 def test_the_default_is_valid() -> None:
@@ -102,6 +102,24 @@ def test_wrong_types_and_values_of_a_field_are_refused(name: str) -> None:
         ("train.log_every", 0, "an integer >= 1"),
         ("train.remat", "lite", "expected one of none, light, blocks."),
         ("train.final_fraction", 2.0, "<= 1"),
+        ("data.name", "celeb_ligth", "data.name has 'celeb_ligth': there is no such dataset; did you mean celeb_light"),
+        ("data.name", "math:pi", "data.name has 'math:pi', which is a float; expected a DatasetSpec"),
+        ("data.body_size", (384,), r"a height and a width in pixels, e\.g\. \(384, 128\)"),
+        (
+            "data.clothing",
+            (5, 256),
+            r"data.clothing is \(5, 256\); it must be a sequence of part labels, integers >= 0",
+        ),
+        ("data.clothing", (True,), "a sequence of part labels"),
+        ("data.identities", 0, "an integer >= 1"),
+        ("data.workers", -1, "an integer >= 0"),
+        ("augment.flip", 1.5, "a number >= 0 and <= 1"),
+        ("augment.crop_scale", 0.9, "a number >= 1"),
+        ("augment.erase_area", (0.4, 0.02), "two numbers in ascending order"),
+        ("augment.erase_area", (0.4, 1.2), "2 numbers, each >= 0 and <= 1"),
+        ("augment.erase_ratio", 0.0, "a number > 0 and <= 1"),
+        ("augment.erase_fill", (125.0, 115.0, 100.0), "3 numbers, each >= 0 and <= 1"),
+        ("augment.shared_draws", -1, "an integer >= 0"),
         ("mesh.data", 0, "a number of devices >= 1, or -1"),
         ("mesh.model", 0, "an integer >= 1"),
     ],
