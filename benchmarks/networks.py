@@ -32,7 +32,8 @@ from data_prep.detection.load import Detector
 from data_prep.detection.model import VARIANTS, RetinaFace
 from data_prep.devices import all_devices, batch_rows
 from data_prep.parsing.load import Parser
-from data_prep.parsing.model import SCHP, parse_logits
+from data_prep.parsing.model import SCHP
+from data_prep.parsing.parse import parse_logits
 from data_prep.restoration.load import Restorer
 from data_prep.restoration.model import BFR_256, BFR_512, GPEN
 from data_prep.restoration.restore import restore

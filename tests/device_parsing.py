@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 
 from data_prep.parsing import backbone, model
 from data_prep.parsing.load import Parser
-from data_prep.parsing.model import SCHP, parse_logits
+from data_prep.parsing.model import SCHP
+from data_prep.parsing.parse import parse_logits
 from deskpro_jax.data.schema import PASCAL
 from deskpro_jax.runtime import sharding
 

@@ -21,7 +21,7 @@ import pytest
 
 import data_prep_golden as golden
 import runs
-from data_prep.parsing import interpolation, layers, load, model, names
+from data_prep.parsing import interpolation, layers, load, model, names, parse
 from data_prep.parsing.model import SCHP
 from deskpro_jax.data.schema import ATR, LIP, PASCAL
 from deskpro_jax.errors import InputError, MissingInputError
@@ -155,7 +155,7 @@ def test_resizing_puts_corners_on_corners_and_averages_take_every_pixel_they_tou
 @pytest.mark.parametrize("crops", [np.zeros((1, 32, 32, 3), np.float32), np.zeros((32, 32, 3), np.uint8)])
 def test_crops_that_are_no_batch_of_bytes_are_refused(crops: np.ndarray) -> None:
     with pytest.raises(InputError, match=re.escape(f"{crops.dtype} {crops.shape}")):
-        model.parse_logits(load.Parser(LIP, 473, {}, ""), {}, jnp.asarray(crops))
+        parse.parse_logits(load.Parser(LIP, 473, {}, ""), {}, jnp.asarray(crops))
 
 
 def test_a_batch_split_over_eight_devices_gives_the_same_logits() -> None:

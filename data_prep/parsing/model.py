@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +10,7 @@ from jaxtyping import Array, Float, UInt8
 from data_prep.parsing.backbone import Backbone
 from data_prep.parsing.interpolation import adaptive_mean, aligned_resize, resize
 from data_prep.parsing.layers import PRECISION, Conv1x1, Conv3x3, Norm, conv3x3, leaky_relu
-from deskpro_jax.errors import InputError
 from deskpro_jax.models.layers import Dtype, at_least_float32
-
-if TYPE_CHECKING:
-    from data_prep.parsing.load import Parser
 
 BINS = (1, 2, 3, 6)  # pyramid pooling
 PYRAMID = 512  # channels of each of its stages and of its output
@@ -148,25 +142,3 @@ class SCHP(nn.Module):
 def normalise(crops: UInt8[Array, "batch height width 3"]) -> Float[Array, "batch height width 3"]:
     """Returns RGB images as the network takes them: BGR, in float32, normalised."""
     return (crops[..., ::-1] / jnp.float32(255) - jnp.asarray(MEAN, jnp.float32)) / jnp.asarray(STD, jnp.float32)
-
-
-def parse_logits(
-    parser: Parser, variables: Any, crops: UInt8[Array, "batch size size 3"], dtype: Dtype = jnp.float32
-) -> Float[Array, "batch rows columns classes"]:
-    """Returns the logits of every label; pure, and every image by itself, so that a batch may be split over devices.
-
-    Args:
-        parser: says which network it is; its own variables are not used.
-        variables: the network's variables, wherever they are.
-        crops: RGB crops, of `parser.size` unless something else is meant.
-        dtype: of the computation.
-
-    Returns:
-        Logits at a quarter of the crops' height and width, rounded up, in float32 or more.
-
-    Raises:
-        InputError: the crops are no RGB images in uint8.
-    """
-    if crops.ndim != 4 or crops.shape[-1] != 3 or crops.dtype != jnp.uint8:
-        raise InputError(f"crops are {crops.dtype} {crops.shape}; expected uint8 [batch, size, size, 3] in RGB.")
-    return SCHP(len(parser.scheme.labels), dtype).apply(variables, normalise(crops))[0]

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from data_prep.devices import spread
 from data_prep.parsing.load import Parser
-from data_prep.parsing.model import parse_logits
+from data_prep.parsing.parse import parse_logits
 from data_prep.parsing.postprocess import label_map
 from data_prep.parsing.preprocess import crop
 from data_prep.photos import read_photo
