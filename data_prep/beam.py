@@ -14,7 +14,7 @@ from pathlib import Path
 from deskpro_jax.data.build.image_sources import PartsFormat, Source
 from deskpro_jax.data.build.shards import Shard, write_shard
 from deskpro_jax.data.build.write_shards import Runner
-from deskpro_jax.errors import MissingInputError, RunError
+from deskpro_jax.errors import RunError, missing_package
 
 
 def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
@@ -25,16 +25,14 @@ def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
       workers: How many of these; 0 is one.
 
     Raises:
-      MissingInputError: If Apache Beam is not installed.
+      InputError: If Apache Beam is not installed.
     """
     try:
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     except ImportError as error:
-        raise MissingInputError(
-            f"--runner beam needs Apache Beam ({error}): pip install 'deskpro_jax[beam]'"
-        ) from error
+        raise missing_package("--runner beam", "beam", error) from error
     flags = [f"--{option.lstrip('-')}" for option in options]
     here = not any(flag.startswith("--runner") for flag in flags)
     if here:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from data_prep.photos import image_id
 from data_prep.records import Records, Row
 from data_prep.settings import STAGES, read_settings
-from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.errors import InputError, MissingInputError, missing_package
 
 if TYPE_CHECKING:
     import pyarrow
@@ -34,9 +34,7 @@ def require_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            f"the table of the photos needs pyarrow ({error}): pip install 'deskpro_jax[prep]' brings it."
-        ) from error
+        raise missing_package("the table of the photos", "prep", error) from error
     return pyarrow
 
 

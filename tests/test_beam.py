@@ -50,4 +50,4 @@ def test_without_beam_the_extra_is_named(
     write("folder", tmp_path / "raw")
     arguments = ["--dataset", "folder", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     assert build.main([*arguments, "--runner", "beam"]) == 2
-    assert "--runner beam needs Apache Beam" in capsys.readouterr().err
+    assert "--runner beam needs apache_beam" in capsys.readouterr().err

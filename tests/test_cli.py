@@ -132,8 +132,8 @@ def test_a_module_that_is_missing_is_one_line(
 ) -> None:
     broken = Command("broken", module, "fails", (), extra="prep")
     monkeypatch.setattr(deskpro, "find_command", lambda _: broken)
-    assert deskpro.main(["broken"]) == 1
-    expected = f"error: deskpro broken needs the package {module}: pip install 'deskpro_jax[prep]'\n"
+    assert deskpro.main(["broken"]) == 2
+    expected = f"error: deskpro broken needs {module}: pip install 'deskpro_jax[prep]'\n"
     assert capsys.readouterr().err == expected
 
 

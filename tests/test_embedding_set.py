@@ -136,6 +136,6 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(InputError, match=r"pip install 'deskpro_jax\[embed\]'"):
         parquet.require_pyarrow()
-    with pytest.raises(InputError, match="need pyarrow"):
+    with pytest.raises(InputError, match="a Parquet file needs pyarrow"):
         EmbeddingSet(path)
     assert len(EmbeddingSet(write(tmp_path / "e.npy", "npy")).all()) == 7

@@ -11,7 +11,7 @@ from data_prep.reviewing.cards import STATUSES
 from data_prep.reviewing.colours import KINDS
 from data_prep.settings import STAGES
 from data_prep.table import Overview
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import missing_package
 
 _BINS = 20  # of the scores' histogram
 
@@ -31,9 +31,7 @@ def render(settings: Mapping[str, Any], photos: Overview, cards: Iterable[Mappin
     try:
         import jinja2
     except ImportError as error:
-        raise InputError(
-            f"the review page needs jinja2 ({error}): pip install 'deskpro_jax[prep]' brings it."
-        ) from error
+        raise missing_package("the review page", "prep", error) from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("data_prep.reviewing"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Command line: `deskpro COMMAND ...`, which loads the module of that command and hands the rest over to it."""
+"""Command line: `deskpro COMMAND ...`, which loads the module of that command and calls it with the other arguments."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import difflib
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from deskpro_jax import __version__
 from deskpro_jax.cli.commands import COMMANDS, EXIT_CODES, PROGRAM, Command, find_command
+from deskpro_jax.errors import InputError, end_command, missing_package
 
 _HELP = ("-h", "--help", "help")
 _VERSION = ("-V", "--version")
@@ -74,16 +75,26 @@ def _unknown(name: str) -> str:
 
 
 def _run(command: Command, arguments: list[str]) -> int:
-    # Ends through `finally`, so that nothing half-written stays; commands that save their state first set their own.
+    # Ends through `finally`, so that nothing half-written stays; commands that save their state set their own handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    return end_command(lambda: _load(command)([*arguments, *command.arguments]))
+
+
+def _load(command: Command) -> Callable[[Sequence[str]], int]:
+    """Returns the function of a command.
+
+    Raises:
+        InputError: a package that its module imports is not installed.
+    """
+    purpose = f"{PROGRAM} {command.name}"
     try:
         module = importlib.import_module(command.module)
-    except ModuleNotFoundError as error:
-        remedy = f": pip install 'deskpro_jax[{command.extra}]'" if command.extra else ", which is not installed."
-        print(f"error: {PROGRAM} {command.name} needs the package {error.name}{remedy}", file=sys.stderr)
-        return 1
-    code: int = getattr(module, command.function)([*arguments, *command.arguments])
-    return code
+    except ImportError as error:
+        if command.extra:
+            raise missing_package(purpose, command.extra, error) from error
+        raise InputError(f"{purpose} needs {error.name or error}, which is not installed.") from error
+    run: Callable[[Sequence[str]], int] = getattr(module, command.function)
+    return run
 
 
 if __name__ == "__main__":

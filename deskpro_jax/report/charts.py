@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import missing_package
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-EXTRA = "deskpro_jax[report]"
 _SIZE = (3.7, 2.3)  # inches: small enough that its text stays legible on a telephone
 # Stand for the page's colours while matplotlib draws, so that they follow light and dark.
 _INK, _SOFT, _LINE = "#010203", "#040506", "#070809"
@@ -73,7 +72,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InputError(f"the report needs matplotlib ({error}): pip install '{EXTRA}' brings it.") from error
+        raise missing_package("the report", "report", error) from error
 
 
 def draw_lines(chart: LineChart, name: str) -> str:

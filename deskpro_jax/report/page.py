@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deskpro_jax.errors import InputError
-from deskpro_jax.report.charts import EXTRA
+from deskpro_jax.errors import missing_package
 
 _SIZE = "@size of this page@"
 
@@ -39,4 +38,4 @@ def require_jinja() -> None:
     try:
         import jinja2  # noqa: F401
     except ImportError as error:
-        raise InputError(f"the report needs jinja2 ({error}): pip install '{EXTRA}' brings it.") from error
+        raise missing_package("the report", "report", error) from error

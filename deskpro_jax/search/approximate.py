@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
-from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.errors import InputError, MissingInputError, missing_package
 from deskpro_jax.runtime import cores
 from deskpro_jax.search.exact import Neighbours, empty, merge
 from deskpro_jax.search.pca import PROJECTED, SEED, directions_of, members, project, sample_of, vectors_of
@@ -44,9 +44,7 @@ def require_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise InputError(
-            f"approximate search needs faiss ({error}): pip install 'deskpro_jax[faiss]', or search exactly."
-        ) from error
+        raise missing_package("approximate search (--method exact does without)", "faiss", error) from error
     return faiss
 
 

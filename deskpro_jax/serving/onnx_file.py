@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deskpro_jax.errors import InputError, RunError
+from deskpro_jax.errors import RunError, missing_package
 from deskpro_jax.serving.program import Program, embedding_function
 
 TOLERANCE = 1e-4  # of a number in an embedding, whose parts have unit length
@@ -27,9 +27,7 @@ def serialise(program: Program) -> tuple[bytes, dict[str, object]]:
 
         from deskpro_jax.serving import onnx_graph
     except ImportError as error:
-        raise InputError(
-            f"an ONNX file needs the packages onnx and onnxruntime ({error}): pip install 'deskpro_jax[onnx]'."
-        ) from error
+        raise missing_package("an ONNX file", "onnx", error) from error
     model = onnx_graph.build(program)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, missing_package
 
 
 def require_pyarrow() -> Any:
@@ -20,9 +20,7 @@ def require_pyarrow() -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(
-            f"Parquet files need pyarrow ({error}): pip install 'deskpro_jax[embed]' brings it."
-        ) from error
+        raise missing_package("a Parquet file", "embed", error) from error
     return pyarrow
 
 
