@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.results import METRICS, Measurement, Report
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.files import atomic_path
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _MAIN = ("rate", "time", "size")  # the first of them that a case has
@@ -51,12 +51,8 @@ def draw(report: Report, path: Path) -> None:
         axis.invert_yaxis()
         axis.set_title(f"{name}: {metric}, {METRICS[metric].unit}", fontsize=9, loc="left")
         axis.tick_params(axis="x", labelsize=7)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=150)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:] or None)
 
 
 def _panels(report: Report) -> list[tuple[str, str, list[Measurement]]]:

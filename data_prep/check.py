@@ -14,7 +14,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
 from deskpro_jax.runtime import progress as progress_
+from deskpro_jax.storage.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,9 +249,7 @@ def _write_json(path: Path, found: Recognised, images: Sequence[Examined], repor
         **report.record(),
         "images": [image._asdict() | {"problems": [p._asdict() for p in image.problems]} for image in images],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 @contextlib.contextmanager

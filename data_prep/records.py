@@ -7,8 +7,7 @@ numbers. Nothing is ever read or written twice as the folder grows: opening it l
 
 from __future__ import annotations
 
-import fcntl
-import itertools
+import contextlib
 import json
 import os
 import shutil
@@ -17,36 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from absl import logging
-
 from deskpro_jax.errors import InputError, RunError
+from deskpro_jax.storage.files import write_bytes
+from deskpro_jax.storage.locks import locked
 
 RECORDS = "records"
 PARTIAL = ".partial"  # files being written; the same file system, so that renaming is atomic
 CHUNK = 64  # photos; a killed run repeats at most this many of a stage whose output is not a file each
 
 Row = dict[str, Any]  # what a stage found out about one photo
-_numbers = itertools.count()  # names of unfinished files; `next` is atomic
-
-
-def write_whole(path: Path, content: bytes, partial: Path) -> None:
-    """Writes a file that is whole or absent, whenever the process or the machine stops.
-
-    Args:
-        path: the file; its folder is made.
-        content: all of it.
-        partial: a folder on the same file system for the unfinished file.
-
-    Raises:
-        OSError: the disk is full, or not writable.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = partial / str(next(_numbers))
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class Records:
@@ -64,7 +42,8 @@ class Records:
             RunError: another process is at work in it.
         """
         self.out = out
-        self._lock = _lock(out)
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(locked(out, f"another run is at work in {out}: wait for it, or give another --out."))
         self.partial = out / PARTIAL
         shutil.rmtree(self.partial, ignore_errors=True)  # left by a process that was killed
         self.partial.mkdir()
@@ -83,9 +62,16 @@ class Records:
     def close(self) -> None:
         """Removes unfinished files and lets other processes in."""
         shutil.rmtree(self.partial, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
+
+    def write_file(self, path: Path, content: bytes) -> None:
+        """Writes a file of the output folder atomically; its own folder is made.
+
+        Raises:
+            OSError: the disk is full, or not writable.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content, self.partial)
 
     def settle_photos(self, names: Sequence[str], chunk: int = CHUNK) -> tuple[int, int]:
         """Takes the photos that are there now: those not met before become new chunks.
@@ -116,7 +102,7 @@ class Records:
         if new:
             self.chunks += [new[start : start + chunk] for start in range(0, len(new), chunk)]
             lines_ = "".join(json.dumps(names, ensure_ascii=False) + "\n" for names in self.chunks)
-            write_whole(file, lines_.encode(), self.partial)
+            self.write_file(file, lines_.encode())
         return len(new) if known else 0, len(known - self.present)
 
     def done(self, stage: str) -> set[int]:
@@ -134,7 +120,7 @@ class Records:
     def write(self, stage: str, number: int, rows: Mapping[str, Row]) -> None:
         """Records that a stage has finished a chunk, with what it found out about each photo by name."""
         lines = ",\n".join(f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(row)}" for name, row in rows.items())
-        write_whole(self.path(stage, number), f"{{\n{lines}\n}}\n".encode(), self.partial)
+        self.write_file(self.path(stage, number), f"{{\n{lines}\n}}\n".encode())
         self.done(stage).add(number)
 
     def read(self, stage: str, number: int) -> dict[str, Row]:
@@ -163,15 +149,3 @@ class Records:
         """Has a stage do a chunk again."""
         self.path(stage, number).unlink()
         self.done(stage).discard(number)
-
-
-def _lock(folder: Path) -> int | None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RunError(f"another run is at work in {folder}: wait for it, or give another --out.") from None
-    except OSError as error:  # some network file systems lock no folders
-        logging.warning("%s cannot be locked (%s): let only one run at a time work in it", folder, error)
-    return descriptor

@@ -5,7 +5,6 @@ python -m data_prep.review DIR --out review.html
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.schema import SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
+from deskpro_jax.storage.files import write_text
 
 SAMPLES = 60
 PAGE = "review.html"
@@ -59,12 +59,7 @@ def review(folder: Path, page: Path, samples: int = SAMPLES, images: Path | None
         cards = list(pool.map(lambda row: card(row, folder, photos, parts), chosen))
     text = render(settings, found, cards, f"Review of {folder.resolve().name}")
     page.parent.mkdir(parents=True, exist_ok=True)
-    temporary = page.with_name(f".{page.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(page)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(page, text)
     return len(cards)
 
 

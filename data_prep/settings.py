@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import deskpro_jax
-from data_prep.records import RECORDS, Records, write_whole
+from data_prep.records import RECORDS, Records
 from deskpro_jax.config.fields import differences, flatten
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
@@ -116,7 +116,7 @@ def settle_finished(records: Records) -> None:
 
 def _write(records: Records, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_whole(records.out / SETTINGS_FILE, text.encode(), records.partial)
+    records.write_file(records.out / SETTINGS_FILE, text.encode())
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +14,7 @@ from data_prep.photos import image_id
 from data_prep.records import Records, Row
 from data_prep.settings import STAGES, read_settings
 from deskpro_jax.errors import InputError, MissingInputError, missing_package
+from deskpro_jax.storage.files import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -78,16 +78,15 @@ def write_table(records: Records) -> list[tuple[str, str]]:
     """
     pa = require_pyarrow()
     columns, bad = schema(), []
-    temporary = records.partial / TABLE_FILE
-    with pa.parquet.ParquetWriter(temporary, columns, compression="zstd") as writer:
+    with (
+        atomic_path(records.out / TABLE_FILE, records.partial) as temporary,
+        pa.parquet.ParquetWriter(temporary, columns, compression="zstd") as writer,
+    ):
         source = _rows(records)
         while group := list(itertools.islice(source, _ROWS)):
             bad += [(row["image"], row["status"]) for row in group if row["status"] != OK]
             values = {name: [row[name] for row in group] for name in columns.names}
             writer.write_table(pa.Table.from_pydict(values, columns))
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(records.out / TABLE_FILE)
     return bad
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deskpro_jax.cli.convert import main
+from deskpro_jax.cli.deskpro import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -136,9 +136,10 @@ def dying(number: signal.Signals, at: int) -> Iterator[None]:
     left, real = iter(range(at - 1, -1, -1)), os.fsync
 
     def fsync(descriptor: int) -> None:
-        if next(left, -1) == 0:
+        file = f"/proc/self/fd/{descriptor}"
+        if not os.path.isdir(file) and next(left, -1) == 0:
             if number == signal.SIGKILL:
-                os.truncate(f"/proc/self/fd/{descriptor}", os.fstat(descriptor).st_size // 2)
+                os.truncate(file, os.path.getsize(file) // 2)
             os.kill(os.getpid(), number)
         real(descriptor)
 

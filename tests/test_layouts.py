@@ -178,7 +178,7 @@ def test_the_command_ends_with_one_line_and_code_2(
     written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert draw.main(["--size", "tiny", "--out", str(written)]) == 2
-    assert capsys.readouterr().err == f"error: {written} is there already: choose another folder, or empty it\n"
+    assert capsys.readouterr().err == f"error: {written} already exists: choose another folder, or empty it\n"
     assert draw.main(["--size", "tyni", "--out", str(tmp_path / "x")]) == 2
     assert "tyni" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_a_kill_while_cutting_keeps_the_old_file(tmp_path, monkeypatch):
     def killed(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(metrics_file.os, "fsync", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         MetricWriter(tmp_path, resume_step=1)
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2, 3]

@@ -442,10 +442,10 @@ def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_disk_being_full_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = few(tmp_path / "photos")
 
-    def full(path: Path, content: bytes, partial: Path) -> None:
+    def full(records: Records, path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with mock.patch.object(standins.parse, "write_whole", full):
+    with mock.patch.object(Records, "write_file", full):
         assert standins.run(standins.flags(tmp_path, images, tmp_path / "out")) == 1
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
     assert threading.active_count() < 20

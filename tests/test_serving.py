@@ -275,7 +275,7 @@ def test_wrong_commands_say_what_is_wrong_and_write_nothing(workdir: Path, tmp_p
     (tmp_path / "there.onnx.json").write_text("{}")
     (tmp_path / "weights.pth").write_bytes(b"<html>")
     source, to = str(workdir), lambda name: ["--to", str(tmp_path / name)]
-    assert "is there already: give a new name" in refused([source, *to("there.onnx")], tmp_path, capsys)
+    assert "already exists: choose another name" in refused([source, *to("there.onnx")], tmp_path, capsys)
     assert "--to takes FILE.safetensors, FILE.stablehlo, FILE.onnx" in refused([source, *to("a.pb")], tmp_path, capsys)
     assert "no folder" in refused([source, "--to", str(tmp_path / "gone" / "a.onnx")], tmp_path, capsys)
     assert "--identities cannot be used for a workdir" in refused(
@@ -324,7 +324,7 @@ def test_an_onnx_network_that_differs_is_not_written(
 
 
 def test_files_are_written_together_or_not_at_all(tmp_path: Path, monkeypatch: Any) -> None:
-    files.write_whole({tmp_path / "a.json": b"{}", tmp_path / "a": b"1"})
+    files.write_files({tmp_path / "a.json": b"{}", tmp_path / "a": b"1"})
     assert (tmp_path / "a").read_bytes() == b"1"
     original = Path.write_bytes
 
@@ -334,7 +334,7 @@ def test_files_are_written_together_or_not_at_all(tmp_path: Path, monkeypatch: A
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        files.write_whole({tmp_path / "b.json": b"{}", tmp_path / "b": b"1"})
+        files.write_files({tmp_path / "b.json": b"{}", tmp_path / "b": b"1"})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "a.json"]
 
 

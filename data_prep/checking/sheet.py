@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from deskpro_jax.data.schema import Example
+from deskpro_jax.storage.files import atomic_path
 
 HEIGHT, WIDTH, MARGIN, LINE = 256, 128, 8, 14  # pixels
 _TINT, _OUTLINE = np.array([255.0, 0.0, 60.0]), np.array([0.0, 255.0, 255.0])
@@ -67,12 +67,8 @@ def write_sheet(path: Path, examples: Sequence[tuple[str, Example]], clothing: S
         row, column = divmod(number, columns)
         corner = MARGIN + column * (cell[0] + MARGIN), MARGIN + row * (cell[1] + MARGIN)
         sheet.paste(_cell(split, example, clothing, cell), corner)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _cell(split: str, example: Example, clothing: Sequence[int], size: tuple[int, int]) -> Image.Image:

@@ -16,7 +16,7 @@ from data_prep.parsing.parse import parse_logits
 from data_prep.parsing.postprocess import label_map
 from data_prep.parsing.preprocess import crop
 from data_prep.photos import read_photo
-from data_prep.records import Records, Row, write_whole
+from data_prep.records import Records, Row
 from data_prep.stages.stage import Item, encode_png, output_path
 
 NAME = "parse"
@@ -60,7 +60,7 @@ class ParseStage:
     def finish(self, item: Item, answer: Any) -> Row:
         height, width = item.note
         labels = label_map(answer, height, width, self._parser.size)
-        write_whole(self._path(item.name), encode_png(labels), self._records.partial)
+        self._records.write_file(self._path(item.name), encode_png(labels))
         return {**item.row, "parts": True}
 
     def _path(self, name: str) -> Path:

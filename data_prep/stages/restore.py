@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from data_prep.devices import spread
 from data_prep.photos import read_photo
-from data_prep.records import Records, Row, write_whole
+from data_prep.records import Records, Row
 from data_prep.restoration.align import align, lanczos
 from data_prep.restoration.load import Restorer
 from data_prep.restoration.restore import restore
@@ -73,7 +73,7 @@ class RestoreStage:
     def finish(self, item: Item, answer: Any) -> Row:
         for folder, pixels in zip(FOLDERS, (item.note, answer), strict=True):
             path = output_path(self._records.out, folder, item.name)
-            write_whole(path, encode_png(np.asarray(pixels)), self._records.partial)
+            self._records.write_file(path, encode_png(np.asarray(pixels)))
         return {**item.row, "face": True}
 
 

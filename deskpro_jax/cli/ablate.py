@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deskpro_jax.cli.arguments import positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.opening import build_data
-from deskpro_jax.errors import MissingInputError, RunError, end_command
+from deskpro_jax.errors import MissingInputError, end_command
 from deskpro_jax.storage.files import write_text
+from deskpro_jax.storage.locks import locked
 from deskpro_jax.tables.plan import ROWS, Cell, choose_rows, plan_cells, read_scores
 from deskpro_jax.tables.run import run_cells, say, usual_jobs
 from deskpro_jax.tables.table import check_claims, latex, markdown
@@ -35,28 +33,10 @@ def write_table(cells: Sequence[Cell], stem: Path, title: str) -> list[str]:
     return check_claims(scores)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second ablation out of a folder.
-
-    Raises:
-        RunError: one is at work there.
-    """
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    os.set_inheritable(descriptor, True)  # a cell that outlives this process keeps others out until it has saved
-    try:
-        end = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise RunError(f"another process is at work in {folder}: wait for it, or end it.") from None
-                time.sleep(0.5)
-        yield
-    finally:
-        os.close(descriptor)
+def _only_ablation(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second ablation out of a folder, also while a run that outlives this process still saves."""
+    conflict = f"another process is at work in {folder}: wait for it, or end it."
+    return locked(folder / ".lock", conflict, seconds=_LOCK_SECONDS, inherited=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +85,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         say(f"note: {note}")
     options.workdir.mkdir(parents=True, exist_ok=True)
     title = f"Ablation: {' '.join([options.config, *overrides])}"
-    with _alone(options.workdir):
+    with _only_ablation(options.workdir):
         try:
             jobs = options.jobs or 1
             if any(read_scores(cell) is None for cell in cells):

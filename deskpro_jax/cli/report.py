@@ -17,7 +17,7 @@ from typing import Any
 from deskpro_jax.cli.arguments import positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
-from deskpro_jax.storage.files import write_whole
+from deskpro_jax.storage.files import write_files
 
 PAGE = "report.html"
 IMAGES, RANKS = 240, 10
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace, page: Path) -> int:
     contents = gather(options.workdir, chosen)
     text = render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_whole({page: text.encode()})
+    write_files({page: text.encode()})
     for said in _missing(contents):
         print(f"note: {said}", file=sys.stderr)
     print(f"{page}: {contents['images']} pictures, {page.stat().st_size / 1e6:.1f} MB")

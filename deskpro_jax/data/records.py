@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.schema import Example
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import atomic_path
 
 BUILDER_NAME = "cc_reid"
 VERSION = "1.0.0"
@@ -116,10 +116,8 @@ def columns(examples: Iterable[Example]) -> dict[str, np.ndarray]:
 
 def write_columns(folder: Path, split: str, values: dict[str, np.ndarray]) -> None:
     """Writes the columns of a split beside its records, whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".npz", delete=False) as file:
+    with atomic_path(folder / f"columns-{split}.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **values)  # type: ignore[arg-type]
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, folder / f"columns-{split}.npz")
 
 
 def read_columns(folder: Path, split: str, records: Records) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deskpro_jax.embedding.photo_list import LABELS, Listed
-from deskpro_jax.storage.files import write_json
+from deskpro_jax.storage.files import atomic_path, write_json
 from deskpro_jax.storage.parquet import open_parquet, require_pyarrow
 
 FORMATS = ("parquet", "npy")
@@ -119,24 +119,20 @@ def join_parts(parts: Sequence[Path], target: Path, form: str, settings: Mapping
         scratch: folder on the same file system for what is not whole yet.
     """
     if form == "parquet":
-        with _parquet_writer(scratch / target.name, _schema(settings)) as writer:
+        with atomic_path(target, scratch) as temporary, _parquet_writer(temporary, _schema(settings)) as writer:
             for part in parts:
                 with open_parquet(part) as file:
                     for group in range(file.num_row_groups):
                         writer.write_table(file.read_row_group(group), row_group_size=1 << 30)
-        (scratch / target.name).replace(target)
         return
     arrays = [np.load(part, mmap_mode="r") for part in parts]
     rows = sum(len(array) for array in arrays)
     header = {"descr": np.dtype(settings["stored"]).str, "fortran_order": False, "shape": (rows, settings["dimension"])}
-    with (scratch / target.name).open("wb") as joined:
+    with atomic_path(target, scratch) as temporary, temporary.open("wb") as joined:
         np.lib.format.write_array_header_1_0(joined, header)
         for part in parts:
             joined.write(np.load(part).tobytes())
-    lines = target.with_suffix(".jsonl")
-    with (scratch / lines.name).open("wb") as joined:
+    with atomic_path(target.with_suffix(".jsonl"), scratch) as temporary, temporary.open("wb") as joined:
         for part in parts:
             joined.write(part.with_suffix(".jsonl").read_bytes())
-    (scratch / target.name).replace(target)
-    (scratch / lines.name).replace(lines)
     write_json(target.with_suffix(".json"), {"settings": dict(settings)})  # the last: with it the others are whole

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,8 @@ from deskpro_jax.embedding.embedding_set import read_settings
 from deskpro_jax.embedding.files import INDEX, Part, join_parts, label_types, names_of_part, write_part
 from deskpro_jax.embedding.photo_list import LABELS, Listed
 from deskpro_jax.errors import InputError, RunError
-from deskpro_jax.storage.files import write_json
+from deskpro_jax.storage.files import move, write_json
+from deskpro_jax.storage.locks import locked
 
 _PROGRESS = ".progress"  # settings, the list of photos, and a record a part while there is work left
 _SETTINGS, _PHOTOS = "settings.json", "photos.jsonl"
@@ -122,7 +123,7 @@ class Work:
                     return []
                 self._progress.mkdir(exist_ok=True)
                 self._reopen()
-                taken.replace(self._progress / _PHOTOS)
+                move(taken, self._progress / _PHOTOS)
                 write_json(self._progress / _SETTINGS, self.settings)
                 todo = [n for n in range(process, len(self.ranges) - 1, processes) if self._open(n)]
                 for number in todo:  # without its record nobody takes the part for done meanwhile
@@ -208,7 +209,7 @@ class Work:
         write_part(self._progress, base, self._form, part, self.settings)
         names = names_of_part(base, self._form)
         for name in names:
-            (self._progress / name).replace(self._folder / name)
+            move(self._progress / name, self._folder / name)
         record = {
             "file": names[0],
             "first": ranges[number],
@@ -263,16 +264,9 @@ class Work:
         parts_stay = self._target is None or self._has_index()
         shutil.rmtree(self._progress if parts_stay else self._folder, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes at the same output out for a moment; a killed one lets go by itself."""
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # not every network file system has locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
+        return locked(self._folder, seconds=math.inf)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from deskpro_jax.errors import InputError, MissingInputError, missing_package
 from deskpro_jax.runtime import cores
 from deskpro_jax.search.exact import Neighbours, empty, merge
 from deskpro_jax.search.pca import PROJECTED, SEED, directions_of, members, project, sample_of, vectors_of
-from deskpro_jax.storage.files import write_json
+from deskpro_jax.storage.files import atomic_folder, write_json
 
 METHODS = ("ivf", "hnsw")
 HNSW_EFFORT = 256  # candidates kept
@@ -161,15 +159,10 @@ def build_index(gallery: EmbeddingSet, method: str, folder: Path | None = None) 
         raise InputError(f"{folder} already exists: choose another name.")
     if folder is None:
         return GalleryIndex(gallery, method, _build(faiss, gallery, method, None))
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with atomic_folder(folder) as partial:
         groups = _build(faiss, gallery, method, partial)
         record = {"method": method, "gallery": _fingerprint(gallery), "groups": [list(g.streams) for g in groups]}
         write_json(partial / _FILE, record)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return open_index(gallery, folder)
 
 

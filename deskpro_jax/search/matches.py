@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from typing import IO, Any
 
 import rich.console
 import rich.table
+
+from deskpro_jax.storage.files import atomic_path
 
 FORMATS = ("table", "csv", "json")
 _HEADS = (
@@ -83,13 +84,8 @@ def _output(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 def _write_json(queries: Iterable[Query], file: IO[str]) -> None:

@@ -15,7 +15,7 @@ from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.errors import InputError
 from deskpro_jax.serving import onnx_file, stablehlo
 from deskpro_jax.serving.program import Program, read_program
-from deskpro_jax.storage.files import check_new, write_whole
+from deskpro_jax.storage.files import check_new, write_files
 from deskpro_jax.workdir.stored import Networks
 
 FORMATS = {".stablehlo": stablehlo.serialise, ".onnx": onnx_file.serialise}  # by the ending of the file
@@ -56,7 +56,7 @@ def export_program(folder: Path, target: Path, **choices: Any) -> dict[str, Any]
         **facts,
         **_provenance(program, held),
     }
-    write_whole({beside: (json.dumps(described, indent=2) + "\n").encode(), target: content})
+    write_files({beside: (json.dumps(described, indent=2) + "\n").encode(), target: content})
     return described
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from deskpro_jax.storage import files
 
 CHECKSUM_FILE = "checksums.json"
 _SHOWN = 3  # damaged files that a message names before it counts the rest
@@ -28,7 +29,7 @@ def digest(path: Path) -> str:
 def write_checksums(folder: Path) -> None:
     """Writes `checksums.json` into `folder`: size in bytes and SHA-256 of every file below it.
 
-    The file appears whole or not at all.
+    Everything below `folder` is flushed to disk first.
 
     Args:
       folder: a complete checkpoint folder.
@@ -36,6 +37,9 @@ def write_checksums(folder: Path) -> None:
     Raises:
       OSError: a file vanished or cannot be read, or the folder cannot be written.
     """
+    files.remove_temporaries(folder)
+    for path in (*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder):
+        files.sync(path)
     entries = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
     }
@@ -73,14 +77,8 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
 
 
 def _write(folder: Path, name: str, content: bytes) -> None:
-    # A name that no checksum is made of, and the same for every file: what a killed process leaves there is overwritten
-    # and renamed when the folder gets its checksums, as it does before it is used again.
-    temporary = folder / f".{CHECKSUM_FILE}.new"
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
+    # In the folder itself, where `write_checksums` removes what a killed process left.
+    files.write_bytes(folder / name, content, scratch=folder)
 
 
 def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import tensorboardX
 from absl import logging
 
 from deskpro_jax.errors import InputError, RunError
+from deskpro_jax.storage.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 _RESERVED = ("step", "epoch", "time")
@@ -129,10 +129,8 @@ class MetricWriter:
 
 
 def _cut(path: Path, last_step: float, redo: Collection[str]) -> None:
-    # Written beside and renamed, so that a kill in here loses nothing.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    dropped = broken = 0
-    with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w", encoding="utf-8") as new:
+    kept, dropped, broken = [], 0, 0
+    with path.open(encoding="utf-8", errors="replace") as old:
         for line in old:
             try:
                 record = json.loads(line)
@@ -142,11 +140,7 @@ def _cut(path: Path, last_step: float, redo: Collection[str]) -> None:
                 keep, broken = False, broken + 1
             dropped += not keep
             if keep:
-                new.write(line)
-        new.flush()
-        os.fsync(new.fileno())
+                kept.append(line)
     if dropped:
-        temporary.replace(path)
+        write_text(path, "".join(kept))
         logging.info("%s: dropped %d lines after step %s, %d of them cut short", path, dropped, last_step, broken)
-    else:
-        temporary.unlink()

@@ -14,7 +14,7 @@ import safetensors.numpy
 import deskpro_jax
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import check_new, write_whole
+from deskpro_jax.storage.files import check_new, write_files
 from deskpro_jax.weights import table
 from deskpro_jax.weights.card import model_card
 from deskpro_jax.weights.families import ALIASES, Stream
@@ -81,7 +81,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     """
     card_path = path.with_suffix(".md")
     content = safetensors.numpy.save(dict(tensors), metadata=dict(metadata))
-    write_whole({card_path: card.encode(), path: content})
+    write_files({card_path: card.encode(), path: content})
     return card_path
 
 

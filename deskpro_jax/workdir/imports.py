@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,19 +62,13 @@ def import_weights(
     loaded = found.loaded
     _check_attention(source, loaded, attention)
     record = _record(source, found)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
+    with files.atomic_folder(folder) as partial:
         for phase, state in _states(loaded).items():
             with CheckpointStore(partial / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
                 store.save(0, jax.tree.map(jnp.asarray, state), data={"source": source.name}, wait=True)
         if loaded.left_out:
             (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(loaded.left_out)))
         files.write_json(partial / RECORD, record)
-        if folder.exists():
-            folder.rmdir()
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return record
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,11 +12,10 @@ import ml_collections
 from deskpro_jax.config.fields import FREE, NETWORK, STREAMS, differences, flatten
 from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import read_json, write_json
+from deskpro_jax.storage.files import read_json, remove_temporaries, write_json
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
-_TEMPORARY = re.compile(r"\..+\.(json|jsonl|md)\.\d+")  # what a file is called until it is whole
 
 
 def results_path(folder: Path, dataset: str, checksums: Mapping[str, str]) -> tuple[Path, str | None]:
@@ -97,7 +95,6 @@ def settle_config(workdir: Path, config: ml_collections.ConfigDict, *, write: bo
             )
     if write:
         workdir.mkdir(parents=True, exist_ok=True)
-        for left in (*workdir.glob(".*"), *workdir.glob("*/.*")):
-            if _TEMPORARY.fullmatch(left.name):  # what a killed run was writing
-                left.unlink(missing_ok=True)
+        for folder in (workdir, *(path for path in workdir.iterdir() if path.is_dir())):
+            remove_temporaries(folder)
         write_json(path, json.loads(config.to_json_best_effort()))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from deskpro_jax.data.build.prepared_folders import FOLDERS, MANIFEST_COLUMNS, T
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.schema import LIP, SCHEMES, Example
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.files import atomic_folder
 
 
 def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Example]]:
@@ -68,12 +67,11 @@ def write_prepared(
     """
     out = Path(out_dir).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: choose another folder, or empty it")
+        raise InputError(f"{out} already exists: choose another folder, or empty it")
     origin = {"label_scheme": LIP.name} | (origin or {})
     clothing = SCHEMES[origin["label_scheme"]].clothing
     names = find_dataset(dataset).prepared
-    part = out.with_name(f"{out.name}.part-{os.getpid()}")
-    try:
+    with atomic_folder(out) as part:
         for tree in (*TREES, "parts"):
             for name in FOLDERS.values():
                 (part / tree / name).mkdir(parents=True)
@@ -86,11 +84,6 @@ def write_prepared(
                 _write_example(part, FOLDERS[split], e, clothing)
                 manifest.writerow((e.image_id, split, e.identity, e.camera, e.clothes))
         (part / "dataset.json").write_text(json.dumps(origin, indent=2) + "\n")
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out
 
 

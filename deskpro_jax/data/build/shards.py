@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -10,7 +9,6 @@ import io
 import itertools
 import json
 import os
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +22,7 @@ from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
+from deskpro_jax.storage.files import atomic_path, write_text
 
 IMAGES = 1024  # in a shard
 MAX_SHARDS = 1024  # of a split; larger splits have more images in each
@@ -131,13 +130,12 @@ def write_shard(shard: Shard) -> Report:
                 remarks.update(assembled.remarks)
                 yield assembled.example
 
-    with _whole(shard.records) as temporary:
+    with atomic_path(shard.records) as temporary:
         _write_records(temporary, examples(), sizes)
     if not sizes:
         shard.records.unlink()
     report = Report(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
-    with _whole(shard.report) as temporary:
-        temporary.write_text(json.dumps(report._asdict()))
+    write_text(shard.report, json.dumps(report._asdict()))
     return report
 
 
@@ -229,14 +227,3 @@ def _fingerprint(shard: Shard) -> str:
             states.append((state.st_size, state.st_mtime_ns) if state else None)
         digest.update(repr((source, states)).encode())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Gives a temporary name that becomes `path` when all went well."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # process numbers repeat on other machines
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

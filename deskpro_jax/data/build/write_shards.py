@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,8 @@ from deskpro_jax.data.build import shards
 from deskpro_jax.data.build.image_sources import Listing, refuse
 from deskpro_jax.data.build.shards import Shard
 from deskpro_jax.data.schema import SPLITS
-from deskpro_jax.errors import InputError, RunError
+from deskpro_jax.errors import InputError
+from deskpro_jax.storage.locks import locked
 
 Runner = Callable[[Sequence[Shard]], None]
 Tell = Callable[[str], None]
@@ -75,13 +75,7 @@ def only_builder(folder: Path) -> Iterator[Path]:
     """
     work = folder.parent / WORK
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"another process builds {folder}: wait for it, or end it") from error
-        except OSError:
-            pass  # a file system without locks
+    with locked(work / "lock", f"another process builds {folder}: wait for it, or end it"):
         for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
             shutil.rmtree(left)  # of a build that was killed while it collected the shards
         yield work
