@@ -99,6 +99,9 @@ def get_config() -> ml_collections.ConfigDict:
     r.final_fraction = 0.001  # cosine ends at this share of the base rate
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
     r.log_every = 20  # steps between metric lines
+    # First and last step of a phase to profile, as (100, 103), into its folder profile/; () = none. Open it in
+    # TensorBoard (or the file perfetto_trace.json.gz at ui.perfetto.dev).
+    r.profile_steps = ()
     # What the backward pass computes again instead of keeping it in memory: "none"; "light", all of an OSBlock but its
     # matrix products; "blocks", whole OSBlocks (docs/scaling.md). Results are the same but for rounding.
     r.remat = "none"

@@ -31,7 +31,8 @@ from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
-from deskpro_jax.train.loop import Phase, run_phase
+from deskpro_jax.train.loop import run_phase
+from deskpro_jax.train.phase import Phase
 from deskpro_jax.train.teacher import needs_teacher
 from deskpro_jax.workdir import layout, transfer
 
@@ -166,7 +167,7 @@ def _teacher(
         faces = ml_collections.ConfigDict(config.to_dict())
         faces.data.require_face = True  # an image without a face has nothing to teach
     begin = initial_weights.begin("teacher", module, config, folder / "teacher", data.train)
-    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, start=begin)
+    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, pretrained=begin)
     scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
     return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
 

@@ -21,8 +21,9 @@ from deskpro_jax.checkpoints import templates
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.methods import deskpro
-from deskpro_jax.train import loop, optimisers
+from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
+from deskpro_jax.train.state import as_tree
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 8  # training identities of synthetic_tiny
@@ -112,12 +113,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
-    """Returns the loss terms by step, each of which has to be there once."""
+    """Returns the loss terms and the learning rate by step, each of which has to be there once."""
     found: dict[int, dict[str, float]] = {}
     for line in lines(folder):
         if "total" in line:
             assert line["step"] not in found, f"step {line['step']} twice in {folder}"
-            found[line["step"]] = {name: value for name, value in line.items() if name not in ("step", "time", "epoch")}
+            others = ("step", "time", "epoch", *train.NORMS)
+            found[line["step"]] = {name: value for name, value in line.items() if name not in others}
     return found
 
 
@@ -132,7 +134,7 @@ def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = Non
     build = deskpro.teacher_model if phase == "teacher" else deskpro.student_model
     variables = deskpro.init_variables(build(c.model, CLASSES), 0)
     optimizer = optimisers.adam(optimisers.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
-    template = loop._as_tree(train.create_state(variables, optimizer))
+    template = as_tree(train.create_state(variables, optimizer))
     with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:
         restored = store.restore(jax.tree.map(jax.numpy.asarray, template), "latest" if step is None else step)
     assert restored is not None

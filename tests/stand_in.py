@@ -68,10 +68,10 @@ class Small(nn.Module):
 @contextlib.contextmanager
 def small_streams() -> Iterator[None]:
     """Puts `Small` in the place of every stream."""
-    deskpro._shapes.cache_clear()  # remembers shapes by the configuration alone
+    deskpro._init_and_shapes.cache_clear()  # remembers shapes by the configuration alone
     with mock.patch.object(deskpro, "LightMBN", Small):
         yield
-    deskpro._shapes.cache_clear()
+    deskpro._init_and_shapes.cache_clear()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,10 +26,10 @@ def _handlers_unchanged():
 def test_the_first_signal_is_a_request(name):
     with SignalGuard() as guard:
         assert guard.requested is None
-        assert guard.elapsed == 0.0
+        assert guard.stop_requested() is None
         os.kill(os.getpid(), signal.Signals[name])
         assert guard.requested == name
-        assert guard.elapsed > 0.0
+        assert guard.stop_requested() == name
 
 
 def test_the_second_interrupt_raises():
@@ -98,6 +99,65 @@ def test_a_terminated_process_ends_its_work_first():
     process.terminate()
     assert process.communicate(timeout=60)[0] == "saved after SIGTERM\n"
     assert process.returncode == 0
+
+
+PROCESSES = """
+import os, signal, sys, time
+import jax
+port, rank, name, *service = sys.argv[1:]
+jax.config.update("jax_enable_preemption_service", not service)
+jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(rank))
+from deskpro_jax.runtime.processes import sum_over_processes
+from deskpro_jax.runtime.signals import SignalGuard
+with SignalGuard() as guard:
+    for step in range(1, 10_000):
+        if step == 3 and rank == "1":
+            os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(0.005)
+        if stop := guard.stop_requested():
+            break
+assert sum_over_processes(step) == 2 * step
+print(stop, "after a step" if step >= 3 else "too early")
+"""
+
+
+@pytest.mark.parametrize(("name", "service"), [("SIGTERM", True), ("SIGINT", True), ("SIGINT", False)])
+def test_two_processes_stop_after_the_same_step(name, service):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), JAX_PLATFORMS="cpu")
+    command = [sys.executable, "-c", PROCESSES, str(port)]
+    options = [name] if service else [name, "without"]
+    both = [
+        subprocess.Popen([*command, rank, *options], env=environment, stdout=subprocess.PIPE, text=True)
+        for rank in ("0", "1")
+    ]
+    outputs = [process.communicate(timeout=100)[0].splitlines()[-1] for process in both]
+    assert outputs == ["SIGTERM after a step", f"{name} after a step"]  # the first got no signal itself
+    assert [process.returncode for process in both] == [0, 0]
+
+
+FORKED = """
+import os, signal, time
+from deskpro_jax.runtime.signals import SignalGuard
+with SignalGuard() as guard, guard.expendable("taken for a signal to the parent."):
+    child = os.fork()
+    if child == 0:
+        while guard.requested is None:
+            time.sleep(0.01)
+        os._exit(3)
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        os.kill(child, signal.SIGTERM)  # again: one that comes during the fork is lost
+        time.sleep(0.01)
+    print(os.waitstatus_to_exitcode(ended[1]), guard.requested)
+"""
+
+
+def test_a_child_that_is_ended_does_not_stop_its_parent():
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), JAX_PLATFORMS="cpu")
+    done = subprocess.run([sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "3 None\n"), done.stderr
 
 
 def test_one_process_agrees_with_itself():

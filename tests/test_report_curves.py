@@ -26,7 +26,9 @@ def line(step: int, **values: Any) -> dict[str, Any]:
 
 
 def test_every_term_and_every_score_has_a_curve(tmp_path: Path) -> None:
-    lines = [line(s, total=9.0 - s, kd=1.0, ce_face=2.0, new_term=s, learning_rate=0.1) for s in (2, 4)]
+    lines = [
+        line(s, total=9.0 - s, kd=1.0, ce_face=2.0, new_term=s, gradient_norm=s, learning_rate=0.1) for s in (2, 4)
+    ]
     names = ("general/face/mAP", "general/both/mAP", "cc/both/mAP", "cc/both/R-1", "cc/both/R-20")
     lines.append(line(4, **dict.fromkeys(names, 0.5), **{"cc/both/mAP_std": 0.1, "mAP": 0.5, "face_mAP": 0.5}))
     metrics = curves.read_metrics(write_metrics(tmp_path / "metrics.jsonl", lines, '{"step": 6, "tot'))
@@ -42,6 +44,7 @@ def test_every_term_and_every_score_has_a_curve(tmp_path: Path) -> None:
     assert found.scores[1].curves[0].deviation == pytest.approx([0.1])
     assert found.scores[0].summary == "face: 50 %; both: 50 %"
     assert [chart.title for chart in found.rate] == ["learning rate"]
+    assert [chart.title for chart in found.norms] == ["gradient norm"]
 
 
 def test_long_runs_are_thinned_and_odd_numbers_do_no_harm(tmp_path: Path) -> None:

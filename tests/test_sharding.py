@@ -15,6 +15,7 @@ import runs
 from configs import base
 from deskpro_jax.errors import InputError
 from deskpro_jax.runtime import sharding
+from deskpro_jax.train.step import NORMS
 
 SCRIPT = Path(__file__).with_name("model_axis.py")
 
@@ -40,7 +41,9 @@ def test_losses_and_updated_parameters_are_those_of_one_device(
 ) -> None:
     # In float64, where only what is computed otherwise would differ.
     one, found = measured[identities]["1x1"], measured[identities][mesh]
-    assert [sorted(terms) for terms in found["losses"]] == [["ce_face", "kd", "total", "triplet_face"]] * 3
+    assert [sorted(terms) for terms in found["losses"]] == [
+        sorted(("ce_face", "kd", "total", "triplet_face", *NORMS))
+    ] * 3
     for step, terms in enumerate(found["losses"]):
         for name, value in terms.items():
             np.testing.assert_allclose(value, one["losses"][step][name], rtol=1e-12, err_msg=f"{name}, step {step}")

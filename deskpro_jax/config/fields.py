@@ -9,7 +9,8 @@ import ml_collections
 
 # Fields that may differ when a run goes on: they do not change what is computed for a step.
 FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.allow_different_size", "data.workers", "eval.",
-        "checkpoint.", "mesh.", "train.log_every", "train.remat", "compilation_cache")  # fmt: skip
+        "checkpoint.", "mesh.", "train.log_every", "train.profile_steps", "train.remat",
+        "compilation_cache")  # fmt: skip
 
 
 # Fields that decide what a trained network computes for an image; which of the streams are used is free.

@@ -128,7 +128,7 @@ def _phase(record: Record, phase: str) -> dict[str, Any]:
     if metrics.broken:
         found["notes"].append(f"{metrics.broken} lines of {phase}/{METRICS_FILE} cannot be read and are left out.")
     charts = curves.phase_charts(metrics)
-    for title, group in zip(("Loss terms", "Scores", "More scores", "Learning rate"), charts, strict=True):
+    for title, group in zip(("Loss terms", "Scores", "More scores", "Learning rate", "Norms"), charts, strict=True):
         drawn = [
             {"chart": chart, "svg": draw_lines(chart, f"{phase}-{title.split()[0].lower()}-{number}")}
             for number, chart in enumerate(group)

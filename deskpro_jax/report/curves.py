@@ -16,6 +16,11 @@ _RATE, _TOTAL = "learning_rate", "total"
 _POINTS = 240  # of a curve, at most: more points than that are averaged, so that a page of any run stays small
 _LEADING = ("mAP", "R-1")  # figures whose charts come first
 _STD = "_std"
+NORMS = {
+    "gradient_norm": "L2 norm of the gradient of the total loss, over all parameters",
+    "parameter_norm": "L2 norm of all parameters",
+    "update_norm": "L2 norm of what a step adds to the parameters",
+}
 TERMS = {
     "total": "total loss, Eq. 7",
     "attention": "L_att, mask-guided attention, Eq. 4",
@@ -54,6 +59,7 @@ class PhaseCharts(NamedTuple):
     scores: list[LineChart]  # mAP and R-1
     more_scores: list[LineChart]
     rate: list[LineChart]
+    norms: list[LineChart]
 
 
 def read_metrics(path: Path) -> Metrics | None:
@@ -85,13 +91,18 @@ def phase_charts(metrics: Metrics) -> PhaseCharts:
     """
     series = _series(metrics)
     trained = {name for line in metrics.lines if _TOTAL in line for name in line}
-    terms = [name for name in series if name in trained and name != _RATE]
+    terms = [name for name in series if name in trained and name != _RATE and name not in NORMS]
     terms.sort(key=lambda name: list(TERMS).index(name) if name in TERMS else len(TERMS))
     losses = [LineChart(name, TERMS.get(name, ""), metrics.axis, (series[name],)) for name in terms]
     scores = _scores(series, metrics.axis)
     leading = [chart for chart in scores if chart.title.rpartition(", ")[2] in _LEADING]
     rate = [LineChart("learning rate", "", metrics.axis, (series[_RATE],), from_zero=True)] if _RATE in series else []
-    return PhaseCharts(losses, leading, [chart for chart in scores if chart not in leading], rate)
+    norms = [
+        LineChart(name.replace("_", " "), text, metrics.axis, (series[name],), from_zero=True)
+        for name, text in NORMS.items()
+        if name in series
+    ]
+    return PhaseCharts(losses, leading, [chart for chart in scores if chart not in leading], rate, norms)
 
 
 def _series(metrics: Metrics) -> dict[str, Curve]:

@@ -26,6 +26,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "train.final_fraction", least=0, most=1)
     expect.number(config, "train.weight_decay", least=0)
     expect.integer(config, "train.log_every", least=1)
+    _check_profile_steps(config)
     expect.choice(config, "train.remat", REMATS)
     expect.text(config, "teacher.checkpoint")
     expect.boolean(config, "teacher.train")
@@ -38,6 +39,16 @@ def check(config: ml_collections.ConfigDict) -> None:
             re.compile(pattern)
         except re.error as error:
             raise InputError(f"init.dont_load has {pattern!r}, which is not a regular expression: {error}.") from error
+
+
+def _check_profile_steps(config: ml_collections.ConfigDict) -> None:
+    steps = expect.read(config, "train.profile_steps")
+    integers = isinstance(steps, (tuple, list)) and all(type(step) is int for step in steps)
+    if not integers or (len(steps) and not (len(steps) == 2 and 1 <= steps[0] <= steps[1])):
+        raise InputError(
+            f"train.profile_steps is {steps!r}; it must be the first and the last step to profile, e.g. (100, 103), or"
+            " () for none."
+        )
 
 
 def check_training(config: ml_collections.ConfigDict) -> None:

@@ -24,6 +24,7 @@ from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
 
 TEACHER_STATISTICS = ("running", "batch")
+NORMS = ("gradient_norm", "parameter_norm", "update_norm")  # logged with the loss terms, no part of the loss
 
 Inputs = Mapping[str, Array]  # a Batch whose images are normalised floats
 Terms = dict[str, Array]
@@ -148,6 +149,20 @@ def loss_terms(
     return terms | {name: term(outputs, intermediates, inputs) for name, term in added.items()}
 
 
+def norms(gradients: Any, params: Any, updates: Any) -> Terms:
+    """Returns the L2 norms of gradients, parameters and updates, each over all of its arrays, for the metrics.
+
+    Args:
+        gradients: of the loss, a tree of arrays.
+        params: before the step, of the same structure.
+        updates: what the optimiser adds to the parameters, learning rate included.
+
+    Returns:
+        Scalars by the names in `NORMS`.
+    """
+    return {name: optax.tree.norm(tree) for name, tree in zip(NORMS, (gradients, params, updates), strict=True)}
+
+
 def update(
     state: TrainState,
     inputs: Inputs,
@@ -171,7 +186,7 @@ def update(
         dropout: key of the model's dropout layers, if it has any.
 
     Returns:
-        The state after the step, the loss terms with their `total`, and the gradients.
+        The state after the step, the loss terms with their `total` and the norms, and the gradients.
     """
 
     def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
@@ -198,7 +213,8 @@ def update(
     (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), {**terms, "total": total}, grads
+    logged = {**terms, "total": total, **norms(grads, state.params, changes)}
+    return TrainState(state.step + 1, params, batch_stats, opt_state), logged, grads
 
 
 def make_train_step(
