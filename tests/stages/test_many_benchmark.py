@@ -42,7 +42,6 @@ def test_killed_it_goes_on_and_every_photo_has_its_embedding(
     untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib", reason="of the extra bench")
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.setattr(many, "EVERY", 0.02)
     flags = ["--checkpoint", str(untrained), "--images", "512", "--part", "32", "--kills", "1"]
     out, plot = tmp_path / "many.json", tmp_path / "many.png"
