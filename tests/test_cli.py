@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 import runs
 from deskpro_jax import __version__
 from deskpro_jax.cli import deskpro, train
@@ -37,18 +37,6 @@ def signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-
-
-def run(*arguments: str, cwd: Path = runs.ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "deskpro_jax", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(runs.ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "help"])
@@ -138,7 +126,6 @@ def test_a_module_that_is_missing_is_one_line(
 
 
 def test_wrong_input_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
-    """In processes, as a shell starts them; together, since each of them has to load JAX."""
     cases = {
         ("train", "--config", "celebb", "--workdir", "w"): "error: --config celebb: there is no such file, and no "
         "configuration; did you mean celeb?",
@@ -147,12 +134,11 @@ def test_wrong_input_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
         ("evaluate", "--workdir", "w"): "error: --config is missing",
         ("train", "--config=synthetic", "--config.train.epoch=3", "--workdir=w"): 'Did you mean "epochs"',
     }
-    for arguments, expected in cases.items():
-        found = run(*arguments, cwd=tmp_path)
-        assert found.returncode == 2, found.stderr
-        assert expected in found.stderr
-        assert "Traceback" not in found.stderr
-        assert len(found.stderr.strip().splitlines()) == 1
+    for expected, (code, _, err) in zip(cases.values(), forked.run(cases, tmp_path), strict=True):
+        assert code == 2, err
+        assert expected in err
+        assert "Traceback" not in err
+        assert len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
