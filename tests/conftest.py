@@ -1,4 +1,4 @@
-"""Shared by all tests: CPU by default, parsed absl flags, a persistent compilation cache."""
+"""Shared by all tests: CPU by default, quick compilation, parsed absl flags, folders that are made once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = Path(os.environ.get("DESKPRO_TEST_CACHE", Path(tempfile.gettempdir()) / "deskpro_jax_test_cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+# Most of the suite's time is compiling. Programs here run a few times, so they are compiled with few optimisations, and
+# without the fusion emitters, which take half of what is left; processes that tests start do the same. Files that
+# compare numbers with those of another implementation ask for the fixture `optimised`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+EMITTERS = "--xla_cpu_use_fusion_emitters"
+if EMITTERS not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EMITTERS}=false".strip()
 
 from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
@@ -32,6 +39,17 @@ def log_level() -> Iterator[None]:
     logger.setLevel(LOG_LEVEL)  # a fixture of the module may have called one
     yield
     logger.setLevel(LOG_LEVEL)
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Compiles as users do: `pytestmark = pytest.mark.usefixtures("optimised")` in files that compare numbers."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

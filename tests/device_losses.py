@@ -16,13 +16,13 @@ from typing import Any
 import jax
 import numpy as np
 
-import short_network
 from configs import synthetic
 from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.methods import deskpro
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
+from small_backbones import SHORT
 
 STEPS = 10
 RATE = 4e-5
@@ -30,7 +30,7 @@ RATE = 4e-5
 
 def _config() -> Any:
     config = synthetic.get_config("debug")
-    config.model.dtype = "float64"
+    config.model.backbone, config.model.dtype = SHORT, "float64"
     config.augment.erase = 0.5
     return config
 
@@ -80,7 +80,6 @@ def losses(data_dir: str, data: int, model: int) -> list[dict[str, float]]:
 def main() -> None:
     """Prints one JSON list, an item for each mesh."""
     jax.config.update("jax_enable_x64", True)
-    short_network.shorten()
     meshes = [map(int, mesh.split("x")) for mesh in sys.argv[2:]]
     print(json.dumps([losses(sys.argv[1], *mesh) for mesh in meshes]))
 

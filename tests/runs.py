@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,13 @@ from deskpro_jax.methods import deskpro
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
 from deskpro_jax.train.state import as_tree
+from small_backbones import TINY
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 8  # training identities of synthetic_tiny
 STEPS = {"teacher": 5, "student": 6}  # an epoch: the teacher sees only images with a face
 COMMON: dict[str, Any] = {
+    "model.backbone": TINY,  # tests of OSNet itself say model__backbone="x0_25"
     "teacher.epochs": 2,
     "train.epochs": 2,
     # So small that device counts can be compared: training at the usual rate multiplies rounding tenfold a step.
@@ -48,21 +49,9 @@ def config(data_dir: Path, variant: str = "debug", **fields: Any) -> ConfigDict:
     return c
 
 
-@contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Compiles twice as fast for slower steps, which is right for a dozen of them."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
-
-
 def run(c: ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
     """Runs an experiment in this process."""
-    with quick_compilation():
-        return experiment.run(c, folder, mode)
+    return experiment.run(c, folder, mode)
 
 
 def flags(workdir: Path, data_dir: Path, variant: str = "debug", **fields: Any) -> list[str]:
@@ -72,13 +61,24 @@ def flags(workdir: Path, data_dir: Path, variant: str = "debug", **fields: Any) 
     return [f"--config={ROOT / 'configs/synthetic.py'}:{variant}", f"--workdir={workdir}", *settings]
 
 
-def start(arguments: Sequence[str], *, devices: int | None = None) -> subprocess.Popen[str]:
-    """Starts Python in the project's folder with the compilation settings of `run`."""
-    env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": str(ROOT)}
+def environment(devices: int | None = None) -> dict[str, str]:
+    """Returns the environment of a process that a test starts: compiled as here, with this folder's modules."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
     if devices is not None:
-        env |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+        count = f"--xla_force_host_platform_device_count={devices}"
+        env |= {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}".strip(), "JAX_PLATFORMS": "cpu"}
+    return env
+
+
+def start(arguments: Sequence[str], *, devices: int | None = None) -> subprocess.Popen[str]:
+    """Starts Python in the project's folder."""
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment(devices),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

@@ -25,6 +25,7 @@ from deskpro_jax.tables.plan import ROWS, Cell, choose_rows, plan_cells, read_sc
 from deskpro_jax.tables.run import Halt
 from deskpro_jax.tables.table import check_claims, figure, latex, markdown
 from deskpro_jax.workdir.stored import read_networks
+from small_backbones import TINY
 
 CONFIG = f"{runs.ROOT / 'configs' / 'synthetic.py'}:debug"
 MAP = {"baseline": 0.2, "csa": 0.25, "csa_att": 0.3, "face": 0.4, "face_fkp": 0.5, "teacher": 0.55, "two_stream": 0.35}
@@ -323,9 +324,9 @@ def test_the_reason_is_the_last_error() -> None:
 def test_a_row_is_really_trained(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    monkeypatch.setenv("PYTHONPATH", runs.environment()["PYTHONPATH"])
     short = [f"--config.data.data_dir={tiny_data}", "--config.train.epochs=1", "--config.eval.every=0"]
+    short.append(f"--config.model.backbone={TINY}")
     arguments = flags(tmp_path, "--rows", "face", "--seeds", "1", *short)
     assert ablate.main([*arguments, "--config.train.base_lr=1e-7"]) == 0
     assert "| face | 4 |" in capsys.readouterr().out

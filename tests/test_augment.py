@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import runs
 from configs import base
 from deskpro_jax.data.load import augment
 
@@ -154,7 +152,7 @@ import hashlib, json, sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from configs import base
-from deskpro_jax.data import augment
+from deskpro_jax.data.load import augment
 config = base.get_config().augment
 images = np.random.default_rng(0).integers(0, 256, (16, 24, 12, 3), dtype=np.uint8)
 digests = []
@@ -166,10 +164,9 @@ for count in (1, 8):
     digests.append(hashlib.sha256(np.asarray(result).tobytes()).hexdigest())
 print(json.dumps(digests))
 """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    one, eight = json.loads(done.stdout.splitlines()[-1])
+    code, out, err = runs.finish(runs.start(["-c", program], devices=8))
+    assert code == 0, err
+    one, eight = json.loads(out.splitlines()[-1])
     assert one == eight
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 
+import runs
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 
@@ -265,8 +266,7 @@ def test_read_only_needs_a_folder_and_cannot_save(tmp_path):
 
 
 def _python(code, *arguments, devices=1, wait=True):
-    environment = dict(os.environ, JAX_PLATFORMS="cpu", XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}")
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    environment = runs.environment(devices) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     if not wait:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)

@@ -238,8 +238,7 @@ def test_the_commands_of_a_page_run_one_after_the_other(
         if words[0] != "deskpro" or words[1] not in RUN or NEEDS_MORE.keys() & set(words):
             continue
         read = WORDS | ({"DIR": "drawn"} if words[1] == "draw" else {})  # DIR is written there, read elsewhere
-        with runs.quick_compilation():
-            code = deskpro.main([read.get(word, word) for word in words[1:]])
+        code = deskpro.main([read.get(word, word) for word in words[1:]])
         assert code == 0, f"{command}: {capfd.readouterr().err}"
         ran.append(words[1])
     assert len(ran) >= {"docs/embedding_and_search.md": 6, "docs/quick_start.md": 4}.get(page, 1)

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-import runs
 from deskpro_jax.cli import embed, search
 from deskpro_jax.data.images import UnreadableError, read_photo
 from deskpro_jax.data.load import dataset
@@ -249,16 +248,15 @@ def test_photos_are_embedded_and_found(
     model = ["--checkpoint", str(untrained), "--faces", str(prepared)]
     (photos / "u.csv").write_text(f"path\n{query.image_id[5]}.jpg\nbroken.jpg\n")
     (photos / "broken.jpg").write_bytes(b"no photo")
-    with runs.quick_compilation():
-        used: list[Embedder] = []
-        monkeypatch.setattr(embedder, "Embedder", lambda *a, **b: used.append(Embedder(*a, **b)) or used[-1])
-        assert embed.main([*model, "--images", str(photos / "t.csv"), "--out", str(out), "--stored", "float16"]) == 0
-        faces = [prepared / "face" / f"{name}.png" for name in query.image_id]
-        given = [face if face.exists() else None for face in faces]
-        expected = used[0].embed([photos / f"{name}.jpg" for name in query.image_id], given)
-        capsys.readouterr()
-        wanted = ["--query", str(photos / "u.csv"), "-k", "3", "--batch", "16", "--format", "json"]
-        assert search.main([*model, "--gallery", str(out), *wanted]) == 1
+    used: list[Embedder] = []
+    monkeypatch.setattr(embedder, "Embedder", lambda *a, **b: used.append(Embedder(*a, **b)) or used[-1])
+    assert embed.main([*model, "--images", str(photos / "t.csv"), "--out", str(out), "--stored", "float16"]) == 0
+    faces = [prepared / "face" / f"{name}.png" for name in query.image_id]
+    given = [face if face.exists() else None for face in faces]
+    expected = used[0].embed([photos / f"{name}.jpg" for name in query.image_id], given)
+    capsys.readouterr()
+    wanted = ["--query", str(photos / "u.csv"), "-k", "3", "--batch", "16", "--format", "json"]
+    assert search.main([*model, "--gallery", str(out), *wanted]) == 1
     found = EmbeddingSet(out)
     np.testing.assert_array_equal(found.all(), expected.astype(np.float16).astype(np.float32))
     assert found.settings["model_checksum"] == used[0].checksum

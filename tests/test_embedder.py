@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,6 @@ from deskpro_jax.weights.export import export_weights
 from small_models import images, write_files
 
 FACE = 7 * 32  # numbers of the face stream
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    # Tests of another module may have compiled the same network, and optimised it, so that it rounds in another way.
-    embedder_module._compiled.cache_clear()
-    with runs.quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,8 @@ def test_an_image_without_a_face_has_zeros_there_and_no_nan(tiny_data: Path) -> 
     mesh = sharding.make_mesh(config)
     net = network(config, body=True, face=True)
     variables = sharding.put_replicated(mesh, deskpro.init_variables(net.module, 0))
-    with runs.quick_compilation():
-        embed = evaluate.make_embed([net], True, mesh)
-        found = evaluate.embed_split(embed, [variables], split, config, mesh, net.fields)
+    embed = evaluate.make_embed([net], True, mesh)
+    found = evaluate.embed_split(embed, [variables], split, config, mesh, net.fields)
     width = 7 * config.model.feature_dim
     assert found.shape == (len(split), 2 * width)
     assert np.isfinite(found).all()

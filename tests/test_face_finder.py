@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 from PIL import Image
 
 import data_prep_golden as golden
-import runs
 import torch_files
 from data_prep import prepare
 from data_prep.detection import person
@@ -24,12 +22,6 @@ from deskpro_jax.errors import InputError, MissingInputError
 
 NETWORK = "retinaface_mnet025"
 SIZES = (*[(64, 32)] * 10, (32, 32))  # two canvases; the first has more photos than a batch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with runs.quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

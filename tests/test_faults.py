@@ -386,8 +386,7 @@ def test_a_soak_of_three_cycles_finds_nothing(data: Path, undisturbed: Path, tmp
     arguments = [flag for flag in runs.flags(tmp_path, data, **stand_in.FIELDS) if not flag.startswith("--workdir")]
     command = [sys.executable, stand_in.__file__, "-"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        patch.setenv("PYTHONPATH", str(runs.ROOT))
+        patch.setenv("PYTHONPATH", runs.environment()["PYTHONPATH"])
         patch.setattr(soak, "_LATE", 0.05)  # a stand-in's last steps take no longer on a fast machine
         found = soak.soak(tmp_path, 3, arguments=arguments, command=command, reference=undisturbed, seed=2)
     assert soak.faults(found) == []

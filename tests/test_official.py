@@ -351,7 +351,13 @@ def test_an_official_run_goes_from_a_released_file_to_results_of_its_best_checkp
     classes = opening.load_data(runs.config(tiny_data, variant), tmp_path).classes
     held = small("aacd", identities=classes, dimension=32)
     released = str(save(tmp_path / "released.pth", torch_zip({"state_dict": dict(held)})))
-    fields = {"teacher__checkpoint": released, "init__face": released, "eval__every": 1, "train__base_lr": 0.0}
+    fields = {
+        "model__backbone": "x0_25",
+        "teacher__checkpoint": released,
+        "init__face": released,
+        "eval__every": 1,
+        "train__base_lr": 0.0,
+    }
     folder = tmp_path / "run"
     results = runs.run(runs.config(tiny_data, variant, **fields), folder)
 

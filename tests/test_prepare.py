@@ -6,7 +6,6 @@ import builtins
 import io
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+import runs
 import standins
 import torch_files
 from data_prep import plan, prepare
@@ -62,11 +62,8 @@ def few(folder: Path, count: int = 12) -> Path:
 
 
 def start(at: str, arguments: list[str], devices: int = 1) -> tuple[int, str]:
-    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    env["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), at, *arguments], env=env, capture_output=True, text=True, timeout=300
-    )
+    command, env = [sys.executable, str(SCRIPT), at, *arguments], runs.environment(devices)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 

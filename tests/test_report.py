@@ -95,8 +95,7 @@ def text(trained: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactor
     other = small_models.write_workdir(
         tmp_path_factory.mktemp("other") / "csa", tiny_data, "csa,debug", seed=1, eval__flip=False
     )
-    with runs.quick_compilation():
-        assert report.main([str(trained), "--images=110", "--ranks=5", f"--compare={other}"]) == 0
+    assert report.main([str(trained), "--images=110", "--ranks=5", f"--compare={other}"]) == 0
     return (trained / "report.html").read_text()
 
 

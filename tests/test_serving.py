@@ -72,8 +72,7 @@ def network(attention: str) -> Callable[..., Any]:
 def features(role: str, normalised: np.ndarray) -> Any:
     attention = "released" if role == "body" else "none"
     variables = drawn(spec(role, attention), "aacd", ["student", "body", "teacher"].index(role))
-    with runs.quick_compilation():
-        return network(attention)(variables, normalised)
+    return network(attention)(variables, normalised)
 
 
 @functools.cache
@@ -214,7 +213,7 @@ def test_a_stablehlo_file_embeds_with_jax_alone(workdir: Path, tmp_path: Path, c
         "sys.exit(f'needs {found}' if found else 0)"
     )
     names = [str(tmp_path / name) for name in ("face.stablehlo", "out.npy", "face.npy", "has_face.npy")]
-    env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = runs.environment()
     env.pop("PYTHONPATH", None)
     run = functools.partial(subprocess.run, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     done = run([sys.executable, "-c", checked, *names])
@@ -253,8 +252,7 @@ def test_the_command_writes_an_onnx_file_that_it_has_checked(tmp_path: Path, mon
     save_workdir(tmp_path / "run", {"body": spec("body", "paper", backbone="ibn_narrow")}, "abcd")
     target = tmp_path / "out" / "body.onnx"
     target.parent.mkdir()
-    with runs.quick_compilation():
-        assert main([str(tmp_path / "run"), "--to", str(target), "--body-size", "48x32"]) == 0
+    assert main([str(tmp_path / "run"), "--to", str(target), "--body-size", "48x32"]) == 0
     assert "differs from flax by at most" in capsys.readouterr().out
     about = json.loads((target.parent / "body.onnx.json").read_text())
     assert about["difference_from_flax"] < 1e-5

@@ -15,15 +15,15 @@ import pytest
 import runs
 
 SCRIPT = Path(__file__).with_name("device_losses.py")
-SHORT = Path(__file__).with_name("short_network.py")
+RECORDED = Path(__file__).with_name("recorded_reads.py")
 BATCH, STEPS = 8, 12  # images of a step; steps of the student phase
 AHEAD = 4 + 2  # batches that are read before they are used, and one or two in the making
 
 
 def command(folder: Path, data: Path, signal: tuple[str, ...] = ("-",), **fields: Any) -> list[str]:
-    """Returns the command line of a run of the short network; `folder/read.txt` gets what it reads."""
+    """Returns the command line of a run of the smallest network; `folder/read.txt` gets what it reads."""
     flags = runs.flags(folder, data, "face_fkp,debug", eval__flip=False, **fields)
-    return [str(SHORT), str(folder / "read.txt"), *signal, *flags]
+    return [str(RECORDED), str(folder / "read.txt"), *signal, *flags]
 
 
 def together(arguments: list[str], processes: int) -> list[tuple[int, str, str]]:
