@@ -96,8 +96,8 @@ def moments(reached: Callable[[str], None]) -> Iterator[None]:
 
     def saving(store: CheckpointStore, step: int, *given: Any, **options: Any) -> bool:
         def watch() -> None:
-            end = time.monotonic() + 5
-            while time.monotonic() < end and not any(p.is_file() for p in store._directory.glob("*tmp*/**/*")):
+            whole = store._directory / str(step)
+            while not whole.is_dir() and not any(p.is_file() for p in store._directory.glob("*tmp*/**/*")):
                 time.sleep(0.001)
             reached(f"save-{store._directory.parent.name}-{step}")
 

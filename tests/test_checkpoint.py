@@ -322,7 +322,9 @@ def test_killed_while_saving_it_goes_on_from_a_whole_checkpoint(tmp_path):
     process = _python(SAVING, tmp_path, wait=False)
     assert process.stdout.readline().strip() == "ready"
     last = int(process.stdout.readline())
-    time.sleep(random.Random(os.getpid()).uniform(0, 0.3))  # any moment of a save or of its checksums
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed of the moment: {seed}")  # shown when the test fails
+    time.sleep(random.Random(seed).uniform(0, 0.3))  # any moment of a save or of its checksums
     process.send_signal(signal.SIGKILL)
     last = max([last, *(int(line) for line in process.communicate()[0].split("\n")[:-1])])
     with CheckpointStore(tmp_path, best_metric=None) as store:
