@@ -341,7 +341,7 @@ def apart(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("apart")
     taken = {"init__body": str(folder / "joint"), "init__face": str(folder / "face"), "train__epochs": 0}
     for name, row, fields in (("joint", "two_stream", {}), ("face", "face", {}), ("taken", "two_stream", taken)):
-        given = {"train__epochs": 1, **fields}
+        given = {"model__backbone": "x0_25", "train__epochs": 1, **fields}
         runs.run(runs.config(tiny_data, f"debug,{row}", **given), folder / name)
     return {path.name: path for path in folder.iterdir()}
 
