@@ -202,14 +202,12 @@ def _lists(count: int) -> int:
 
 
 def _empty_index(faiss: Any, method: str, dimension: int, count: int) -> Any:
-    half = faiss.ScalarQuantizer.QT_fp16
-    if method == "hnsw":
-        return faiss.IndexHNSWSQ(dimension, half, _LINKS, faiss.METRIC_INNER_PRODUCT)
-    coarse = faiss.IndexFlatIP(dimension)
-    index = faiss.IndexIVFScalarQuantizer(coarse, dimension, _lists(count), half, faiss.METRIC_INNER_PRODUCT, False)
-    index.cp.spherical, index.cp.seed = True, SEED
-    index.own_fields = True
-    coarse.this.disown()
+    # No refine step of faiss's: it would hold the whole vectors in memory, which here stay on disk.
+    recipe = f"HNSW{_LINKS}_SQfp16" if method == "hnsw" else f"IVF{_lists(count)},SQfp16"
+    index = faiss.index_factory(dimension, recipe, faiss.METRIC_INNER_PRODUCT)
+    if method == "ivf":
+        index.by_residual = False
+        index.cp.spherical, index.cp.seed = True, SEED
     return index
 
 
