@@ -81,6 +81,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
                 reranking=scoring.reranking_of(config),
                 skipped=skipped,
                 show=first,
+                keep=scoring.keeper(config, folder, splits, networks, variables, steps),
             )
             rest = scoring.readable(splits, skipped)
             wanted = chosen.protocols[0]

@@ -237,7 +237,7 @@ def test_what_is_missing_is_said_in_its_place(
     shutil.rmtree(folder / "student")
     assert report.main([str(folder)]) == 0
     text = Page((folder / "report.html").read_text()).text
-    assert text.count("Not to be had: no checkpoints in") == 4
+    assert text.count("Not available: no checkpoints in") == 4
     assert "There are no checkpoints." in text
 
 

@@ -60,7 +60,7 @@ def rankings(one: View) -> dict[int, list[tuple[int, bool]]]:
         for j in np.argsort(-values[i], kind="stable"):
             same = q.identity[i] == g.identity[j] and q.identity[i] >= 0
             junk = same and any(
-                (getattr(q, r.field)[i] == getattr(g, r.field)[j]) == r.equal for r in RULES[one.rule].removals
+                (getattr(q, r.field)[i] == getattr(g, r.field)[j]) == r.equal for r in RULES[one.rule].junk
             )
             if not junk:
                 order.append((int(j), bool(same)))
@@ -74,7 +74,7 @@ def test_ranked_lists_are_those_of_retrieval(seen: View) -> None:
     lists = ranked.ranked_lists(seen, scores, everybody, 10)["best"]
     expected = rankings(seen)
     assert len(lists) == scores.counted > 40
-    assert sum(one.removed for one in lists) > 0
+    assert sum(one.junk for one in lists) > 0
     for one in lists:
         order = expected[one.query - 1000]
         hits = np.flatnonzero([right for _, right in order]) + 1
@@ -84,7 +84,7 @@ def test_ranked_lists_are_those_of_retrieval(seen: View) -> None:
         assert one.average_precision == pytest.approx(np.mean(np.arange(1, len(hits) + 1) / hits))
         for entry in one.entries:
             assert entry.similarity == pytest.approx(near(seen)[one.query - 1000, entry.position - 2000], abs=1e-6)
-        assert len(order) + one.removed == GALLERY
+        assert len(order) + one.junk == GALLERY
 
 
 def test_the_best_the_median_and_the_worst_are_chosen_and_nobody_twice() -> None:

@@ -12,7 +12,7 @@ from data_prep.checking.examine import Examined
 from deskpro_jax.data.datasets.protocols import Protocol
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.schema import SPLITS
-from deskpro_jax.evaluation.matching_rules import Labels, find_rule, removals, same_identity
+from deskpro_jax.evaluation.matching_rules import Labels, find_junk, find_rule, same_identity
 from deskpro_jax.evaluation.protocols import not_applicable, read_cameras, select
 
 TRAIN_AND_TEST, QUERY_AND_GALLERY, WITHIN = "train and test", "query and gallery", "within a split"
@@ -152,6 +152,6 @@ def _match(protocol: Protocol, query: Labels, gallery: Labels) -> Matches:
     queries, kept = (
         read_cameras(protocol, labels.take(indices)) for labels, indices in zip((query, gallery), chosen, strict=True)
     )
-    _, reasons = removals(find_rule(protocol.rule), queries, kept, same_identity(queries, kept))
+    _, reasons = find_junk(find_rule(protocol.rule), queries, kept, same_identity(queries, kept))
     total = len(queries.identity)
     return Matches(protocol.name, total, total - sum(reasons.values()), reasons, "")

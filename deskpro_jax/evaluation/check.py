@@ -28,4 +28,5 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "eval.rerank_lambda", least=0, most=1)
     expect.integer(config, "eval.rerank_memory", least=1)
     expect.boolean(config, "eval.baselines")
+    expect.boolean(config, "eval.keep_embeddings")
     expect.choice(config, "eval.report", REPORTS)

@@ -32,7 +32,7 @@ from deskpro_jax.runtime.progress import Progress
 
 VALIDATION = protocols.Protocol("validation", "identities held out of the training split", "general")
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
-    "validation", "identities held out of the training split, no image removed for want of camera labels", "none"
+    "validation", "identities held out of the training split, no image is junk for want of camera labels", "none"
 )
 
 

@@ -1,4 +1,4 @@
-"""Matching rules: which gallery images leave one query's ranking before it is scored."""
+"""Matching rules: which gallery images are junk for a query, that is ignored in its ranking."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ CAMERA_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class Removal(NamedTuple):
-    """Takes gallery images of the query's identity out of its ranking by comparing one label."""
+class Junk(NamedTuple):
+    """Makes gallery images of the query's identity junk by comparing one label."""
 
     field: str  # "camera" or "clothes"
-    equal: bool  # True removes images whose label equals the query's, False those whose label differs
+    equal: bool  # True: images whose label equals the query's are junk; False: those whose label differs
     reason: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A matching rule: images of other identities always stay, images of the same identity leave by any removal."""
+    """A matching rule: images of the query's identity are junk by any of `junk`, images of other people never."""
 
     name: str
-    removals: tuple[Removal, ...]
+    junk: tuple[Junk, ...]
 
 
-_SAME_CAMERA = Removal("camera", True, "same camera")
-_SAME_CLOTHES = Removal("clothes", True, "same clothes")
-_OTHER_CLOTHES = Removal("clothes", False, "different clothes")
+_SAME_CAMERA = Junk("camera", True, "same camera")
+_SAME_CLOTHES = Junk("clothes", True, "same clothes")
+_OTHER_CLOTHES = Junk("clothes", False, "different clothes")
 RULES = {
     rule.name: rule
     for rule in (
@@ -77,23 +77,25 @@ RULES = {
 
 
 def find_rule(name: str) -> Rule:
-    """Returns the matching rule called `name`; an unknown name raises InputError with the near matches."""
+    """Returns the matching rule called `name`; an unknown name raises InputError with similar names."""
     if name in RULES:
         return RULES[name]
-    near = difflib.get_close_matches(name, RULES) or list(RULES)
-    raise InputError(f"matching rule {name!r} is not known; did you mean {', '.join(near)}? Known: {', '.join(RULES)}.")
+    similar = difflib.get_close_matches(name, RULES) or list(RULES)
+    raise InputError(
+        f"matching rule {name!r} is not known; did you mean {', '.join(similar)}? Known: {', '.join(RULES)}."
+    )
 
 
 def unusable_labels(rule: str, query: Labels, gallery: Labels) -> str | None:
     """Returns why `rule` can't be applied to these labels (a label that it compares is unknown), or None."""
-    for removal in find_rule(rule).removals:
+    for junk in find_rule(rule).junk:
         for split, labels in (("query", query), ("gallery", gallery)):
             known_person = np.asarray(labels.identity) >= 0
-            unknown = int(np.count_nonzero(known_person & (np.asarray(getattr(labels, removal.field)) == UNKNOWN)))
+            unknown = int(np.count_nonzero(known_person & (np.asarray(getattr(labels, junk.field)) == UNKNOWN)))
             if unknown:
                 return (
-                    f"matching rule {rule!r} compares {removal.field}, but {unknown} of {len(known_person)} {split} "
-                    f"images have {removal.field} {UNKNOWN} (unknown)"
+                    f"matching rule {rule!r} compares {junk.field}, but {unknown} of {len(known_person)} {split} "
+                    f"images have {junk.field} {UNKNOWN} (unknown)"
                 )
     return None
 
@@ -102,9 +104,9 @@ class Pairs(NamedTuple):
     """Every pair of a query and a gallery image of its identity, those of one query one after the other.
 
     Attributes:
-      query: [pairs] position of the query.
-      gallery: [pairs] position of the gallery image.
-      counts: [queries] pairs of each query; none where the query shows an unknown person.
+        query: [pairs] position of the query.
+        gallery: [pairs] position of the gallery image.
+        counts: [queries] pairs of each query; none where the query shows an unknown person.
     """
 
     query: np.ndarray
@@ -116,12 +118,12 @@ def same_identity(query: Labels, gallery: Labels, by_identity: np.ndarray | None
     """Pairs every query with the gallery images of its identity.
 
     Args:
-      query: labels of the queries, arrays [queries].
-      gallery: labels of the gallery, arrays [gallery images].
-      by_identity: [gallery images] stable order of the gallery by identity, where it is known already.
+        query: labels of the queries, arrays [queries].
+        gallery: labels of the gallery, arrays [gallery images].
+        by_identity: [gallery images] stable order of the gallery by identity, where it is known already.
 
     Returns:
-      Pairs.
+        Pairs.
     """
     if by_identity is None:
         by_identity = np.argsort(gallery.identity, kind="stable")
@@ -133,19 +135,19 @@ def same_identity(query: Labels, gallery: Labels, by_identity: np.ndarray | None
     return Pairs(row, by_identity[np.arange(len(row)) - start[row] + begin[row]], count)
 
 
-def removals(rule: Rule, query: Labels, gallery: Labels, pairs: Pairs) -> tuple[np.ndarray, dict[str, int]]:
+def find_junk(rule: Rule, query: Labels, gallery: Labels, pairs: Pairs) -> tuple[np.ndarray, dict[str, int]]:
     """Applies a rule to pairs of one identity.
 
     Args:
-      rule: the matching rule.
-      query: labels of the queries, arrays [queries].
-      gallery: labels of the gallery, arrays [gallery images].
-      pairs: from `same_identity` of the same labels.
+        rule: the matching rule.
+        query: labels of the queries, arrays [queries].
+        gallery: labels of the gallery, arrays [gallery images].
+        pairs: from `same_identity` of the same labels.
 
     Returns:
-      Which pairs the rule removes, bool [pairs], and reason -> number of queries that are left without any pair.
+        Which pairs are junk, bool [pairs], and reason -> number of queries that are left without any pair.
     """
-    removed = np.zeros(len(pairs.query), bool)
+    is_junk = np.zeros(len(pairs.query), bool)
     reasons: dict[str, int] = {}
     undecided = np.ones(len(pairs.counts), bool)
 
@@ -157,27 +159,26 @@ def removals(rule: Rule, query: Labels, gallery: Labels, pairs: Pairs) -> tuple[
 
     drop(NO_PERSON, query.identity < 0)
     drop(NO_IMAGE, pairs.counts == 0)
-    for removal in rule.removals:
-        equal = getattr(query, removal.field)[pairs.query] == getattr(gallery, removal.field)[pairs.gallery]
-        hit = equal if removal.equal else ~equal
+    for junk in rule.junk:
+        equal = getattr(query, junk.field)[pairs.query] == getattr(gallery, junk.field)[pairs.gallery]
+        hit = equal if junk.equal else ~equal
         taken = np.bincount(pairs.query[hit], minlength=len(pairs.counts))
-        drop(f"all removed by {removal.reason}", taken == pairs.counts)
-        removed |= hit
-    together = " and ".join(removal.reason for removal in rule.removals)
-    taken = np.bincount(pairs.query[removed], minlength=len(pairs.counts))
+        drop(f"all removed by {junk.reason}", taken == pairs.counts)
+        is_junk |= hit
+    together = " and ".join(junk.reason for junk in rule.junk)
+    taken = np.bincount(pairs.query[is_junk], minlength=len(pairs.counts))
     drop(f"all removed by {together}", taken == pairs.counts)
-    return removed, reasons
+    return is_junk, reasons
 
 
 def no_valid_query(rule: str, query: Labels, gallery: Labels) -> str | None:
     """Returns why no query at all has a correct gallery image left under `rule`, or None where one has."""
-    matching = find_rule(rule)
-    removed, reasons = removals(matching, query, gallery, same_identity(query, gallery))
-    return None if not removed.all() else explain_no_match(rule, reasons, query, gallery)
+    is_junk, reasons = find_junk(find_rule(rule), query, gallery, same_identity(query, gallery))
+    return None if not is_junk.all() else explain_no_match(rule, reasons, query, gallery)
 
 
 def explain_no_match(rule: str, reasons: dict[str, int], query: Labels, gallery: Labels) -> str:
-    """Returns the sentence that says which removals left no query with a correct gallery image."""
+    """Returns the sentence that says by which labels all correct gallery images are junk."""
     why = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
     return (
         f"no query has a correct gallery image left under rule {rule!r}: {why} "
@@ -190,5 +191,5 @@ def checked_labels(split: str, labels: Labels) -> Labels:
     arrays = Labels(*(np.asarray(field) for field in labels))
     if len({field.shape for field in arrays}) != 1 or arrays.identity.ndim != 1:
         shapes = ", ".join(f"{name} {field.shape}" for name, field in zip(Labels._fields, arrays, strict=True))
-        raise InputError(f"{split} labels have shapes {shapes}; expected one value an image in each.")
+        raise InputError(f"{split} labels have shapes {shapes}; expected one value per image in each.")
     return arrays

@@ -73,8 +73,8 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
     """
     query, gallery = checked_labels("query", query), checked_labels("gallery", gallery)
     chosen = []
-    for split, labels, wanted in (("query", query, protocol.query), ("gallery", gallery, protocol.gallery)):
-        indices = _pass(labels, wanted, _first_camera(protocol, gallery))
+    for split, labels, filter_ in (("query", query, protocol.query), ("gallery", gallery, protocol.gallery)):
+        indices = _pass(labels, filter_, _first_camera(protocol, gallery))
         if not len(indices):
             cameras = ", ".join(map(str, np.unique(labels.camera)[:20])) or "none"
             return (
@@ -88,21 +88,21 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
 
 
 def applicable(
-    wanted: Sequence[Protocol], query: Labels, gallery: Labels
+    protocols: Sequence[Protocol], query: Labels, gallery: Labels
 ) -> tuple[tuple[Protocol, ...], dict[str, str]]:
-    """Parts the protocols that can be scored on these labels from the others.
+    """Separates the protocols that can be scored on these labels from the other ones.
 
     Args:
-      wanted: protocols.
-      query: labels of the query split, arrays [queries].
-      gallery: labels of the gallery split, arrays [gallery images].
+        protocols: the protocols.
+        query: labels of the query split, arrays [queries].
+        gallery: labels of the gallery split, arrays [gallery images].
 
     Returns:
-      Those that can, in order, and name -> why not of those that cannot.
+        Those that can, in order, and name -> why not of those that cannot.
     """
-    reasons = {protocol.name: not_applicable(protocol, query, gallery) for protocol in wanted}
+    reasons = {protocol.name: not_applicable(protocol, query, gallery) for protocol in protocols}
     left_out = {name: reason for name, reason in reasons.items() if reason}
-    return tuple(protocol for protocol in wanted if protocol.name not in left_out), left_out
+    return tuple(protocol for protocol in protocols if protocol.name not in left_out), left_out
 
 
 def read_cameras(protocol: Protocol, labels: Labels) -> Labels:
@@ -114,15 +114,15 @@ def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarr
     """Selects the images that take part in a protocol, before any single-shot draw.
 
     Args:
-      protocol: the protocol.
-      query: labels of the query split, arrays [queries].
-      gallery: labels of the gallery split, arrays [gallery images].
+        protocol: the protocol.
+        query: labels of the query split, arrays [queries].
+        gallery: labels of the gallery split, arrays [gallery images].
 
     Returns:
-      Ascending indices into the query split and into the gallery split.
+        Ascending indices into the query split and into the gallery split.
 
     Raises:
-      InputError: the protocol can't be evaluated on these labels.
+        InputError: the protocol can't be evaluated on these labels.
     """
     problem = not_applicable(protocol, query, gallery)
     if problem:
@@ -135,12 +135,12 @@ def draw_single_shot(identity: np.ndarray, *, seed: int, draw: int) -> np.ndarra
     """Draws one image of every identity, each image of an identity equally likely.
 
     Args:
-      identity: [images].
-      seed: the seed of the evaluation.
-      draw: number of the draw, from 0.
+        identity: [images].
+        seed: the seed of the evaluation.
+        draw: number of the draw, from 0.
 
     Returns:
-      Ascending indices [identities]; the same for the same identities, seed and draw.
+        Ascending indices [identities]; the same for the same identities, seed and draw.
     """
     random = np.random.default_rng([seed, draw])
     shuffled = random.permutation(len(identity))
@@ -164,23 +164,23 @@ def evaluate_protocol(
     """Scores embeddings of whole query and gallery splits under one protocol.
 
     Args:
-      protocol: the protocol; it selects the images that take part.
-      query: embeddings of the query split [queries, dimension].
-      gallery: embeddings of the gallery split [gallery images, dimension].
-      query_labels: labels of the query split, arrays [queries].
-      gallery_labels: labels of the gallery split, arrays [gallery images].
-      similarity: the similarity of these embeddings.
-      seed: of the single-shot draws.
-      max_rank: length of the CMC curve.
-      block: queries ranked at a time.
-      reranking: re-ranks each gallery (each draw by itself) before it is scored; None ranks by similarity alone.
+        protocol: the protocol; it selects the images that take part.
+        query: embeddings of the query split [queries, dimension].
+        gallery: embeddings of the gallery split [gallery images, dimension].
+        query_labels: labels of the query split, arrays [queries].
+        gallery_labels: labels of the gallery split, arrays [gallery images].
+        similarity: the similarity of these embeddings.
+        seed: of the single-shot draws.
+        max_rank: length of the CMC curve.
+        block: queries ranked at a time.
+        reranking: re-ranks each gallery (each draw by itself) before it is scored; None ranks by similarity only.
 
     Returns:
-      ProtocolResult; with `reranking` the name of its protocol ends in "_reranked" and the description says how.
+        ProtocolResult; with `reranking` the name of its protocol ends in "_reranked" and the description says how.
 
     Raises:
-      InputError: the protocol can't be evaluated on these labels, no query has a correct gallery image, or the memory
-        given for re-ranking is not enough.
+        InputError: the protocol can't be evaluated on these labels, no query has a correct gallery image, or the memory
+            given for re-ranking is not enough.
     """
     query_chosen, gallery_chosen = select(protocol, query_labels, gallery_labels)
     if len(query_chosen) < len(query):
@@ -238,10 +238,10 @@ def _first_camera(protocol: Protocol, gallery: Labels) -> int:
     return int(cameras.min()) if protocol.first_camera_in_gallery and len(cameras) else 0
 
 
-def _pass(labels: Labels, wanted: Filter, first_camera: int) -> np.ndarray:
+def _pass(labels: Labels, filter_: Filter, first_camera: int) -> np.ndarray:
     passing = np.ones(len(labels.identity), bool)
-    if wanted.cameras is not None:
-        passing &= np.isin(np.asarray(labels.camera) - first_camera, wanted.cameras)
-    if wanted.clothes is not None:
-        passing &= np.isin(labels.clothes, wanted.clothes)
+    if filter_.cameras is not None:
+        passing &= np.isin(np.asarray(labels.camera) - first_camera, filter_.cameras)
+    if filter_.clothes is not None:
+        passing &= np.isin(labels.clothes, filter_.clothes)
     return np.flatnonzero(passing)

@@ -14,8 +14,8 @@ from deskpro_jax.evaluation.matching_rules import (
     Rule,
     checked_labels,
     explain_no_match,
+    find_junk,
     find_rule,
-    removals,
     same_identity,
     unusable_labels,
 )
@@ -60,21 +60,21 @@ def score(
     """Ranks the gallery for every query by similarity and scores the rankings.
 
     Args:
-      query: embeddings [queries, dimension].
-      gallery: embeddings [gallery images, dimension].
-      query_labels: labels of the queries, arrays [queries].
-      gallery_labels: labels of the gallery, arrays [gallery images].
-      rule: name in RULES.
-      similarity: the similarity of these embeddings.
-      max_rank: length of the CMC curve.
-      block: queries ranked at a time; memory is about 12 * block * gallery images bytes.
+        query: embeddings [queries, dimension].
+        gallery: embeddings [gallery images, dimension].
+        query_labels: labels of the queries, arrays [queries].
+        gallery_labels: labels of the gallery, arrays [gallery images].
+        rule: name in RULES.
+        similarity: the similarity of these embeddings.
+        max_rank: length of the CMC curve.
+        block: queries ranked at a time; memory is about 12 * block * gallery images bytes.
 
     Returns:
-      Scores; CMC and mAP follow Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015, with the
-      average precision as the mean of the precisions at the hits.
+        Scores; CMC and mAP follow Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015, with the
+        average precision as the mean of the precisions at the hits.
 
     Raises:
-      InputError: shapes or labels don't fit the rule, an embedding isn't a number, or no query has a correct image.
+        InputError: shapes or labels don't fit the rule, an embedding isn't a number, or no query has a correct image.
     """
     query, gallery = similarity.check(query, gallery)
     if block < 1:
@@ -94,17 +94,17 @@ def score_from_distances(
     """Scores rankings by given distances; equal distances rank in gallery order.
 
     Args:
-      distances: [queries, gallery images], smaller is nearer; or an iterable of its blocks of rows, in query order.
-      query_labels: labels of the queries, arrays [queries].
-      gallery_labels: labels of the gallery, arrays [gallery images].
-      rule: name in RULES.
-      max_rank: length of the CMC curve.
+        distances: [queries, gallery images], smaller is nearer; or an iterable of its blocks of rows, in query order.
+        query_labels: labels of the queries, arrays [queries].
+        gallery_labels: labels of the gallery, arrays [gallery images].
+        rule: name in RULES.
+        max_rank: length of the CMC curve.
 
     Returns:
-      Scores, as `score` does.
+        Scores, as `score` does.
 
     Raises:
-      InputError: shapes or labels don't fit the rule, a distance isn't a number, or no query has a correct image.
+        InputError: shapes or labels don't fit the rule, a distance isn't a number, or no query has a correct image.
     """
     matching = find_rule(rule)
     query_labels, gallery_labels = checked_labels("query", query_labels), checked_labels("gallery", gallery_labels)
@@ -166,8 +166,8 @@ def _score_rows(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Returns average precision [n], rank of the first match [n] and reason -> dropped queries, of rows [n, gallery].
 
-    Only images of the query's own identity are ever removed, so a rank among the kept images is the rank among all
-    minus the removed images before it: one plain sort of values a row, and no ranking of the whole gallery.
+    Only images of the query's own identity are ever junk, so a rank among the kept images is the rank among all minus
+    the junk before it: one plain sort of values per row, and no ranking of the whole gallery.
     """
     count = len(rows)
     pairs = same_identity(query, gallery, by_identity)
@@ -187,20 +187,20 @@ def _score_rows(
     for k in np.flatnonzero(through - rank > 1):
         rank[k] += np.count_nonzero(rows[row[k], : column[k]] == value[k])
 
-    removed, reasons = removals(rule, query, gallery, pairs)
-    kept = same - np.bincount(row[removed], minlength=count)
+    junk, reasons = find_junk(rule, query, gallery, pairs)
+    kept = same - np.bincount(row[junk], minlength=count)
 
     order = np.lexsort((rank, row))
-    rank, removed, row = rank[order], removed[order], row[order]
-    before = np.cumsum(removed) - removed
+    rank, junk, row = rank[order], junk[order], row[order]
+    before = np.cumsum(junk) - junk
     before -= before[np.repeat(ends - same, same)]
     position = np.arange(len(row)) - np.repeat(ends - same, same)
     hits = position - before + 1.0  # correct images up to and with this one
-    place = rank - before + 1  # among the images that the rule keeps
-    keep = ~removed
-    total = np.bincount(row[keep], weights=hits[keep] / place[keep], minlength=count)
+    kept_rank = rank - before + 1  # among the images that the rule keeps
+    keep = ~junk
+    total = np.bincount(row[keep], weights=hits[keep] / kept_rank[keep], minlength=count)
     precision = np.divide(total, kept, out=np.full(count, np.nan), where=kept > 0)
     first = np.zeros(count, np.int64)
     leading = keep & (hits == 1)
-    first[row[leading]] = place[leading]
+    first[row[leading]] = kept_rank[leading]
     return precision, first, reasons

@@ -29,11 +29,11 @@ class Reranking:
         """Returns how many images may be compared with all others at a time.
 
         Args:
-          query: embeddings [queries, dimension].
-          gallery: embeddings [gallery images, dimension].
+            query: embeddings [queries, dimension].
+            gallery: embeddings [gallery images, dimension].
 
         Raises:
-          InputError: the memory is not enough for a single one.
+            InputError: the memory is not enough for a single one.
         """
         total, scale = len(query) + len(gallery), max(1, query.itemsize // 4)
         row = _BYTES_PER_CELL * scale * total

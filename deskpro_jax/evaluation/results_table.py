@@ -15,7 +15,7 @@ _TEXT_COLUMNS = 2
 
 
 class ResultRow(NamedTuple):
-    """One line of results: shares in [0, 1] (NaN where nothing was counted) and counts of queries."""
+    """One line of results: fractions in [0, 1] (NaN where nothing was counted) and counts of queries."""
 
     protocol: str
     stream: str
@@ -23,15 +23,15 @@ class ResultRow(NamedTuple):
     ranks: Mapping[str, float]  # "R-1", "R-5", "R-10", "R-20"; one that is absent shows as "-"
     counted: int
     dropped: int
-    deviations: Mapping[str, float] = MappingProxyType({})  # "mAP", "R-1", ...: shown after the share they belong to
+    deviations: Mapping[str, float] = MappingProxyType({})  # "mAP", "R-1", ...: shown after the figure they belong to
 
 
 def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.table.Table:
-    """Returns a table for `rich.print`, shares in percent with one decimal, as "62.5 ± 1.3" where there is a deviation.
+    """Returns a table for `rich.print`, figures in percent, as "62.5 ± 1.3" where there is a deviation.
 
     Args:
-      rows: one for each protocol and stream.
-      title: printed above.
+        rows: one for each protocol and stream.
+        title: printed above.
     """
     table = rich.table.Table(title=title)
     for i, head in enumerate(_HEADS):
@@ -49,12 +49,12 @@ def results_markdown(rows: Iterable[ResultRow]) -> str:
 
 
 def _cells(row: ResultRow) -> list[str]:
-    shares = {"mAP": row.map, **{rank: row.ranks.get(rank, math.nan) for rank in _RANKS}}
-    percent = [_percent(share, row.deviations.get(name)) for name, share in shares.items()]
+    figures = {"mAP": row.map, **{rank: row.ranks.get(rank, math.nan) for rank in _RANKS}}
+    percent = [_percent(figure, row.deviations.get(name)) for name, figure in figures.items()]
     return [row.protocol, row.stream, *percent, str(row.counted), str(row.dropped)]
 
 
-def _percent(share: float, deviation: float | None) -> str:
-    if math.isnan(share):
+def _percent(figure: float, deviation: float | None) -> str:
+    if math.isnan(figure):
         return "-"
-    return f"{100 * share:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+    return f"{100 * figure:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")

@@ -23,7 +23,7 @@ from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluation import evaluate, protocols
+from deskpro_jax.evaluation import evaluate, kept_embeddings, protocols
 from deskpro_jax.evaluation.evaluate import Network, Result
 from deskpro_jax.evaluation.protocols import RERANKED, Protocol, ProtocolResult
 from deskpro_jax.evaluation.reranking import Reranking
@@ -159,6 +159,7 @@ def score_networks(
     embed: Any = None,
     show: bool = False,
     skipped: Skipped | None = None,
+    keep: Callable[[Sequence[np.ndarray]], None] | None = None,
 ) -> list[Result]:
     """Embeds query and gallery and scores them.
 
@@ -174,6 +175,7 @@ def score_networks(
         show: whether there is a progress line for each split.
         skipped: gets the images of "query" and "gallery" that could not be read (only with data.skip_corrupt); they
             are in no result.
+        keep: is called with the embeddings of query and gallery, zeros for unreadable images.
 
     Returns:
         Results by protocol, within it by stream.
@@ -186,6 +188,8 @@ def score_networks(
         evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show, unreadable=lost)
         for split, lost in zip(splits, unreadable, strict=True)
     ]
+    if keep is not None:
+        keep(found)
     for name, split, lost in zip(_TEST, splits, unreadable, strict=True):
         skipped[name] = [split.image_id[index] for index in np.flatnonzero(lost)]
     if any(skipped[name] for name in _TEST):
@@ -193,6 +197,47 @@ def score_networks(
         splits = readable(splits, skipped)
     similarity = evaluate.similarity_of(evaluate.streams(networks), found[0].shape[1], config.eval.missing_face)
     return evaluate.score_embeddings(found[0], found[1], splits, similarity, wanted, config.seed, reranking)
+
+
+def keeper(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    splits: Splits,
+    networks: Sequence[Network],
+    variables: Sequence[Any],
+    steps: Mapping[str, Steps],
+) -> Callable[[Sequence[np.ndarray]], None] | None:
+    """Returns the `keep` of `score_networks` that writes embeddings into a workdir; None without eval.keep_embeddings.
+
+    Args:
+        config: the configuration.
+        workdir: the run's folder.
+        splits: query and gallery.
+        networks: together they give the embedding.
+        variables: of each network.
+        steps: phase -> step of its checkpoint.
+    """
+    if not config.eval.keep_embeddings or jax.process_index():
+        return None
+
+    def keep(embeddings: Sequence[np.ndarray]) -> None:
+        origin = kept_embeddings.origin_of(
+            config.data.name,
+            splits,
+            variables,
+            images={field for net in networks for field in net.fields},
+            sizes={"body_size": config.data.body_size, "face_size": config.data.face_size},
+            flip=config.eval.flip,
+            dtype=config.model.dtype,
+        )
+        dimension = embeddings[0].shape[1]
+        similarity = evaluate.similarity_of(evaluate.streams(networks), dimension, config.eval.missing_face)
+        try:
+            kept_embeddings.keep(workdir, embeddings, origin, similarity, steps)
+        except OSError as error:  # the results are worth more than the copy of what they came from
+            logging.warning("the embeddings are not kept (eval.keep_embeddings): %s", error)
+
+    return keep
 
 
 def readable(splits: Splits, skipped: Skipped) -> Splits:

@@ -90,7 +90,7 @@ def find_confusions(view: View, count: int) -> Confusions:
     found = _Collected()
     for block in view.blocks(order):
         ranked, different = block.similarity.copy(), block.similarity.copy()
-        ranked[block.pairs.query[block.removed], block.pairs.gallery[block.removed]] = -np.inf
+        ranked[block.pairs.query[block.junk], block.pairs.gallery[block.junk]] = -np.inf
         different[block.pairs.query, block.pairs.gallery] = -np.inf
         _alike(found.alike, view, block.rows, different, columns, starts, count * _SPARE)
         _first(found, view, block, ranked)
@@ -132,7 +132,7 @@ def _alike(
 
 def _first(found: _Collected, view: View, block: Block, ranked: np.ndarray) -> None:
     """Takes over which counted queries of a block have somebody else first."""
-    kept = ~block.removed
+    kept = ~block.junk
     counted = np.bincount(block.pairs.query[kept], minlength=len(block.rows)) > 0
     first = ranked.argmax(axis=1)
     for i in np.flatnonzero(counted):
@@ -145,7 +145,7 @@ def _first(found: _Collected, view: View, block: Block, ranked: np.ndarray) -> N
 
 def _missed(found: dict[int, Missed], view: View, block: Block, ranked: np.ndarray) -> None:
     """Takes over each person's right match with the lowest similarity, where the block has a lower one."""
-    kept = ~block.removed
+    kept = ~block.junk
     at, column = block.pairs.query[kept], block.pairs.gallery[kept]
     value = ranked[at, column]
     for k in np.lexsort((value, view.query_labels.identity[block.rows[at]])):

@@ -15,7 +15,7 @@ from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.evaluation.ranking import Scores
 from deskpro_jax.report import configuration, curves, sections, tables
 from deskpro_jax.report.charts import draw_lines
-from deskpro_jax.report.opened import Opened, embed, open_data, open_networks
+from deskpro_jax.report.opened import Opened, embed, open_data, open_networks, read_kept
 from deskpro_jax.report.pictures import Pictures
 from deskpro_jax.report.record import NOT_PART, PHASES, Record, phase_state, read_record, short_name
 from deskpro_jax.report.sections import Run, Shown
@@ -171,13 +171,14 @@ def _look(
             data_dir=options.data_dir,
             protocol=options.protocol,
         )
-        embeddings = embed(opened)
+        kept = read_kept(opened, record.folder)
+        embeddings = embed(opened) if kept is None else kept
         view = make_view(opened, embeddings, options.stream)
         scores = view.score()
     except (InputError, MissingInputError, OSError) as error:
         if options.asked:
             raise
-        return {name: Shown(missing=f"Not to be had: {error}") for name in _SECTIONS}, []
+        return {name: Shown(missing=f"Not available: {error}") for name in _SECTIONS}, []
     budget = sections.divide(options.images, options.ranks)
     makers: dict[str, Callable[[], Shown]] = {
         "ranked": lambda: sections.ranked_section(opened, view, scores, budget, pictures),
@@ -190,7 +191,7 @@ def _look(
         try:
             looked[name] = make()
         except (InputError, MissingInputError, RunError, OSError) as error:
-            looked[name] = Shown(missing=f"Not to be had: {error}")
+            looked[name] = Shown(missing=f"Not available: {error}")
     for name in ("ranked", "confusions"):
         looked[name].content |= {"said": _said(opened, view, scores)}
         looked[name].notes += [_agrees(record, opened, view, scores)] if name == "ranked" else []
@@ -198,6 +199,7 @@ def _look(
     facts = [
         ("images looked at", f"{opened.config.data.name}: {len(opened.query)} queries, {len(opened.gallery)} gallery"),
         *((("note", opened.note),) if opened.note else ()),
+        ("embeddings", "computed for this page" if kept is None else "those of the last evaluation"),
     ]
     return looked, facts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -15,7 +16,7 @@ from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation import evaluate, scoring
+from deskpro_jax.evaluation import evaluate, kept_embeddings, scoring
 from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.report.record import Record
 from deskpro_jax.runtime import sharding
@@ -113,6 +114,29 @@ def _config(record: Record, trained: Trained, name: str | None) -> ml_collection
     config.data.body_size, config.data.face_size = trained.body_size, trained.face_size
     config.data.workers, config.mesh.data = 0, -1
     return config
+
+
+def read_kept(opened: Opened, workdir: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Reads the embeddings of query and gallery that the last evaluation kept.
+
+    Args:
+        opened: networks and images.
+        workdir: of the networks.
+
+    Returns:
+        [images, dimension] each; None where none of these networks, images and settings are kept.
+    """
+    trained = opened.trained
+    origin = kept_embeddings.origin_of(
+        opened.config.data.name,
+        (opened.query, opened.gallery),
+        trained.variables,
+        images={field for network in trained.networks for field in network.fields},
+        sizes={"body_size": trained.body_size, "face_size": trained.face_size},
+        flip=trained.flip,
+        dtype=trained.dtype,
+    )
+    return kept_embeddings.read(workdir, origin)
 
 
 def embed(opened: Opened) -> tuple[np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ class RankedList(NamedTuple):
         average_precision: of its whole ranking.
         first_match: rank of the first right image, from 1.
         right: right images in the ranking.
-        removed: images of its identity that the protocol took out of it.
+        junk: number of images of its identity that the protocol ignores.
         entries: the first of the ranking, best first.
     """
 
@@ -36,7 +36,7 @@ class RankedList(NamedTuple):
     average_precision: float
     first_match: int
     right: int
-    removed: int
+    junk: int
     entries: list[Entry]
 
 
@@ -97,9 +97,9 @@ def ranked_lists(view: View, scores: Scores, chosen: dict[str, list[int]], lengt
     for block in view.blocks(rows):
         for i, row in enumerate(block.rows):
             mine = block.pairs.query == i
-            out = block.pairs.gallery[mine & block.removed]
-            near = block.similarity[i].astype(np.float64)
-            order = np.argsort(-near, kind="stable")  # equal similarities in gallery order, as they are scored
+            out = block.pairs.gallery[mine & block.junk]
+            similarity = block.similarity[i].astype(np.float64)
+            order = np.argsort(-similarity, kind="stable")  # equal similarities in gallery order, as they are scored
             order = order[~np.isin(order, out)]
             same = view.gallery_labels.identity[order[:length]] == view.query_labels.identity[row]
             lists[int(row)] = RankedList(
@@ -109,7 +109,7 @@ def ranked_lists(view: View, scores: Scores, chosen: dict[str, list[int]], lengt
                 int(np.count_nonzero(mine)) - len(out),
                 len(out),
                 [
-                    Entry(int(view.gallery_index[at]), bool(right), float(near[at]))
+                    Entry(int(view.gallery_index[at]), bool(right), float(similarity[at]))
                     for at, right in zip(order[:length], same, strict=True)
                 ],
             )

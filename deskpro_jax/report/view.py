@@ -10,7 +10,7 @@ import numpy as np
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, protocols, ranking
-from deskpro_jax.evaluation.matching_rules import Labels, Pairs, find_rule, removals, same_identity
+from deskpro_jax.evaluation.matching_rules import Labels, Pairs, find_junk, find_rule, same_identity
 from deskpro_jax.evaluation.similarity import Similarity
 from deskpro_jax.report.opened import Opened
 
@@ -24,13 +24,13 @@ class Block(NamedTuple):
         rows: [n] positions of the queries in the view.
         similarity: [n, gallery images].
         pairs: queries (positions in the block) and gallery images of their identity.
-        removed: [pairs] which of them the protocol takes out of the ranking.
+        junk: [pairs] which of them the protocol ignores in the ranking.
     """
 
     rows: np.ndarray
     similarity: np.ndarray
     pairs: Pairs
-    removed: np.ndarray
+    junk: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,8 @@ class View:
         labels = self.query_labels.take(rows)
         similarity = self.similarity.between(self.query[rows], self.gallery)
         pairs = same_identity(labels, self.gallery_labels)
-        removed, _ = removals(find_rule(self.rule), labels, self.gallery_labels, pairs)
-        return Block(rows, similarity, pairs, removed)
+        junk, _ = find_junk(find_rule(self.rule), labels, self.gallery_labels, pairs)
+        return Block(rows, similarity, pairs, junk)
 
     def blocks(self, order: np.ndarray) -> Iterator[Block]:
         """Compares the queries at `order` [n] with the gallery, a block at a time."""

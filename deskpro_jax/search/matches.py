@@ -1,4 +1,4 @@
-"""What a search found, and how it is written: a table, CSV or JSON."""
+"""The matches of a search, written as a table, CSV or JSON."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _SUFFIXES = {".csv": "csv", ".json": "json"}
 
 @dataclass(frozen=True)
 class Match:
-    """A gallery image that a search found.
+    """A gallery image in the result of a search.
 
     Attributes:
-        rank: From 1, the most similar.
-        similarity: Mean cosine similarity over the parts that both images have.
-        compared: By which streams: "face and body", or "body" where one of them shows no face.
-        same_person: Whether the threshold says so; None without one.
-        image_id: Its name.
-        image: Its path.
-        identity: Its person, None where unknown; likewise camera and clothes.
+        rank: from 1, the most similar.
+        similarity: of query and gallery image, in [-1, 1].
+        compared: the streams that both have: "face and body", or "body" where one of them shows no face.
+        same_person: whether the similarity reaches the verification threshold; None without one.
+        image_id: its name.
+        image: its path.
+        identity: its person, None where unknown; likewise camera and clothes.
     """
 
     rank: int
@@ -70,9 +70,9 @@ def write_matches(queries: Iterable[Query], out: Path | None = None, form: str |
     """Writes matches as they come in.
 
     Args:
-        queries: what was found.
-        out: the file, whole or not at all; None for standard output.
-        form: "table", "csv" or "json"; None for what the file's ending says, else a table.
+        queries: the queries with their matches.
+        out: the file, written atomically; None for standard output.
+        form: "table", "csv" or "json"; None chooses by the file's ending, else a table.
     """
     form = form or _SUFFIXES.get("" if out is None else out.suffix.lower(), "table")
     with _output(out) as file:

@@ -25,7 +25,7 @@ _BATCH = 64  # of query photos, at most
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """What is looked for.
+    """The queries of a search.
 
     Attributes:
         names: of the photos.
