@@ -21,7 +21,7 @@ from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
-from deskpro_jax.evaluation import scoring
+from deskpro_jax.evaluation import results_files, scoring
 from deskpro_jax.evaluation.evaluate import Network, Result
 from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.losses import check as loss_check
@@ -89,8 +89,8 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
             if config.eval.baselines:
                 others = scoring.baselines(config, mesh, rest, networks, wanted, show=first)
         if first:
-            place = scoring.find_place(config, folder, splits[0], own=mode == "train")
-            scoring.publish(config, place, splits[0], results, others, steps, chosen.left_out, skipped)
+            file = results_files.find_results_file(config, folder, splits[0], own=mode == "train")
+            results_files.publish(config, file, splits[0], results, others, steps, chosen.left_out, skipped)
     return results
 
 

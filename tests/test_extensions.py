@@ -24,7 +24,7 @@ from deskpro_jax.data.datasets.protocols import UNFILTERED
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluation import scoring
+from deskpro_jax.evaluation import results_files, scoring
 from deskpro_jax.losses import extra
 from deskpro_jax.models.osnet import Backbone, backbone
 from deskpro_jax.report.opened import open_data
@@ -140,7 +140,7 @@ def test_results_on_a_dataset_of_a_user_module_have_a_file_name_of_their_own(tmp
     (tmp_path / "config.json").write_text('{"data": {"name": "celeb"}}')
     config = config_of("new_dataset")
     query: Any = SimpleNamespace(name="office", metadata={})
-    place = scoring.find_place(config, tmp_path, query, own=False)
+    place = results_files.find_results_file(config, tmp_path, query, own=False)
     assert place.path.name == "results-on-new_dataset-SPEC.json"
 
 

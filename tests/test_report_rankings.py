@@ -163,11 +163,11 @@ def test_histograms_count_every_pair_once(seen: View, monkeypatch: pytest.Monkey
         kind = found[2].kinds[name]
         assert kind.pairs == pairs.sum()
         assert kind.mean == pytest.approx(values[pairs].mean(), abs=3e-4)  # half a bin of 1 / 2000
-        assert kind.shares.sum() == pytest.approx(1)
+        assert kind.fractions.sum() == pytest.approx(1)
         counts, _ = np.histogram(values[pairs], found[2].edges)
-        assert np.abs(counts / pairs.sum() - kind.shares).max() < 0.02  # those on an edge
+        assert np.abs(counts / pairs.sum() - kind.fractions).max() < 0.02  # those on an edge
     threshold = np.quantile(values[wanted[similarities.DIFFERENT]], 0.99)
-    assert found[2].accepted == pytest.approx((values[apart] > threshold).mean(), abs=0.02)
+    assert found[2].tar == pytest.approx((values[apart] > threshold).mean(), abs=0.02)
 
     half = made_up.DIMENSION // 2
     faces = seen.query[:, :half].any(1)[:, None] & seen.gallery[:, :half].any(1)

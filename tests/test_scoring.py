@@ -13,7 +13,7 @@ import runs
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluation import evaluate, scoring
+from deskpro_jax.evaluation import evaluate, results_files, scoring
 from deskpro_jax.evaluation.protocols import draw_single_shot, find_protocols
 from deskpro_jax.evaluation.reranking import Reranking
 
@@ -158,8 +158,8 @@ def test_published_results_name_their_protocol_and_what_was_left_out(tmp_path: P
     results = evaluate.score_embeddings(
         *embeddings(splits), splits, BODY, chosen.protocols, seed=0, reranking=Reranking(k1=3, k2=1)
     )
-    place = scoring.Place(tmp_path / "results-on-folder.json", "celeb")
-    scoring.publish(config, place, splits[0], results, [], {"student": 7}, chosen.left_out)
+    place = results_files.ResultsFile(tmp_path / "results-on-folder.json", "celeb")
+    results_files.publish(config, place, splits[0], results, [], {"student": 7}, chosen.left_out)
     found = json.loads((tmp_path / "results-on-folder.json").read_text())
     assert (found["dataset"], found["trained_on"]) == ("folder", "celeb")
     assert found["checkpoint"] == {"report": "last", "student": 7}
@@ -180,8 +180,8 @@ def test_the_table_shows_the_deviation_of_single_shot_alone(tmp_path: Path, caps
     splits = build("prcc", tmp_path)
     wanted = find_protocols("prcc", ["cross_clothes_single_shot", "cross_clothes_multi_shot"])
     results = evaluate.score_embeddings(*embeddings(splits), splits, BODY, wanted, seed=0)
-    place = scoring.Place(tmp_path / "results.json", "prcc")
-    scoring.publish(runs.config(tmp_path, data__name="prcc"), place, splits[0], results, [], {}, {})
+    place = results_files.ResultsFile(tmp_path / "results.json", "prcc")
+    results_files.publish(runs.config(tmp_path, data__name="prcc"), place, splits[0], results, [], {}, {})
     text = (tmp_path / "results.md").read_text()
     assert "| cross_clothes_single_shot | body | 75.0 ± 0.0 | 50.0 ± 0.0 |" in text
     assert "| cross_clothes_multi_shot | body | 66.7 | 50.0 |" in text

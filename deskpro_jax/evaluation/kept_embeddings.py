@@ -7,7 +7,6 @@ what they were computed from. It is written last and removed first, so that it n
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.similarity import Similarity
 from deskpro_jax.models.checksum import checksum_of
-from deskpro_jax.storage.files import read_json, write_json
+from deskpro_jax.storage.files import atomic_path, read_json, write_json
 
 FOLDER = "embeddings"
 _RECORD = "embeddings.json"
@@ -124,10 +123,5 @@ def read(workdir: Path, origin: Origin) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)

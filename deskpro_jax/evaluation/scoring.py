@@ -1,43 +1,34 @@
-"""From networks to published results: which protocols apply, scores during and after training, baselines, files."""
+"""Scores networks: which protocols apply, scores during and after training, baselines."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
-import rich.console
 from absl import logging
 from jax.sharding import Mesh
 
-import deskpro_jax
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, kept_embeddings, protocols
 from deskpro_jax.evaluation.evaluate import Network, Result
-from deskpro_jax.evaluation.protocols import RERANKED, Protocol, ProtocolResult
+from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.evaluation.reranking import Reranking
-from deskpro_jax.evaluation.results_table import ResultRow, results_markdown, results_table
+from deskpro_jax.evaluation.results_table import ResultRow
 from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.methods.deskpro import init_variables
 from deskpro_jax.runtime import sharding
-from deskpro_jax.storage import files
-from deskpro_jax.workdir import layout
 
 Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
 Skipped = dict[str, Any]  # unreadable images: names of "query" and "gallery", number of reads of "teacher", "student"
 _TEST = ("query", "gallery")
-_VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -46,27 +37,6 @@ class Chosen:
 
     protocols: tuple[Protocol, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)  # name -> why
-
-
-class Place(NamedTuple):
-    """Where results are written, and the dataset that the workdir's networks were trained on (None: not here)."""
-
-    path: Path
-    trained_on: str | None
-
-
-def find_place(config: ml_collections.ConfigDict, folder: Path, query: ReIDSplit, *, own: bool) -> Place:
-    """Returns where results belong.
-
-    Args:
-        config: the configuration.
-        folder: the workdir.
-        query: the query split that was scored.
-        own: whether the networks were trained just now, on this dataset; else the workdir tells.
-    """
-    if own:
-        return Place(folder / layout.RESULTS_FILE, config.data.name)
-    return Place(*layout.results_path(folder, config.data.name, query.metadata.get("checksums", {})))
 
 
 def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chosen:
@@ -267,69 +237,3 @@ def baselines(
     for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
         rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
     return rows
-
-
-def publish(
-    config: ml_collections.ConfigDict,
-    place: Place,
-    query: ReIDSplit,
-    results: Sequence[Result],
-    others: Sequence[ResultRow],
-    steps: Mapping[str, Steps],
-    left_out: Mapping[str, str],
-    skipped: Skipped | None = None,
-) -> None:
-    """Prints the results and writes them into the workdir, as JSON and as Markdown.
-
-    Args:
-        config: the configuration.
-        place: the JSON file; the Markdown goes beside it.
-        query: the query split, for what its dataset says about itself.
-        results: of the networks.
-        others: rows of the baselines.
-        steps: step of each phase's checkpoint.
-        left_out: protocols that could not be scored -> why.
-        skipped: unreadable images, of `score_networks` and by training phase.
-    """
-    rows = [*(result.row() for result in results), *others]
-    title = f"{config.data.name}, checkpoint: {config.eval.report}"
-    if place.path.name != layout.RESULTS_FILE:
-        title += f", networks trained on {place.trained_on or 'another dataset'}"
-    notes = {r.result.protocol.name: _explained(r.result) for r in results}
-    notes |= {name: f"left out, {reason.removeprefix(f'protocol {name!r}: ')}" for name, reason in left_out.items()}
-    console = rich.console.Console()
-    table = results_table(rows, title)
-    # A log file has no width, and a cut table is of no use on a terminal either.
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=400)).maximum)
-    console.print(table)
-    for name, text in notes.items():
-        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
-    record = {
-        "dataset": config.data.name,
-        "trained_on": place.trained_on,
-        "seed": config.seed,
-        "checkpoint": {"report": config.eval.report, **steps},
-        "results": [{"stream": r.stream, **r.result.summary()} for r in results],
-        "baselines": [row._asdict() | {"deviations": dict(row.deviations)} for row in others],
-        "left_out": dict(left_out),
-        **({"skipped": skipped} if skipped and any(skipped.values()) else {}),
-        "checksums": query.metadata.get("checksums", {}),
-        "versions": {
-            "deskpro_jax": deskpro_jax.__version__,
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in _VERSIONED},
-        },
-        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "config": json.loads(config.to_json_best_effort()),
-    }
-    files.write_json(place.path, record)
-    listed = "".join(f"- {name}: {text}\n" for name, text in notes.items())
-    files.write_text(place.path.with_suffix(".md"), f"{title}\n\n{results_markdown(rows)}\n{listed}")
-
-
-def _explained(result: ProtocolResult) -> str:
-    """Returns what a protocol means; of a re-ranked one, what differs."""
-    if result.reranking is None:
-        return result.protocol.description
-    return f"{result.protocol.name.removesuffix(RERANKED)}, {result.reranking.describe()}"

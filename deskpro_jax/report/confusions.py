@@ -8,7 +8,7 @@ import numpy as np
 
 from deskpro_jax.report.view import Block, View
 
-_SPARE = 4  # candidates kept for each one wanted, since a pair of people is listed once
+_SPARE = 4  # candidates kept for each one listed, since a pair of people is listed once
 
 
 class Look(NamedTuple):
@@ -62,7 +62,7 @@ class Confusions(NamedTuple):
 
 
 class _Collected:
-    """What has been found so far, in positions of the view."""
+    """The confusions of the blocks so far, in positions of the view."""
 
     def __init__(self) -> None:
         self.alike: dict[tuple[int, int], Look] = {}
@@ -87,19 +87,19 @@ def find_confusions(view: View, count: int) -> Confusions:
     gallery = np.asarray(view.gallery_labels.identity)
     columns = np.argsort(gallery, kind="stable")
     starts = np.flatnonzero(np.diff(gallery[columns], prepend=gallery[columns[0]] - 1))
-    found = _Collected()
+    collected = _Collected()
     for block in view.blocks(order):
         ranked, different = block.similarity.copy(), block.similarity.copy()
         ranked[block.pairs.query[block.junk], block.pairs.gallery[block.junk]] = -np.inf
         different[block.pairs.query, block.pairs.gallery] = -np.inf
-        _alike(found.alike, view, block.rows, different, columns, starts, count * _SPARE)
-        _first(found, view, block, ranked)
-        _missed(found.missed, view, block, ranked)
-    return _summary(found, view, count)
+        _alike(collected.alike, view, block.rows, different, columns, starts, count * _SPARE)
+        _first(collected, view, block, ranked)
+        _missed(collected.missed, view, block, ranked)
+    return _summary(collected, view, count)
 
 
 def _alike(
-    found: dict[tuple[int, int], Look],
+    collected: dict[tuple[int, int], Look],
     view: View,
     rows: np.ndarray,
     different: np.ndarray,
@@ -124,13 +124,13 @@ def _alike(
         i, j = np.unravel_index(int(inside.argmax()), inside.shape)
         column = columns[starts[other] + j]
         two = _two(int(people[tops[group]]), int(view.gallery_labels.identity[column]))
-        if two not in found or found[two].similarity < value:
-            found[two] = Look(int(rows[tops[group] + i]), int(column), value)
-    for two in sorted(found, key=lambda key: -found[key].similarity)[count:]:
-        del found[two]
+        if two not in collected or collected[two].similarity < value:
+            collected[two] = Look(int(rows[tops[group] + i]), int(column), value)
+    for two in sorted(collected, key=lambda key: -collected[key].similarity)[count:]:
+        del collected[two]
 
 
-def _first(found: _Collected, view: View, block: Block, ranked: np.ndarray) -> None:
+def _first(collected: _Collected, view: View, block: Block, ranked: np.ndarray) -> None:
     """Takes over which counted queries of a block have somebody else first."""
     kept = ~block.junk
     counted = np.bincount(block.pairs.query[kept], minlength=len(block.rows)) > 0
@@ -138,44 +138,44 @@ def _first(found: _Collected, view: View, block: Block, ranked: np.ndarray) -> N
     for i in np.flatnonzero(counted):
         row, column = int(block.rows[i]), int(first[i])
         own, other = int(view.query_labels.identity[row]), int(view.gallery_labels.identity[column])
-        found.counted[own] = found.counted.get(own, 0) + 1
+        collected.counted[own] = collected.counted.get(own, 0) + 1
         if own != other:
-            found.wrong.setdefault(_two(own, other), []).append(Look(row, column, float(ranked[i, column])))
+            collected.wrong.setdefault(_two(own, other), []).append(Look(row, column, float(ranked[i, column])))
 
 
-def _missed(found: dict[int, Missed], view: View, block: Block, ranked: np.ndarray) -> None:
+def _missed(collected: dict[int, Missed], view: View, block: Block, ranked: np.ndarray) -> None:
     """Takes over each person's right match with the lowest similarity, where the block has a lower one."""
     kept = ~block.junk
     at, column = block.pairs.query[kept], block.pairs.gallery[kept]
     value = ranked[at, column]
     for k in np.lexsort((value, view.query_labels.identity[block.rows[at]])):
         person = int(view.query_labels.identity[block.rows[at[k]]])
-        if person in found and found[person].look.similarity <= value[k]:
+        if person in collected and collected[person].look.similarity <= value[k]:
             continue
         line = ranked[at[k]]
         before = np.count_nonzero(line > value[k]) + np.count_nonzero(line[: column[k]] == value[k])
         look = Look(int(block.rows[at[k]]), int(column[k]), float(value[k]))
-        found[person] = Missed(look, int(before) + 1, int(np.isfinite(line).sum()))
+        collected[person] = Missed(look, int(before) + 1, int(np.isfinite(line).sum()))
 
 
-def _summary(found: _Collected, view: View, count: int) -> Confusions:
-    def place(look: Look) -> Look:
+def _summary(collected: _Collected, view: View, count: int) -> Confusions:
+    def in_splits(look: Look) -> Look:
         return look._replace(query=int(view.query_index[look.query]), gallery=int(view.gallery_index[look.gallery]))
 
-    alike = sorted(found.alike.values(), key=lambda look: -look.similarity)[:count]
+    alike = sorted(collected.alike.values(), key=lambda look: -look.similarity)[:count]
     people = []
-    for two, looks in found.wrong.items():
-        queries = sum(found.counted.get(person, 0) for person in two)
+    for two, looks in collected.wrong.items():
+        queries = sum(collected.counted.get(person, 0) for person in two)
         example = max(looks, key=lambda look: look.similarity)
-        people.append(Confused(two, len(looks), queries, place(example)))
+        people.append(Confused(two, len(looks), queries, in_splits(example)))
     people.sort(key=lambda one: (-one.wrong, -one.wrong / one.queries, one.people))
-    missed = sorted(found.missed.values(), key=lambda one: one.look.similarity)[:count]
+    missed = sorted(collected.missed.values(), key=lambda one: one.look.similarity)[:count]
     return Confusions(
-        [place(look) for look in alike],
+        [in_splits(look) for look in alike],
         people[:count],
-        [one._replace(look=place(one.look)) for one in missed],
-        sum(len(looks) for looks in found.wrong.values()),
-        sum(found.counted.values()),
+        [one._replace(look=in_splits(one.look)) for one in missed],
+        sum(len(looks) for looks in collected.wrong.values()),
+        sum(collected.counted.values()),
     )
 
 

@@ -64,8 +64,8 @@ def choose(average_precision: np.ndarray, identity: np.ndarray, count: int) -> d
     worst = [int(position) for position in rising if position not in best][:count]
     middle = [int(position) for position in falling if position not in best and position not in worst]
     start = max(0, (len(middle) - count + 1) // 2)
-    found = {"best": best, "median": middle[start : start + count], "worst": worst}
-    return {group: positions for group, positions in found.items() if positions}
+    groups = {"best": best, "median": middle[start : start + count], "worst": worst}
+    return {group: positions for group, positions in groups.items() if positions}
 
 
 def _occurrence(keys: np.ndarray) -> np.ndarray:
@@ -75,9 +75,9 @@ def _occurrence(keys: np.ndarray) -> np.ndarray:
     order = np.argsort(group, kind="stable")
     ordered = group[order]
     first = np.searchsorted(ordered, ordered)
-    found = np.empty(len(group), np.int64)
-    found[order] = np.arange(len(group)) - first
-    return found
+    occurrence = np.empty(len(group), np.int64)
+    occurrence[order] = np.arange(len(group)) - first
+    return occurrence
 
 
 def ranked_lists(view: View, scores: Scores, chosen: dict[str, list[int]], length: int) -> dict[str, list[RankedList]]:

@@ -98,7 +98,7 @@ def similarity_section(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray]
     """
     streams, notes = [], []
     clothes = False
-    for found in similarities.find_similarities(opened, embeddings):
+    for stream in similarities.find_similarities(opened, embeddings):
         charts: list[dict[str, str]] = []
         for title, names in (
             ("same and different people", (similarities.DIFFERENT, similarities.SAME)),
@@ -107,19 +107,19 @@ def similarity_section(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray]
                 (similarities.DIFFERENT, similarities.SAME_CLOTHES, similarities.OTHER_CLOTHES),
             ),
         ):
-            kinds = [found.kinds[name] for name in names if name in found.kinds]
-            if not set(names[1:]) & set(found.kinds):
+            kinds = [stream.kinds[name] for name in names if name in stream.kinds]
+            if not set(names[1:]) & set(stream.kinds):
                 continue
             clothes = clothes or names[-1] == similarities.OTHER_CLOTHES
             said = "; ".join(f"{kind.name}: {kind.pairs} pairs, mean {kind.mean:.3f}" for kind in kinds)
-            bars = [Bars(kind.name, kind.shares) for kind in kinds]
-            name = f"similarity-{found.stream}-{len(charts)}"
-            svg = draw_histogram(bars, found.edges, "similarity", name, f"Similarity of {title}. {said}")
-            charts.append({"title": f"{found.stream}: {title}", "svg": svg})
-        streams.append({"found": found, "charts": charts})
+            bars = [Bars(kind.name, kind.fractions) for kind in kinds]
+            name = f"similarity-{stream.stream}-{len(charts)}"
+            svg = draw_histogram(bars, stream.edges, "similarity", name, f"Similarity of {title}. {said}")
+            charts.append({"title": f"{stream.stream}: {title}", "svg": svg})
+        streams.append({"name": stream.stream, "kinds": stream.kinds, "tar": stream.tar, "charts": charts})
     if not clothes:
         notes.append("No pair of one person has known clothes, so same and changed clothes cannot be told apart.")
-    return Shown(notes=notes, content={"streams": streams, "false_accepts": similarities.FALSE_ACCEPTS})
+    return Shown(notes=notes, content={"streams": streams, "far": similarities.FAR})
 
 
 def confusion_section(opened: Opened, view: View, budget: Budget, pictures: Pictures) -> Shown:

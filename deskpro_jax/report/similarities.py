@@ -17,16 +17,16 @@ _DRAWN = 40  # bins of a drawn histogram
 DIFFERENT, SAME = "different people", "same person"
 SAME_CLOTHES, OTHER_CLOTHES = "same person, same clothes", "same person, other clothes"
 _KINDS = (DIFFERENT, SAME, SAME_CLOTHES, OTHER_CLOTHES)
-FALSE_ACCEPTS = 0.01
+FAR = 0.01  # false accept rate
 
 
 class Kind(NamedTuple):
-    """Pairs of one kind: how many, their mean similarity, their histogram [bins] as shares."""
+    """Pairs of one kind: how many, their mean similarity, their histogram [bins] as fractions."""
 
     name: str
     pairs: int
     mean: float
-    shares: np.ndarray
+    fractions: np.ndarray
 
 
 class Similarities(NamedTuple):
@@ -36,14 +36,14 @@ class Similarities(NamedTuple):
         stream: "face", "body" or "both".
         edges: [bins + 1] of the drawn histograms.
         kinds: those with pairs, by name.
-        accepted: share of pairs of the same person above the similarity that `FALSE_ACCEPTS` of the pairs of different
-            people reach; None without pairs of both.
+        tar: true accept rate, the fraction of pairs of the same person above the similarity that a fraction `FAR` of
+            the pairs of different people reach; None without pairs of both.
     """
 
     stream: str
     edges: np.ndarray
     kinds: dict[str, Kind]
-    accepted: float | None
+    tar: float | None
 
 
 def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray]) -> list[Similarities]:
@@ -57,7 +57,7 @@ def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray])
         embeddings: of query and gallery.
 
     Returns:
-        For each stream, and for both together, what it gives.
+        The similarities of each stream, and of both together.
     """
     views = similarity_of(opened, embeddings[0].shape[1]).views()
     labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
@@ -90,8 +90,8 @@ def _count(
         apart: np.ndarray = np.logical_or(camera == UNKNOWN, camera != labels[1].camera[column])
         clothes, other = mine.clothes[at], labels[1].clothes[column]
         known = apart & (clothes != UNKNOWN) & (other != UNKNOWN)
-        for kind, wanted in ((1, apart), (2, known & (clothes == other)), (3, known & (clothes != other))):
-            counts[kind] += np.bincount(same[wanted], minlength=_FINE)
+        for kind, pairs_of_kind in ((1, apart), (2, known & (clothes == other)), (3, known & (clothes != other))):
+            counts[kind] += np.bincount(same[pairs_of_kind], minlength=_FINE)
     return counts
 
 
@@ -108,12 +108,12 @@ def _drawn(stream: str, counts: np.ndarray) -> Similarities:
     for name, fine, wide in zip(_KINDS, counts, padded.reshape(len(_KINDS), bins, width).sum(2), strict=True):
         if total := int(fine.sum()):
             kinds[name] = Kind(name, total, float(fine @ centres / total), wide / total)
-    return Similarities(stream, edges, kinds, _accepted(counts[0], counts[1]))
+    return Similarities(stream, edges, kinds, _tar(counts[0], counts[1]))
 
 
-def _accepted(different: np.ndarray, same: np.ndarray) -> float | None:
+def _tar(different: np.ndarray, same: np.ndarray) -> float | None:
     if not different.sum() or not same.sum():
         return None
-    above = np.cumsum(different[::-1])[::-1] / different.sum()  # share of pairs in this bin or a higher one
-    passing = np.flatnonzero(above <= FALSE_ACCEPTS)
+    above = np.cumsum(different[::-1])[::-1] / different.sum()  # fraction of pairs in this bin or a higher one
+    passing = np.flatnonzero(above <= FAR)
     return float(same[passing[0] :].sum() / same.sum()) if len(passing) else 0.0
