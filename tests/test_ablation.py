@@ -7,8 +7,7 @@ import math
 import os
 import re
 import signal
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -21,8 +20,9 @@ from deskpro_jax.cli import ablate
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.tables import table
-from deskpro_jax.tables.plan import ROWS, Cell, choose_rows, plan_cells, read_scores, short_reason
-from deskpro_jax.tables.run import Halt
+from deskpro_jax.tables.deskpro import TABLE_3
+from deskpro_jax.tables.plan import Cell, plan_cells, read_scores, short_reason
+from deskpro_jax.tables.run import LOG, Start, run_cells
 from deskpro_jax.tables.table import check_claims, figure, latex, markdown
 from deskpro_jax.workdir.stored import read_networks
 from small_backbones import TINY
@@ -60,17 +60,34 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Puts a runner in place that leaves results at once; returns what was run."""
     done: list[str] = []
 
-    def run(cell: Cell, halt: Halt, cores: Sequence[int]) -> None:
+    def start(cell: Cell, cores: Sequence[int]) -> Ended:
         done.append(cell.name)
         write_results(cell)
+        return Ended()
 
-    use(monkeypatch, run)
+    use(monkeypatch, start)
     return done
 
 
-def use(monkeypatch: pytest.MonkeyPatch, run: Callable[[Cell, Halt, Sequence[int]], str | None]) -> None:
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+
+    def poll(self) -> int | None:
+        return self.code
+
+    def terminate(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+def use(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
     original = ablate.run_cells
-    monkeypatch.setattr(ablate, "run_cells", lambda cells, folder, jobs: original(cells, folder, run, jobs))
+    monkeypatch.setattr(ablate, "run_cells", lambda cells, folder, jobs: original(cells, folder, jobs, start))
     monkeypatch.setattr(ablate, "build_data", lambda config, folder: folder)
 
 
@@ -80,12 +97,12 @@ def flags(folder: Path, *more: str) -> list[str]:
 
 
 def cells_of(folder: Path, rows: str = ",".join(MAP), seeds: int = 2, *overrides: str) -> list[Cell]:
-    return plan_cells(CONFIG, overrides, choose_rows(rows.split(",")), seeds, folder)[0]
+    return plan_cells(TABLE_3, TABLE_3.choose(rows.split(",")), CONFIG, overrides, seeds, folder)[0]
 
 
 def test_rows_are_the_variants_and_the_paper_s_table() -> None:
-    assert {row.name for row in ROWS} == set(variants.VARIANTS) - {"debug", "official"}
-    assert [row.paper for row in ROWS][0::8] == [(32.9, 18.8), (53.7, 30.9)]
+    assert {row.name for row in TABLE_3.rows} == set(variants.VARIANTS) - {"debug", "official"}
+    assert [row.paper for row in TABLE_3.rows][0::8] == [(32.9, 18.8), (53.7, 30.9)]
 
 
 def test_a_seed_s_teacher_is_trained_once(tmp_path: Path) -> None:
@@ -114,22 +131,22 @@ def test_rows_of_two_streams_take_them_from_rows_of_one(tmp_path: Path) -> None:
             continue
         assert cell.config["train.epochs"] == 0
         assert body == str(tmp_path / "csa_att" / str(cell.seed))
-        place = str(tmp_path / cell.row.streams[1] / str(cell.seed))
+        place = str(tmp_path / dict(cell.row.streams).get("init.face", "teacher") / str(cell.seed))
         assert face == ("" if cell.row.name == "deskpro_star" else place)
         assert {str(need.folder) for need in cell.needs} >= {body, place}
-    joint, notes = plan_cells(CONFIG, [], choose_rows(["two_stream"]), 1, tmp_path, joint=True)
+    joint, notes = plan_cells(TABLE_3, TABLE_3.choose(["two_stream"]), CONFIG, [], 1, tmp_path, joint=True)
     assert [(cell.config["train.epochs"], cell.config["init.body"], cell.needs) for cell in joint] == [(2, "", ())]
     assert not notes
 
 
 @pytest.mark.parametrize("tied", ["--config.loss.extra=('own:term',)", "--config.eval.report=stitched"])
 def test_streams_that_may_differ_when_trained_together_are_trained_together(tmp_path: Path, tied: str) -> None:
-    cells, _ = plan_cells(CONFIG, [tied], choose_rows(["two_stream"]), 1, tmp_path)
+    cells, _ = plan_cells(TABLE_3, TABLE_3.choose(["two_stream"]), CONFIG, [tied], 1, tmp_path)
     assert [(cell.row.name, cell.config["train.epochs"]) for cell in cells] == [("two_stream", 2)]
 
 
 def test_rows_bring_those_they_need(tmp_path: Path) -> None:
-    cells, notes = plan_cells(CONFIG, [], choose_rows(["deskpro", "csa"]), 1, tmp_path)
+    cells, notes = plan_cells(TABLE_3, TABLE_3.choose(["deskpro", "csa"]), CONFIG, [], 1, tmp_path)
     assert [cell.row.name for cell in cells] == ["teacher", "csa", "csa_att", "face_fkp", "deskpro"]
     assert notes == [
         "row csa_att is run as well: deskpro take a stream of it.",
@@ -137,7 +154,7 @@ def test_rows_bring_those_they_need(tmp_path: Path) -> None:
         "row teacher is run as well: face_fkp, deskpro learn from it.",
     ]
     given = ["--config.teacher.checkpoint=elsewhere"]
-    cells, notes = plan_cells(CONFIG, given, choose_rows(["deskpro_star"]), 1, tmp_path)
+    cells, notes = plan_cells(TABLE_3, TABLE_3.choose(["deskpro_star"]), CONFIG, given, 1, tmp_path)
     assert [cell.row.name for cell in cells] == ["csa_att", "deskpro_star"]
     assert [cell.config["teacher.checkpoint"] for cell in cells] == ["elsewhere", "elsewhere"]
 
@@ -187,55 +204,101 @@ def test_one_failure_stops_nothing_but_what_needs_it(
 ) -> None:
     done = []
 
-    def run(cell: Cell, halt: Halt, cores: Sequence[int]) -> str | None:
+    def start(cell: Cell, cores: Sequence[int]) -> Ended:
         done.append(cell.name)
         if cell.name == "teacher, seed 0":
-            return "the disk is full"
+            (cell.folder / LOG).write_text("begins\nerror: the disk is full\n")
+            return Ended(1)
+        if cell.name == "baseline, seed 1":
+            return Ended(-signal.SIGKILL)
         if cell.name != "csa, seed 1":
             write_results(cell)
-        return None
+        return Ended()
 
-    use(monkeypatch, run)
-    assert ablate.main(flags(tmp_path, "--rows", "csa,teacher,face_fkp", "--seeds", "2")) == 1
-    assert done == ["teacher, seed 0", "csa, seed 0", "teacher, seed 1", "csa, seed 1", "face_fkp, seed 1"]
+    use(monkeypatch, start)
+    assert ablate.main(flags(tmp_path, "--rows", "baseline,csa,teacher,face_fkp", "--seeds", "2")) == 1
+    assert [name for name in done if not name.startswith("baseline")] == [
+        *("teacher, seed 0", "csa, seed 0", "teacher, seed 1", "csa, seed 1", "face_fkp, seed 1")
+    ]
     error = capsys.readouterr().err
-    assert "error: 3 of 6 runs failed" in error
-    assert "  teacher, seed 0: the disk is full" in error
+    assert "error: 4 of 8 runs failed" in error
+    assert "  teacher, seed 0: error: the disk is full (exit code 1, see " in error
     assert "  face_fkp, seed 0: teacher, seed 0, which it needs, is not finished" in error
     assert "  csa, seed 1: ended without results" in error
-    assert "Finished seeds where not all 2 are: csa 1, face_fkp 1, teacher 1" in (tmp_path / "ablation.md").read_text()
+    assert "  baseline, seed 1: ended by SIGKILL, see " in error
+    assert (
+        "Finished seeds where not all 2 are: baseline 1, csa 1, face_fkp 1, teacher 1"
+        in (tmp_path / "ablation.md").read_text()
+    )
 
 
 def test_a_signal_ends_it_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(cell: Cell, halt: Halt, cores: Sequence[int]) -> None:
+    class Saving(Ended):
+        """Ends once it is asked to."""
+
+        def poll(self) -> int | None:
+            return self.code if asked else None
+
+        def terminate(self) -> None:
+            asked.append(True)
+
+    asked: list[bool] = []
+
+    def start(cell: Cell, cores: Sequence[int]) -> Ended:
         if cell.row.name == "csa":
             os.kill(os.getpid(), signal.SIGTERM)
-        else:
-            write_results(cell)
+            return Saving()
+        write_results(cell)
+        return Ended()
 
-    use(monkeypatch, run)
+    use(monkeypatch, start)
     assert ablate.main(flags(tmp_path, "--rows", "baseline,csa,csa_att", "--seeds", "1")) == 1
-    assert "SIGTERM: stopped in csa, seed 0; the same command goes on" in capsys.readouterr().err
+    assert "SIGTERM: stopped in csa, seed 0; the same command continues" in capsys.readouterr().err
     assert "| 20.0 |" in (tmp_path / "ablation.md").read_text()  # the table of what there is
 
 
 def test_runs_go_side_by_side_once_they_have_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    together, log = threading.Barrier(2), []
+    class Together(Ended):
+        """Ends once both rows of one stream have started: never, unless they go side by side."""
 
-    def run(cell: Cell, halt: Halt, cores: Sequence[int]) -> None:
+        def poll(self) -> int | None:
+            return self.code if {"csa_att", "face"} <= {name for name, _ in log} else None
+
+    log: list[tuple[str, tuple[int, ...]]] = []
+
+    def start(cell: Cell, cores: Sequence[int]) -> Ended:
         log.append((cell.row.name, tuple(cores)))
-        if cell.row.name in ("csa_att", "face"):
-            together.wait(30)  # which breaks, unless both are under way at once
         write_results(cell)
+        return Together()
 
-    use(monkeypatch, run)
+    use(monkeypatch, start)
     assert ablate.main(flags(tmp_path, "--jobs", "2", "--rows", "two_stream", "--seeds", "1")) == 0
     assert [name for name, _ in log][-1] == "two_stream"
     if len(os.sched_getaffinity(0)) > 1:
         assert not set(log[0][1]) & set(log[1][1])
     assert all(cores for _, cores in log)
+
+
+def test_an_error_ends_the_runs_that_are_under_way(tmp_path: Path) -> None:
+    killed = []
+
+    class Endless(Ended):
+        def poll(self) -> int | None:
+            return None
+
+        def kill(self) -> None:
+            killed.append(True)
+
+    def start(cell: Cell, cores: Sequence[int]) -> Ended:
+        if cell.row.name == "csa":
+            raise OSError("no more processes")
+        return Endless()
+
+    with pytest.raises(OSError, match="no more processes"):
+        run_cells(cells_of(tmp_path, "baseline,csa", 1), tmp_path, 2, start)
+    assert killed == [True]
 
 
 def test_the_table_has_means_spreads_and_the_paper_s_figures(tmp_path: Path, ran: list[str]) -> None:
@@ -270,11 +333,11 @@ def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> No
     assert math.isclose(found.mean, 25.0)
     assert str(found) == "25.0"
     assert figure(scores, "face", "general", "mAP") is None
-    assert check_claims(scores) == []
-    assert "±" not in markdown([cell], scores, "t").split("Percent")[0]
-    assert r"\pm" not in latex([cell], scores, "t")
-    assert "| - |" not in markdown([cell], scores, "t")
-    assert "| csa |" in markdown([cell], {}, "t")
+    assert check_claims(TABLE_3, scores) == []
+    assert "±" not in markdown(TABLE_3, [cell], scores, "t").split("Percent")[0]
+    assert r"\pm" not in latex(TABLE_3, [cell], scores, "t")
+    assert "| - |" not in markdown(TABLE_3, [cell], scores, "t")
+    assert "| csa |" in markdown(TABLE_3, [cell], {}, "t")
     assert table.protocols_of({}) == ()
 
 
@@ -308,9 +371,9 @@ def test_bad_flags_end_with_one_line(
 def test_configurations_must_know_the_rows(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from configs import base\n\ndef get_config():\n    return base.get_config()\n")
     with pytest.raises(InputError, match=r"own\.py"):
-        plan_cells(str(tmp_path / "own.py"), [], ROWS[:1], 1, tmp_path)
+        plan_cells(TABLE_3, TABLE_3.rows[:1], str(tmp_path / "own.py"), [], 1, tmp_path)
     with pytest.raises(MissingInputError):
-        plan_cells(str(tmp_path / "absent.py"), [], ROWS[:1], 1, tmp_path)
+        plan_cells(TABLE_3, TABLE_3.rows[:1], str(tmp_path / "absent.py"), [], 1, tmp_path)
 
 
 def test_the_reason_is_the_last_error() -> None:

@@ -17,8 +17,9 @@ from deskpro_jax.data.opening import build_data
 from deskpro_jax.errors import MissingInputError, end_command
 from deskpro_jax.storage.files import write_text
 from deskpro_jax.storage.locks import locked
-from deskpro_jax.tables.plan import ROWS, Cell, choose_rows, plan_cells, read_scores
-from deskpro_jax.tables.run import run_cells, say, usual_jobs
+from deskpro_jax.tables.deskpro import TABLE_3
+from deskpro_jax.tables.plan import Cell, plan_cells, read_scores
+from deskpro_jax.tables.run import default_jobs, run_cells, say
 from deskpro_jax.tables.table import check_claims, latex, markdown
 
 _TABLE = "ablation"
@@ -28,9 +29,9 @@ _LOCK_SECONDS = 20.0  # a run that was killed leaves a cell that still saves
 def write_table(cells: Sequence[Cell], stem: Path, title: str) -> list[str]:
     """Writes the table of the finished cells as `STEM.md` and `STEM.tex`; returns whether the paper's findings hold."""
     scores = {cell: found for cell in cells if (found := read_scores(cell)) is not None}
-    write_text(stem.with_name(f"{stem.name}.md"), markdown(cells, scores, title))
-    write_text(stem.with_name(f"{stem.name}.tex"), latex(cells, scores, title))
-    return check_claims(scores)
+    write_text(stem.with_name(f"{stem.name}.md"), markdown(TABLE_3, cells, scores, title))
+    write_text(stem.with_name(f"{stem.name}.tex"), latex(TABLE_3, cells, scores, title))
+    return check_claims(TABLE_3, scores)
 
 
 def _only_ablation(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=positive, default=3, help="how many, from the configuration's on (default: 3)")
     parser.add_argument(
         "--rows",
-        default=",".join(row.name for row in ROWS),
+        default=",".join(row.name for row in TABLE_3.rows),
         help="some of %(default)s, joined by commas (default: all)",
     )
     parser.add_argument(
@@ -79,8 +80,10 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         raise MissingInputError(f"no folder {stem.absolute().parent}: make it, or correct --out.")
     if stem.suffix in (".md", ".tex"):
         stem = stem.with_suffix("")
-    rows = choose_rows([name.strip() for name in options.rows.split(",") if name.strip()])
-    cells, notes = plan_cells(options.config, overrides, rows, options.seeds, options.workdir, joint=options.joint)
+    rows = TABLE_3.choose([name.strip() for name in options.rows.split(",") if name.strip()])
+    cells, notes = plan_cells(
+        TABLE_3, rows, options.config, overrides, options.seeds, options.workdir, joint=options.joint
+    )
     for note in notes:
         say(f"note: {note}")
     options.workdir.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,7 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
             jobs = options.jobs or 1
             if any(read_scores(cell) is None for cell in cells):
                 build_data(cells[0].configuration, cells[0].folder)  # by one, before several use it
-                jobs = options.jobs or usual_jobs()
+                jobs = options.jobs or default_jobs()
             failed = run_cells(cells, options.workdir, jobs=jobs)
         finally:
             findings = write_table(cells, stem, title)

@@ -1,13 +1,12 @@
-"""The cells of an ablation on disk: rows of the paper's Table 3 by seed, each a run in a workdir of its own."""
+"""The cells of a table on disk: rows by seed, each a run in a workdir of its own."""
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,53 +21,11 @@ from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.storage.files import read_json
+from deskpro_jax.tables.spec import Row, Table
 from deskpro_jax.workdir.layout import RESULTS_FILE
 
-# Fields that the rows of the table set, so nobody else may.
-TAKEN = ("seed", "model.body", "model.face", "model.attention", "loss.attention_weight", "loss.alpha")
-# Fields that may change when a run goes on, but not between the results of one table.
+# Fields that may change when a run continues, but not between the results of one table.
 _SCORED = ("eval.flip", "eval.missing_face", "eval.report", "eval.protocols", "eval.rerank")
-
-
-# Fields that say where a cell finds what it needs: the folder of the whole ablation may be moved.
-_TAKEN_OVER = ("init.body", "init.face")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of Table 3.
-
-    Attributes:
-        name: variant of the configuration (`configs/variants.py`).
-        label: what the paper calls it.
-        parts: which of `COMPONENTS` it has.
-        paper: R-1 and mAP on Celeb-reID-light in percent (Wu et al., ICIP 2022, Table 3).
-        taught: whether it needs a teacher.
-        streams: the rows of the body stream and of the face stream, where it has both.
-    """
-
-    name: str
-    label: str
-    parts: tuple[str, ...]
-    paper: tuple[float, float]
-    taught: bool = False
-    streams: tuple[str, ...] = ()
-
-
-COMPONENTS = ("G", "CSA", "L_att", "student without L_fkp", "student with L_fkp", "teacher")
-TEACHER = "teacher"
-_G, _CSA, _ATT, _PLAIN, _FKP, _TEACHER = COMPONENTS
-ROWS = (
-    Row("baseline", "1 (baseline)", (_G,), (32.9, 18.8)),
-    Row("csa", "2", (_G, _CSA), (33.5, 20.1)),
-    Row("csa_att", "3", (_G, _CSA, _ATT), (37.2, 20.3)),
-    Row("face", "4", (_PLAIN,), (41.6, 20.7)),
-    Row("face_fkp", "5", (_FKP,), (47.0, 25.6), True),
-    Row(TEACHER, "6", (_TEACHER,), (47.4, 25.8), True),
-    Row("two_stream", "7", (_G, _CSA, _ATT, _PLAIN), (50.1, 27.4), streams=("csa_att", "face")),
-    Row("deskpro", "DeSKPro", (_G, _CSA, _ATT, _FKP), (52.0, 29.8), True, ("csa_att", "face_fkp")),
-    Row("deskpro_star", "DeSKPro*", (_G, _CSA, _ATT, _TEACHER), (53.7, 30.9), True, ("csa_att", TEACHER)),
-)
 
 
 @dataclass(frozen=True)
@@ -106,24 +63,6 @@ class Cell:
         return flatten(json.loads(self.configuration.to_json_best_effort()))
 
 
-def choose_rows(names: Sequence[str]) -> tuple[Row, ...]:
-    """Returns the rows of these names in the order of the table, and the teacher's where others learn from it.
-
-    Raises:
-        InputError: a name is unknown, or there is none.
-    """
-    known = [row.name for row in ROWS]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}."
-            raise InputError(f"--rows: no row {name!r}; {hint}")
-    chosen = [row for row in ROWS if row.name in names]
-    if not chosen:
-        raise InputError(f"--rows is empty; give some of {', '.join(known)}.")
-    return tuple(chosen)
-
-
 def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     """Reads a configuration as `deskpro_jax.main` does.
 
@@ -153,94 +92,118 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
 
 
 def plan_cells(
-    config: str, overrides: Sequence[str], rows: Iterable[Row], seeds: int, folder: Path, *, joint: bool = False
+    table: Table,
+    rows: Sequence[Row],
+    config: str,
+    overrides: Sequence[str],
+    seeds: int,
+    folder: Path,
+    *,
+    joint: bool = False,
 ) -> tuple[list[Cell], list[str]]:
-    """Lays out the runs of an ablation, seed by seed; a seed's teacher comes first and is trained once.
+    """Plans the runs of a table, seed by seed; rows that other rows need come first and are run once per seed.
 
     The streams share no parameter, the loss is a sum of theirs and Adam works parameter by parameter: trained together
     or each by itself, a stream is the same but for rounding. A row of two streams takes them from the rows of one.
 
     Args:
+        table: the table.
+        rows: which of its rows.
         config: path of the configuration, with ":variant" if wanted.
         overrides: flags like "--config.train.epochs=2" for all runs.
-        rows: which rows.
         seeds: how many seeds, from that of the configuration on.
-        folder: where all of it goes.
-        joint: whether the rows of two streams are trained all the same.
+        folder: of the table; each cell's workdir is ROW/SEED in it.
+        joint: whether rows of two streams train them together all the same.
 
     Returns:
-        The cells in the order in which they are run, and what is worth telling.
+        The cells in the order in which they are run, and notes on rows that are run for other rows.
 
     Raises:
         InputError, MissingInputError: the configuration cannot be read, or an override sets what the rows set.
     """
-    named = [flag.removeprefix("--config.").split("=")[0] for flag in overrides]
-    if wrong := [name for name in named if name in TAKEN]:
+    names = [flag.removeprefix("--config.").split("=")[0] for flag in overrides]
+    if wrong := [name for name in names if name in ("seed", *table.fields)]:
         raise InputError(
             f"--config.{wrong[0]} is set by the {'seeds' if wrong[0] == 'seed' else 'rows'} of the table: leave it out,"
             " or change it in a configuration file."
         )
     base, folder = read_config(config, overrides), folder.absolute()
-    shared = list(overrides)
-    if not base.data.data_dir and find_dataset(base.data.name).synthetic_size:
-        shared.append(f"--config.data.data_dir={folder / 'data'}")
-    if not base.compilation_cache:
-        shared.append(f"--config.compilation_cache={folder / 'xla_cache'}")
-    if "eval.baselines" not in named:
+    shared = [*overrides, *_shared_folders(base, folder)]
+    if "eval.baselines" not in names:
         shared.append("--config.eval.baselines=False")  # the same numbers in every cell
-    given = bool(base.teacher.checkpoint) or not base.teacher.train
     apart = not joint and _separable(base)
-    rows, notes = _with_needed(tuple(rows), given=given, apart=apart)
+    needs = {row.name: _needs(row, base) for row in table.rows}
+    streams = {row.name: row.streams if apart else () for row in table.rows}
+    rows, notes = _with_needed(table, rows, needs, streams)
     cells: list[Cell] = []
     for seed in range(base.seed, base.seed + seeds):
         done: dict[str, Cell] = {}
         for row in rows:
             variant = f"{config},{row.name}" if ":" in config else f"{config}:{row.name}"
+            sources = [*needs[row.name], *streams[row.name]]
             flags_ = [f"--config={variant}", f"--config.seed={seed}", *shared]
-            needs: list[Cell] = []
-            if row.taught and not given and row.name != TEACHER:
-                needs.append(done[TEACHER])
-                flags_.append(f"--config.teacher.checkpoint={done[TEACHER].folder}")
-            if row.streams and apart:
+            if streams[row.name]:
                 flags_.append("--config.train.epochs=0")
-                for field, name in zip(("body", "face"), row.streams, strict=True):
-                    if name != TEACHER:
-                        needs.append(done[name])
-                        flags_.append(f"--config.init.{field}={done[name].folder}")
-            cell = Cell(row, seed, folder / row.name / str(seed), tuple(flags_), tuple(needs))
-            done[row.name] = cell
+            flags_ += [f"--config.{field}={done[name].folder}" for field, name in sources]
+            needed = tuple(done[name] for _, name in sources)
+            cell = done[row.name] = Cell(row, seed, folder / row.name / str(seed), tuple(flags_), needed)
             cells.append(cell)
     for cell in cells[: len(rows)]:
-        _ = cell.config  # a configuration without these variants is told before hours of work
+        _ = cell.config  # a configuration without these variants is refused before hours of work
     return cells, notes
 
 
+def _shared_folders(base: ml_collections.ConfigDict, folder: Path) -> list[str]:
+    """Returns flags by which all cells use one synthetic dataset and one cache of compiled programs."""
+    shared = []
+    if not base.data.data_dir and find_dataset(base.data.name).synthetic_size:
+        shared.append(f"--config.data.data_dir={folder / 'data'}")
+    if not base.compilation_cache:
+        shared.append(f"--config.compilation_cache={folder / 'xla_cache'}")
+    return shared
+
+
+def _needs(row: Row, base: ml_collections.ConfigDict) -> tuple[tuple[str, str], ...]:
+    """Returns what a row needs of other rows: not what the configuration names itself."""
+    fields = flatten(base)
+    if not base.teacher.train:  # then it has to name one
+        fields["teacher.checkpoint"] = True
+    return tuple((field, name) for field, name in row.needs if not fields[field])
+
+
 def _separable(config: ml_collections.ConfigDict) -> bool:
-    """Says whether a stream trained by itself is what training both gives; a fork's terms may tie them together.
+    """Returns whether a stream trained by itself is what training both gives; terms of a fork may couple them.
 
     What is taken over is the end of the training, so another checkpoint must not be asked for either.
     """
     return not config.loss.extra and not config.init.dont_load and config.eval.report == "last"
 
 
-def _with_needed(rows: tuple[Row, ...], *, given: bool, apart: bool) -> tuple[tuple[Row, ...], list[str]]:
-    """Adds the rows that others need; returns the teacher first, those put together last, and what was added."""
-    wanted: dict[str, list[str]] = {}  # row that is needed -> those that need it
+def _with_needed(
+    table: Table,
+    rows: Sequence[Row],
+    needs: Mapping[str, Sequence[tuple[str, str]]],
+    streams: Mapping[str, Sequence[tuple[str, str]]],
+) -> tuple[tuple[Row, ...], list[str]]:
+    """Adds the rows that other rows need; returns those that are needed to train first, and notes on what was added."""
+    users: dict[str, list[str]] = {}  # row that is needed -> rows that need it
     for row in rows:
-        for name in row.streams if apart else ():
-            if name != TEACHER:  # for which `taught` stands
-                wanted.setdefault(name, []).append(row.name)
-    taught = [row.name for row in ROWS if row.taught and row.name != TEACHER and (row in rows or row.name in wanted)]
-    if taught and not given:
-        wanted[TEACHER] = taught
-    there = {row.name for row in rows}
+        for _, name in streams[row.name]:
+            users.setdefault(name, []).append(row.name)
+    chosen = {row.name for row in rows}
+    teaching: dict[str, list[str]] = {}
+    for row in table.rows:
+        for _, name in needs[row.name] if row.name in chosen or row.name in users else ():
+            teaching.setdefault(name, []).append(row.name)
     notes = [
-        f"row {name} is run as well: {', '.join(users)} {'learn from' if name == TEACHER else 'take a stream of'} it."
-        for name, users in wanted.items()
-        if name not in there
+        f"row {name} is run as well: {', '.join(by)} {verb} it."
+        for needed, verb in ((users, "take a stream of"), (teaching, "learn from"))
+        for name, by in needed.items()
+        if name not in chosen
     ]
-    chosen = [row for row in ROWS if row.name in there or row.name in wanted]
-    return tuple(sorted(chosen, key=lambda row: given or row.name != TEACHER)), notes
+    every = [row for row in table.rows if row.name in {*chosen, *users, *teaching}]
+    first = {name for row in table.rows for _, name in needs[row.name]}
+    return tuple(sorted(every, key=lambda row: row.name not in first)), notes
 
 
 def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:
@@ -261,7 +224,7 @@ def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:
                 scores[result["protocol"]] = {name: float(result[name]) for name in ("mAP", "R-1")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} holds no results ({error!r}): remove {cell.folder} to run it again.") from error
-    moved = _TAKEN_OVER if cell.row.streams else ()
+    moved = [field for field, _ in cell.row.streams]  # the folder of the whole table may be moved
     changed = differences(before, cell.config, lambda name: _matters(name) and name not in moved)
     if changed:
         raise InputError(

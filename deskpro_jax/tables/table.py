@@ -6,28 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from deskpro_jax.tables.plan import COMPONENTS, ROWS, Cell, Row
+from deskpro_jax.tables.plan import Cell
+from deskpro_jax.tables.spec import Claim, Row, Table
 
 Scores = Mapping[Cell, Mapping[str, Mapping[str, float]]]  # finished cell -> protocol -> "mAP" and "R-1", shares
 FIGURES = ("R-1", "mAP")  # in the paper's order
-PAPER = "Wu et al., Identity-Sensitive Knowledge Propagation for Cloth-Changing Person Re-Identification, ICIP 2022"
-_LATEX_COMPONENTS = (r"$\mathcal{G}$", "CSA", r"$\mathcal{L}_{att}$", r"$\phi_s^-$", r"$\phi_s^+$", r"$\phi_t$")
-
-
-class Claim(NamedTuple):
-    """A finding of the paper's Table 3: one row above all of some others."""
-
-    text: str
-    above: str
-    below: tuple[str, ...]
-
-
-CLAIMS = (
-    Claim("CSA + L_att above the baseline", "csa_att", ("baseline",)),
-    Claim("L_fkp above the student without it", "face_fkp", ("face",)),
-    Claim("two streams above either alone", "deskpro", ("csa_att", "face_fkp")),
-    Claim("two streams above either alone, without L_fkp", "two_stream", ("csa_att", "face")),
-)
 
 
 class Figure(NamedTuple):
@@ -63,11 +46,11 @@ def figure(scores: Scores, row: str, protocol: str, name: str) -> Figure | None:
     return Figure(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def check_claims(scores: Scores) -> list[str]:
-    """Returns a line for each finding of the paper under each protocol: whether it holds, by mAP, with the figures."""
+def check_claims(table: Table, scores: Scores) -> list[str]:
+    """Returns a line for each finding of the table under each protocol: whether it holds, by mAP, with the figures."""
     lines = []
     for protocol in protocols_of(scores):
-        for claim in CLAIMS:
+        for claim in table.claims:
             found = {row: figure(scores, row, protocol, "mAP") for row in (claim.above, *claim.below)}
             if any(value is None for value in found.values()):
                 continue
@@ -94,66 +77,72 @@ def _verdict(scores: Scores, claim: Claim, protocol: str) -> str:
     return f"{word} (mAP: {claim.above} {above}; {', '.join(told)}; in {seeds} of {len(whole)} seeds)"
 
 
-def rows_of(cells: Sequence[Cell]) -> list[Row]:
+def rows_of(table: Table, cells: Sequence[Cell]) -> list[Row]:
     """Returns the rows of some cells, in the table's order."""
-    return [row for row in ROWS if any(cell.row == row for cell in cells)]
+    return [row for row in table.rows if any(cell.row == row for cell in cells)]
 
 
-def markdown(cells: Sequence[Cell], scores: Scores, title: str) -> str:
+def markdown(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> str:
     """Returns the table as Markdown, with the paper's figures and the findings.
 
     Args:
+        table: the table.
         cells: all that were asked for.
         scores: of those that are finished.
         title: what was run.
     """
     protocols = protocols_of(scores)
-    heads = ["row", "model", *COMPONENTS]
+    heads = ["row", "model", *table.components]
     heads += [f"{protocol} {name}" for protocol in protocols for name in FIGURES]
     heads += [f"paper {name}" for name in FIGURES]
-    lines = [heads, ["---", "---", *[":---:"] * len(COMPONENTS), *["---:"] * (len(heads) - 2 - len(COMPONENTS))]]
-    for row in rows_of(cells):
-        marks = ["✓" if part in row.parts else "" for part in COMPONENTS]
+    lines = [
+        heads,
+        ["---", "---", *[":---:"] * len(table.components), *["---:"] * (len(heads) - 2 - len(table.components))],
+    ]
+    for row in rows_of(table, cells):
+        marks = ["✓" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
         values = ["-" if value is None else str(value) for value in found]
         lines.append([row.name, row.label, *marks, *values, *(f"{value:.1f}" for value in row.paper)])
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    return f"{title}\n\n{text}\n{_legend(cells, scores)}\n\n" + "".join(f"- {line}\n" for line in check_claims(scores))
+    return f"{title}\n\n{text}\n{_legend(table, cells, scores)}\n\n" + "".join(
+        f"- {line}\n" for line in check_claims(table, scores)
+    )
 
 
-def _legend(cells: Sequence[Cell], scores: Scores) -> str:
+def _legend(table: Table, cells: Sequence[Cell], scores: Scores) -> str:
     seeds = len({cell.seed for cell in cells})
     text = (
         f"Percent; mean ± sample standard deviation over {seeds} seeds." if seeds > 1 else "Percent; one seed."
-    ) + f" The paper's columns: {PAPER}, Table 3, on Celeb-reID-light, one run."
-    short = [row for row in rows_of(cells) if sum(cell.row == row for cell in scores) < seeds]
+    ) + f" The paper's columns: {table.source}."
+    short = [row for row in rows_of(table, cells) if sum(cell.row == row for cell in scores) < seeds]
     if short:
         counts = ", ".join(f"{row.name} {sum(cell.row == row for cell in scores)}" for row in short)
         text += f" Finished seeds where not all {seeds} are: {counts}."
     return text
 
 
-def latex(cells: Sequence[Cell], scores: Scores, title: str) -> str:
+def latex(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> str:
     """Returns the table for LaTeX; it needs the packages booktabs and amssymb. Arguments as of `markdown`."""
     protocols = protocols_of(scores)
-    columns = "l" + "c" * len(COMPONENTS) + "r" * (2 * len(protocols) + 2)
-    first, second = 2 + len(COMPONENTS), []
+    columns = "l" + "c" * len(table.components) + "r" * (2 * len(protocols) + 2)
+    first, second = 2 + len(table.components), []
     groups = [*(_escape(protocol) for protocol in protocols), "paper"]
     for i in range(len(groups)):
         second.append(rf"\cmidrule(lr){{{first + 2 * i}-{first + 2 * i + 1}}}")
     heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{name}}}" for name in groups)
     lines = [
         rf"% {title}",
-        rf"% {_legend(cells, scores)}",
+        rf"% {_legend(table, cells, scores)}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        " & " * len(COMPONENTS) + f" & {heads} \\\\",
+        " & " * len(table.components) + f" & {heads} \\\\",
         "".join(second),
-        " & ".join(["Model", *_LATEX_COMPONENTS, *FIGURES * len(groups)]) + r" \\",
+        " & ".join(["Model", *table.components.values(), *FIGURES * len(groups)]) + r" \\",
         r"\midrule",
     ]
-    for row in rows_of(cells):
-        marks = [r"\checkmark" if part in row.parts else "" for part in COMPONENTS]
+    for row in rows_of(table, cells):
+        marks = [r"\checkmark" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
         values = ["--" if value is None else _latex(value) for value in found]
         lines.append(" & ".join([_escape(row.label), *marks, *values, *(f"{v:.1f}" for v in row.paper)]) + r" \\")
