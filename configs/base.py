@@ -1,6 +1,6 @@
-"""Every configuration field with its default: the paper's choices where the paper says, else the released code's.
+"""Every configuration field with its default: the paper's choice where it states one, else the released code's.
 
-The other files in this folder start from `get_config()` here and override. On the command line a field is
+The other files in this folder start from `get_config()` and override fields. On the command line a field is
 set as `--config.train.epochs=60`; a misspelt field is an error that names the near matches.
 """
 
@@ -24,17 +24,17 @@ def get_config() -> ml_collections.ConfigDict:
     # (imgs/ lr_face/ hr_face/ mask/); for "folder" the CSV or its folder.
     d.raw_dir = ""
     d.parts_dir = ""  # masks and faces to join: what the data preparation wrote, or lr_face/ hr_face/ mask/
-    d.allow_different_size = False  # True builds splits that differ in size from those published
+    d.allow_different_size = False  # True builds splits that differ in size from the published ones
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set
     d.body_size = (384, 128)  # height, width in pixels
     d.face_size = (224, 224)  # height, width in pixels; of both kinds of face
-    d.identities = 5  # P identities a batch ...
+    d.identities = 5  # P identities per batch ...
     d.images_per_identity = 6  # ... times K images each (global batch, over all hosts)
     d.require_face = False  # True drops training images without a face (released code)
     d.require_mask = False  # True drops training images without a mask (released code)
     d.validation_identities = 0  # identities held out of train, for eval.report = "validation"
-    d.workers = 0  # decoding processes a host; 0 decodes in threads of the training process
+    d.workers = 0  # decoding processes per host; 0 decodes in threads of the training process
     d.skip_corrupt = False  # True skips unreadable records, counted; False stops at the first
 
     c.augment = a = ml_collections.ConfigDict()
@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
     a.crop_scale = 1.05  # the enlargement, of height and width each
     a.erase = 0.5  # probability of random erasing, on each image by itself, never on the mask
-    a.erase_area = (0.02, 0.4)  # erased share of the image
+    a.erase_area = (0.02, 0.4)  # erased fraction of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
     a.erase_fill = (0.4914, 0.4822, 0.4465)  # RGB in [0, 1]
     a.erase_normalised = False  # True fills images that are normalised already with these numbers (released code)
@@ -57,17 +57,17 @@ def get_config() -> ml_collections.ConfigDict:
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
     m.attention = "paper"  # CSA: "paper" (Eq. 1), "released" (two convolutions) or "none"
     m.feature_dim = 512  # size of each of the seven part embeddings
-    m.drop_ratio = 0.33  # share of rows that the top-drop block zeroes in training
+    m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
 
-    # Published weights to start from, in place of drawn values: a PyTorch or safetensors file of OSNet, LightMBN or
-    # DeSKPro, or a workdir (trained, or converted from such a file). They are read when a phase begins, not when it
-    # goes on. An OSNet fills the trunk and all three branches; what a file lacks stays as drawn, and is logged.
+    # Pretrained initialisation instead of random values: a PyTorch or safetensors file of OSNet, LightMBN or
+    # DeSKPro, or a workdir (trained, or converted from such a file). They are read when a phase starts, not when it
+    # continues. An OSNet fills the trunk and all three branches; what a file lacks stays random, and is logged.
     c.init = i = ml_collections.ConfigDict()
-    i.body = ""  # the body stream ("" = drawn values)
+    i.body = ""  # the body stream ("" = random values)
     i.face = ""  # the face student
     i.teacher = ""  # the teacher that is trained here; one trained elsewhere goes into teacher.checkpoint
-    i.dont_load = ()  # regular expressions for whole names in these files that keep their drawn values
+    i.dont_load = ()  # regular expressions for whole names in these files that keep their random values
 
     c.loss = l = ml_collections.ConfigDict()
     l.attention_weight = 7.0  # lambda of Eq. 7; 0 turns L_att off
@@ -77,7 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.temperature = 5.0  # tau of Eq. 5
     l.margin = 0.7  # of the batch-hard triplet loss
     l.triplet_weight = 1.0  # of L_trip in Eq. 7; less of it helps a network that starts from random weights
-    l.soft_margin = False  # log(1 + exp(.)) in place of the hinge
+    l.soft_margin = False  # log(1 + exp(.)) instead of the hinge
     l.label_smoothing = 0.0  # 0.1 in the released code
     l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 
@@ -91,12 +91,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.train = r = ml_collections.ConfigDict()
     r.epochs = 140  # of the student phase; 0 trains nothing, and scores what `init` names
-    # Epochs until the cosine's end; 0 = train.epochs. Epochs past it go on with the rate that the released code has
+    # Epochs until the cosine's end; 0 = train.epochs. Epochs after it continue with the rate that the released code has
     # there: one more value of the cosine, falling to the final rate in 500 epochs.
     r.schedule_epochs = 0
     r.base_lr = 0.0006  # times sqrt(batch / 20)
     r.warmup_epochs = 10  # with a rate that rises evenly to the base rate; both phases
-    r.final_fraction = 0.001  # cosine ends at this share of the base rate
+    r.final_fraction = 0.001  # the cosine ends at this fraction of the base rate
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
     r.log_every = 20  # steps between metric lines
     # First and last step of a phase to profile, as (100, 103), into its folder profile/; () = none. Open it in
@@ -130,12 +130,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.checkpoint = k = ml_collections.ConfigDict()
     k.every = 1  # epochs between checkpoints
-    k.asynchronous = True  # written while training goes on; False waits for the disk
+    k.asynchronous = True  # written while training continues; False waits for the disk
 
     c.mesh = ml_collections.ConfigDict()
     c.mesh.data = -1  # devices along the batch, in groups of mesh.model; -1 = all
-    # Devices that share the classifiers between them, for many identities (docs/scaling.md); all of them still take
-    # their own part of the batch. It has to divide the number of identities or model.feature_dim.
+    # Devices that share the classifiers between them, for many identities (docs/scaling.md); each of them still has
+    # its own part of the batch. It has to divide the number of identities or model.feature_dim.
     c.mesh.model = 1
 
     c.compilation_cache = ""  # folder of the persistent compilation cache; "" = <workdir>/xla_cache, "none" = off

@@ -44,7 +44,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     config.eval.every = 6
     if any(name in variants.ROWS for name in names):
         # As long as two cores train three seeds of all rows in an hour and a half. Faces as small as in the photos
-        # (about 30 pixels): enlarged, drawn ones are told apart so well, by colour alone, that neither a teacher that
+        # (about 30 pixels): enlarged, drawn faces are distinguished so well by colour only that neither a teacher that
         # sees details nor a body stream from random weights has much to add.
         config.data.face_size = (24, 24)
         config.teacher.epochs = config.train.epochs = 30

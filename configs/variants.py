@@ -43,7 +43,7 @@ DEBUG = {
     "eval.every": 1,
     "eval.batch": 16,
 }
-# What the released code does where it differs from the paper or says more; docs/paper_and_code.md has every row.
+# What the released code does where it differs from the paper or states more; docs/paper_and_code.md has every row.
 OFFICIAL = {
     "data.require_face": True,
     "data.require_mask": True,

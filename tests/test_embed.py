@@ -204,7 +204,7 @@ def test_photos_without_any_face_are_mentioned(
 ) -> None:
     arguments = flags(photos / "a", tmp_path / "one")
     assert embed.main([*arguments[:6], *arguments[8:]]) == 0
-    assert "no faces were given (--faces): the body stream alone" in capsys.readouterr().err
+    assert "no faces (--faces): only the body stream is embedded" in capsys.readouterr().err
     (tmp_path / "photos/faces").mkdir()
     assert embed.main([*arguments, "--out", str(tmp_path / "two"), "--faces", str(tmp_path / "photos/faces")]) == 0
     assert "has a face for none of the 30 photos" in capsys.readouterr().err

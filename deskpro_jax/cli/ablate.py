@@ -23,7 +23,7 @@ from deskpro_jax.tables.run import default_jobs, run_cells, say
 from deskpro_jax.tables.table import check_claims, latex, markdown
 
 _TABLE = "ablation"
-_LOCK_SECONDS = 20.0  # a run that was killed leaves a cell that still saves
+_LOCK_SECONDS = 20.0  # an interrupted table leaves runs that still save their state
 
 
 def write_table(cells: Sequence[Cell], stem: Path, title: str) -> list[str]:
@@ -47,10 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--config",
         required=True,
-        help="configuration, with ':variant' if wanted; --config.FIELD=VALUE sets a field for all runs",
+        help="configuration, optionally with ':variant'; --config.FIELD=VALUE sets a field for all runs",
     )
     parser.add_argument("--workdir", required=True, type=Path, help="folder; each run's workdir is ROW/SEED in it")
-    parser.add_argument("--seeds", type=positive, default=3, help="how many, from the configuration's on (default: 3)")
+    parser.add_argument(
+        "--seeds", type=positive, default=3, help="number of seeds, from the configuration's (default: 3)"
+    )
     parser.add_argument(
         "--rows",
         default=",".join(row.name for row in TABLE_3.rows),
@@ -59,25 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs",
         type=positive,
-        help="runs side by side, which share the CPU cores (default: one a core up to 4; 1 with an accelerator)",
+        help="runs side by side, which share the CPU cores (default: one per core, at most 4; 1 with an accelerator)",
     )
     parser.add_argument(
         "--joint",
         action="store_true",
-        help="train both streams of the last three rows together, in place of taking them from the rows with one",
+        help="train both streams of the last three rows together, instead of taking them from the rows with one stream",
     )
-    parser.add_argument("--out", type=Path, help="table's name without ending (default: WORKDIR/ablation)")
+    parser.add_argument("--out", type=Path, help="path of the table without ending (default: WORKDIR/ablation)")
     options, more = parser.parse_known_args(arguments)
     if strange := [flag for flag in more if not (flag.startswith("--config.") and "=" in flag)]:
         print(f"error: unknown argument {strange[0]!r}; fields are set as --config.FIELD=VALUE.", file=sys.stderr)
         return 2
-    return end_command(lambda: _run(options, more), "interrupted; the same command goes on from there.")
+    return end_command(lambda: _run(options, more), "interrupted; the same command continues from there.")
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     stem = options.workdir / _TABLE if options.out is None else options.out
     if options.out is not None and not stem.absolute().parent.is_dir():
-        raise MissingInputError(f"no folder {stem.absolute().parent}: make it, or correct --out.")
+        raise MissingInputError(f"no folder {stem.absolute().parent}: create it, or correct --out.")
     if stem.suffix in (".md", ".tex"):
         stem = stem.with_suffix("")
     rows = TABLE_3.choose([name.strip() for name in options.rows.split(",") if name.strip()])
@@ -98,8 +100,8 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
         finally:
             findings = write_table(cells, stem, title)
     print((stem.with_name(f"{stem.name}.md")).read_text(encoding="utf-8"), end="")
-    untold = "" if findings else "; these rows say nothing about the paper's findings"
-    say(f"written: {stem}.md, {stem}.tex{untold}")
+    note = "" if findings else "; these rows do not test the paper's findings"
+    say(f"written: {stem}.md, {stem}.tex{note}")
     if failed:
         print(f"error: {len(failed)} of {len(cells)} runs failed; the same command tries them again:", file=sys.stderr)
         for cell, reason in failed.items():

@@ -1,4 +1,4 @@
-"""The command-line flags that say which networks embed photos, and how."""
+"""Types of arguments that several commands share, and the flags that choose the networks that embed photos."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from deskpro_jax.embedding.faces import detector_file
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
-    """Adds the flags that say which networks embed, and how, to a parser or a group of its flags."""
+    """Adds the flags that choose the networks that embed, and their settings, to a parser or a group of its flags."""
     parser.add_argument("--as", dest="role", choices=("body", "student", "teacher"), help="which network a file holds")
-    parser.add_argument("--os-streams", choices=("abcd", "aacd"), help="OSBlock streams, where a file hides them")
+    parser.add_argument("--os-streams", choices=("abcd", "aacd"), help="OSBlock streams, if a file does not show them")
     parser.add_argument("--face", choices=("student", "teacher", "none"), help="face network (default: as trained)")
     parser.add_argument(
         "--report",
@@ -25,29 +25,47 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--body-size", type=size, metavar="HxW", help="of photos, in pixels (default: as trained)")
     parser.add_argument("--face-size", type=size, metavar="HxW", help="of faces, in pixels (default: as trained)")
     parser.add_argument("--batch", type=positive, help="photos computed at a time (default: as trained)")
-    parser.add_argument("--threads", type=positive, help="that decode (default: one a processor, 16 at most)")
+    parser.add_argument("--threads", type=positive, help="threads that decode (default: one per core, at most 16)")
     parser.add_argument(
-        "--detector", metavar="FILE", help="weights of a RetinaFace, to look for faces where none is given"
+        "--detector", metavar="FILE", help="weights of a RetinaFace, which detects faces in photos without one"
     )
 
 
 def positive(text: str) -> int:
-    """Reads a whole number of at least 1 from a flag."""
+    """Returns the integer >= 1 that a flag holds."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; it must be an integer >= 1")
     return int(text)
 
 
+def count(text: str) -> int:
+    """Returns the integer >= 0 that a flag holds."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; it must be an integer >= 0")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """Returns the number between 0 and 1, both excluded, that a flag holds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; it must be a number > 0 and < 1")
+    return value
+
+
 def size(text: str) -> tuple[int, int]:
-    """Reads height and width from a flag, as 384x128."""
+    """Returns the height and width in pixels that a flag holds, e.g. 384x128."""
     height, cross, width = text.partition("x")
     if not cross or not height.isdecimal() or not width.isdecimal() or not int(height) or not int(width):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected height and width, as 384x128")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a valid size; expected HEIGHTxWIDTH in pixels, e.g. 384x128")
     return int(height), int(width)
 
 
 def model_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the arguments of `Embedder` that flags of `add_model_flags` ask for."""
+    """Returns the arguments of `Embedder` that the flags of `add_model_flags` give."""
     return {
         "role": options.role,
         "os_streams": options.os_streams,

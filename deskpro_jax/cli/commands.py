@@ -1,4 +1,4 @@
-"""The commands: what each is called, which module it is, what it does and how it is used. Data alone, and its help."""
+"""The list of commands: name, module, summary and examples of each; and the parser that shows them as help."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Command:
 
     Attributes:
         name: as it is typed.
-        module: has `main(arguments) -> exit code`; imported when the command is given, and not before.
+        module: has `main(arguments) -> exit code`; imported only when the command is run.
         summary: one line of help.
         examples: command lines, without the program's name.
-        arguments: flags that are added to those given.
-        extra: optional dependencies that it may ask for.
-        function: of the module, that is called.
+        arguments: flags that are added to those of the user.
+        extra: optional dependencies that it may need.
+        function: name of the function in the module.
     """
 
     name: str
@@ -47,15 +47,15 @@ COMMANDS = (
     Command(
         "review",
         "data_prep.review",
-        "an HTML page of samples of what prepare wrote",
+        "an HTML page with samples of the output of prepare",
         ("review prepared", "review prepared --out review.html --samples 100"),
         extra="prep",
     ),
     Command(
         "check",
         "data_prep.check",
-        "examines every image and label of a dataset; says what to fix",
-        ("check LTCC_ReID", "check photos/manifest.csv --parts prepared --json found.json"),
+        "checks every image and label of a dataset; lists what to fix",
+        ("check LTCC_ReID", "check photos/manifest.csv --parts prepared --json problems.json"),
     ),
     Command(
         "build",
@@ -75,7 +75,7 @@ COMMANDS = (
     Command(
         "train",
         "deskpro_jax.cli.train",
-        "trains and evaluates as a configuration says",
+        "trains and evaluates the method of a configuration",
         (
             "train --config synthetic --workdir runs/synthetic",
             "train --config celeb --workdir runs/celeb --config.data.raw_dir=DIR --config.train.epochs=60",
@@ -131,7 +131,7 @@ COMMANDS = (
     Command(
         "search",
         "deskpro_jax.cli.search",
-        "who in a gallery of embeddings looks most like the people on some photos",
+        "ranks a gallery of embeddings by similarity to query photos",
         (
             "search --gallery gallery.parquet --query photo.jpg --checkpoint runs/celeb -k 20",
             "search --gallery gallery.parquet --query queries.parquet --method hnsw --index gallery.index",

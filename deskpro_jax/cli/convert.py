@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import logging as std_logging
-import re
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from deskpro_jax.checkpoints.selection import REPORTS, Steps
+from deskpro_jax.cli.arguments import size
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.models.attention import FORMS
@@ -28,18 +28,11 @@ from deskpro_jax.weights.families import FAMILIES, ROLES
 from deskpro_jax.workdir.imports import import_weights
 
 SAFETENSORS = ".safetensors"
-# Options by what they are for; each is None when it is not given.
+# Options by purpose; each is None when the flag is absent.
 _IMPORT = {"--as": "role", "--streams": "streams", "--attention": "attention", "--identities": "identities",
            "--dont-load": "dont_load"}  # fmt: skip
 _PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--body-size": "body_size",
             "--face-size": "face_size"}  # fmt: skip
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH in pixels, as 384x128")
-    return int(match[1]), int(match[2])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,31 +40,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
     endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
     parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
-    parser.add_argument("--family", choices=FAMILIES, help="what the file must be, or whose names to write")
-    parser.add_argument("--report", choices=REPORTS, help="which checkpoint of a workdir leaves it (default: last)")
+    parser.add_argument("--family", choices=FAMILIES, help="family of the weights that are read or written")
+    parser.add_argument("--report", choices=REPORTS, help="checkpoint of a workdir to export (default: last)")
     files = parser.add_argument_group("from a weights file to a workdir")
-    files.add_argument("--as", dest="role", choices=ROLES, help="which network it is, where the names do not say")
-    files.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, where the file does not show them")
+    files.add_argument("--as", dest="role", choices=ROLES, help="network in the file, if its names do not show it")
+    files.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, if the file does not show them")
     files.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
     files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
     files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")
     programs = parser.add_argument_group("from a workdir to StableHLO or ONNX")
-    programs.add_argument(
-        "--network", choices=CHOICES, help="what to embed with (default: what the configuration says)"
-    )
-    programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or floats that are normalised")
+    programs.add_argument("--network", choices=CHOICES, help="network to export (default: that of the configuration)")
+    programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or normalised floats")
     programs.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="add the mirrored image's features (default: eval.flip)"
     )
-    programs.add_argument("--body-size", type=_size, metavar="HxW", help="of images (default: the configuration's)")
-    programs.add_argument("--face-size", type=_size, metavar="HxW", help="of faces (default: the configuration's)")
+    programs.add_argument("--body-size", type=size, metavar="HxW", help="of images (default: the configuration's)")
+    programs.add_argument("--face-size", type=size, metavar="HxW", help="of faces (default: the configuration's)")
     return parser
 
 
-def _refuse(options: argparse.Namespace, others: dict[str, str], what: str) -> None:
-    given = [flag for flag, name in others.items() if getattr(options, name) is not None]
-    if given:
-        raise InputError(f"{', '.join(given)} cannot be used for {what}: leave it out.")
+def _refuse(options: argparse.Namespace, flags: dict[str, str], purpose: str) -> None:
+    used = [flag for flag, name in flags.items() if getattr(options, name) is not None]
+    if used:
+        raise InputError(f"{', '.join(used)} cannot be used for {purpose}: leave it out.")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -79,7 +70,7 @@ def _import(options: argparse.Namespace) -> None:
         raise InputError(f"{options.source} is a file; --to takes a new folder then. Convert that to {options.to}.")
     _refuse(options, _PROGRAM | {"--report": "report"}, "a weights file")
     if options.identities is not None and options.identities < 1:
-        raise InputError(f"--identities is {options.identities}; expected at least 1.")
+        raise InputError(f"--identities is {options.identities}; it must be an integer >= 1.")
     record = import_weights(
         options.source,
         options.to,
@@ -103,7 +94,7 @@ def _export(options: argparse.Namespace) -> None:
     if options.to.suffix == SAFETENSORS:
         _refuse(options, _PROGRAM, f"{SAFETENSORS} files")
         steps = export_weights(options.source, options.to, family=options.family, report=report)
-        print(f"{options.to}: {', '.join(f'{phase} of {_told(step)}' for phase, step in steps.items())}")
+        print(f"{options.to}: {', '.join(f'{phase} of {_step_text(step)}' for phase, step in steps.items())}")
         return
     if options.to.suffix not in FORMATS:
         endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
@@ -121,7 +112,7 @@ def _export(options: argparse.Namespace) -> None:
     print(f"{options.to}: {described['bytes']} bytes, described in {options.to.name}.json")
 
 
-def _told(step: Steps) -> str:
+def _step_text(step: Steps) -> str:
     if isinstance(step, int):
         return f"step {step}"
     return " and ".join(f"step {number} ({stream})" for stream, number in step.items())

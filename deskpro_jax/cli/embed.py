@@ -1,4 +1,4 @@
-"""Command line: photos into a file of embeddings, any number of them, in as many processes as there are machines.
+"""Command line: embeds any number of photos into a file, with one or several processes.
 
 python -m deskpro_jax.embed --checkpoint runs/celeb --images photos --faces prepared --out embeddings.parquet
 """
@@ -89,7 +89,7 @@ def embed_photos(
             if writing is not None:  # at most one part waits, so that memory stays bounded
                 writing.result()
             if part.taken < sizes[number]:
-                raise Stopped(f"{guard.requested}: stopped; the same command goes on from there.")
+                raise Stopped(f"{guard.requested}: stopped; the same command continues from there.")
             writing = writer.submit(work.write, number, part.part(), part.unreadable)
         if writing is not None:
             writing.result()
@@ -130,17 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--faces", help="folder with the photos' faces: of the data preparation, or named as the photos"
     )
-    parser.add_argument("--root", help="folder that names and relative paths start from (default: the one given)")
+    parser.add_argument("--root", help="folder that names and relative paths start from (default: that of --images)")
     parser.add_argument("--format", choices=FORMATS, help="of a folder's parts (default: parquet)")
-    parser.add_argument("--stored", choices=STORED, default="float32", help="type of the numbers in the file")
-    parser.add_argument("--part", type=positive, default=PART, help=f"photos a part (default: {PART})")
+    parser.add_argument("--stored", choices=STORED, default="float32", help="type of the embeddings in the file")
+    parser.add_argument("--part", type=positive, default=PART, help=f"photos per part (default: {PART})")
     parser.add_argument("--process", type=int, default=0, help="number of this process, from 0; with --processes")
     parser.add_argument("--processes", type=positive, default=1, help="how many processes share the work (default: 1)")
     add_model_flags(parser)
     options = parser.parse_args(arguments)
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    return end_command(lambda: _run(options), "interrupted; the same command goes on from the last part that is done.")
+    return end_command(lambda: _run(options), "interrupted; the same command continues from the last finished part.")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
         photos = with_faces(photos, open_faces(options.faces, embedder.face_field))
     if not embedder.sizes_known:
         body, face = ("x".join(map(str, s)) for s in (embedder.body_size, embedder.face_size))
-        _note(f"the weights do not say the size of their images: the paper's, {body} and {face} for faces, is used.")
+        _note(f"the weights do not record the size of images: the paper's is used, {body} and {face} for faces.")
     todo = work.begin(photos, settings, options.process, options.processes)
     _explain_faces(embedder.face_field, work, options)
     name = "embedding" if options.processes == 1 else f"embedding, process {options.process} of {options.processes}"
@@ -189,11 +189,11 @@ def _explain_faces(face_field: str | None, work: Work, options: argparse.Namespa
         _note("the network has no face stream: faces are not used.")
     elif face_field is not None and not work.with_face and options.faces and not options.detector:
         _note(
-            f"{options.faces} has a face for none of the {work.count} photos, so the body stream alone is embedded: are"
-            " its files named as the photos, from the same folder on (--root)?"
+            f"{options.faces} has a face for none of the {work.count} photos, so only the body stream is embedded: are"
+            " its files named as the photos, relative to the same folder (--root)?"
         )
     elif face_field is not None and not work.with_face and not options.detector:
-        _note("no faces were given (--faces): the body stream alone is embedded, the face's numbers are zeros.")
+        _note("no faces (--faces): only the body stream is embedded, the embeddings of the face are zeros.")
 
 
 def _report(unreadable: Sequence[Unreadable], out: Path) -> int:
@@ -204,7 +204,7 @@ def _report(unreadable: Sequence[Unreadable], out: Path) -> int:
         print(f"  {photo.path}: {photo.reason}", file=sys.stderr)
     if len(unreadable) > _LISTED:
         print(f"  and {len(unreadable) - _LISTED} more", file=sys.stderr)
-    print("Replace them and run the command again: only the parts with gaps are done anew.", file=sys.stderr)
+    print("Replace them and run the command again: only the parts with gaps are repeated.", file=sys.stderr)
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Command line: one HTML page of all there is to see of a run.
+"""Command line: one HTML page that shows a run.
 
 python -m deskpro_jax.report runs/celeb
 python -m deskpro_jax.report runs/celeb --compare runs/celeb_without_attention_loss --out celeb.html
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.cli.arguments import positive
+from deskpro_jax.cli.arguments import count, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.storage.files import write_files
@@ -29,35 +29,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FILE.html", help=f"the page (default: WORKDIR/{PAGE})")
     parser.add_argument(
         "--images",
-        type=_count,
+        type=count,
         default=IMAGES,
         metavar="N",
-        help="pictures on the page, at most (default: %(default)s)",
+        help="most pictures on the page (default: %(default)s)",
     )
     parser.add_argument(
         "--ranks",
         type=positive,
         default=RANKS,
         metavar="K",
-        help="images a ranked list, at most (default: %(default)s)",
+        help="most images per ranked list (default: %(default)s)",
     )
     parser.add_argument(
-        "--compare", type=Path, metavar="WORKDIR", help="another run, whose attention maps are shown beside (as Fig. 3)"
+        "--compare",
+        type=Path,
+        metavar="WORKDIR",
+        help="another run, to compare attention maps with (Fig. 3)",
     )
-    parser.add_argument("--stream", choices=("face", "body", "both"), help="whose rankings (default: both together)")
+    parser.add_argument("--stream", choices=("face", "body", "both"), help="stream that ranks (default: both together)")
     parser.add_argument("--protocol", metavar="NAME", help="of the rankings (default: the dataset's first)")
-    parser.add_argument("--dataset", metavar="NAME", help="built dataset to look at (default: the run's own)")
-    parser.add_argument("--data-dir", metavar="DIR", help="where built datasets are (default: as the run had them)")
+    parser.add_argument("--dataset", metavar="NAME", help="built dataset to show (default: the run's own)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of built datasets (default: that of the run)")
     parser.add_argument(
-        "--quick", action="store_true", help="curves, results and configuration alone: nothing is computed"
+        "--quick", action="store_true", help="only curves, results and configuration: nothing is computed"
     )
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0")
-    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +71,7 @@ def _run(options: argparse.Namespace, page: Path) -> int:
     from deskpro_jax.report.contents import Options, gather
     from deskpro_jax.report.page import render, require_jinja
 
-    # Said before the networks are computed.
+    # Before hours of computing.
     require_jinja()
     require_matplotlib()
     if page.is_dir():
@@ -93,15 +90,15 @@ def _run(options: argparse.Namespace, page: Path) -> int:
     text = render(contents)
     page.parent.mkdir(parents=True, exist_ok=True)
     write_files({page: text.encode()})
-    for said in _missing(contents):
-        print(f"note: {said}", file=sys.stderr)
+    for note in _missing(contents):
+        print(f"note: {note}", file=sys.stderr)
     print(f"{page}: {contents['images']} pictures, {page.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
 def _missing(contents: Mapping[str, Any]) -> list[str]:
-    said = list(contents["problems"])
+    notes = list(contents["problems"])
     if not contents["results"]:
-        said.append("no results yet")
+        notes.append("no results yet")
     reasons = [contents[name].missing for name in ("ranked", "attention", "similarities", "confusions")]
-    return said + list(dict.fromkeys(reason for reason in reasons if reason))
+    return notes + list(dict.fromkeys(reason for reason in reasons if reason))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.cli.arguments import add_model_flags, model_options, positive
+from deskpro_jax.cli.arguments import add_model_flags, fraction, model_options, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, end_command
@@ -53,52 +53,52 @@ def search(
     for start in range(0, len(queries.names), _QUERIES):
         rows = queries.embeddings[start : start + _QUERIES]
         if index is None:
-            found = nearest(rows, gallery.blocks(), k, gallery.similarity)
+            neighbours = nearest(rows, gallery.blocks(), k, gallery.similarity)
         else:
-            found = index.search(rows, k, effort)
+            neighbours = index.search(rows, k, effort)
         parts = gallery.similarity.present(rows).sum(axis=1)
         for i in range(len(rows)):
             by = gallery.similarity.compared(int(parts[i])) if parts[i] else "nothing"
-            yield Query(queries.names[start + i], by, tuple(_matches(found, i, gallery, columns, thresholds)))
+            yield Query(queries.names[start + i], by, tuple(_matches(neighbours, i, gallery, columns, thresholds)))
 
 
 def _matches(
-    found: Neighbours,
+    neighbours: Neighbours,
     query: int,
     gallery: EmbeddingSet,
     columns: Mapping[str, Sequence[Any]],
     limits: Thresholds | None,
 ) -> Iterator[Match]:
-    for place, row in enumerate(found.rows[query]):
+    for rank, row in enumerate(neighbours.rows[query], 1):
         if row < 0:
             return
-        near = float(found.similarity[query, place])
-        by = gallery.similarity.compared(int(found.shared[query, place]))
-        known = {name: columns[name][row] for name in ("image_id", "image", "identity", "camera", "clothes")}
-        yield Match(place + 1, near, by, limits.same_person(by, near) if limits else None, **known)
+        similarity = float(neighbours.similarity[query, rank - 1])
+        by = gallery.similarity.compared(int(neighbours.shared[query, rank - 1]))
+        labels = {name: columns[name][row] for name in ("image_id", "image", "identity", "camera", "clothes")}
+        yield Match(rank, similarity, by, limits.same_person(by, similarity) if limits else None, **labels)
 
 
 def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet) -> Thresholds | None:
     path = None if options.thresholds is None else Path(options.thresholds).expanduser()
     if options.calibrate is None:
-        found = None if path is None else read_thresholds(path)
+        thresholds = None if path is None else read_thresholds(path)
     else:
         labelled = EmbeddingSet(options.calibrate, streams=options.streams)
         check_alike(gallery, labelled.settings, str(options.calibrate))
-        found = calibrate(labelled, options.false_accepts)
+        thresholds = calibrate(labelled, options.false_accepts)
         if path is not None:
-            write_thresholds(path, found)
-    if found is not None:
-        check_alike(gallery, {"model_checksum": found.model_checksum}, str(path or options.calibrate))
-        if found.missing_face != gallery.similarity.missing_face:
+            write_thresholds(path, thresholds)
+    if thresholds is not None:
+        check_alike(gallery, {"model_checksum": thresholds.model_checksum}, str(path or options.calibrate))
+        if thresholds.missing_face != gallery.similarity.missing_face:
             raise InputError(
-                f"{path or options.calibrate}: photos without a face are compared by {found.missing_face!r} there, by"
-                f" {gallery.similarity.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one"
+                f"{path or options.calibrate}: photos without a face are compared by {thresholds.missing_face!r} there,"
+                f" by {gallery.similarity.missing_face!r} in {gallery.path} (eval.missing_face): embed both with one"
                 " checkpoint."
             )
-        for line in sentences(found):
+        for line in sentences(thresholds):
             print(line, file=sys.stderr)
-    return found
+    return thresholds
 
 
 def _index(options: argparse.Namespace, gallery: EmbeddingSet) -> approximate.GalleryIndex | None:
@@ -119,18 +119,8 @@ def _index(options: argparse.Namespace, gallery: EmbeddingSet) -> approximate.Ga
 def _streams(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     if names not in (("face", "body"), ("face",), ("body",)):
-        raise argparse.ArgumentTypeError(f"{text!r} names no streams; expected face,body or one of them")
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; expected face,body or one of them")
     return names
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
-    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,15 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser("search", main.__doc__)
     parser.add_argument("--gallery", required=True, help="embeddings that deskpro_jax.embed wrote")
     parser.add_argument("--query", required=True, help="embeddings; or photos, as deskpro_jax.embed takes them")
-    parser.add_argument("-k", type=positive, default=20, help="images a query (default: 20)")
+    parser.add_argument("-k", type=positive, default=20, help="images per query (default: 20)")
     parser.add_argument("--method", choices=METHODS, default="exact", help="exact, or approximate by faiss")
-    parser.add_argument("--index", help="where the approximate index is kept; built there if it is not there yet")
-    parser.add_argument("--effort", type=positive, help="of the approximate search: lists (ivf), candidates (hnsw)")
-    parser.add_argument("--calibrate", metavar="EMBEDDINGS", help="labelled ones, for the answer 'same person?'")
-    parser.add_argument("--false-accepts", type=_share, default=0.01, help="share that --calibrate allows (0.01)")
+    parser.add_argument("--index", help="folder of the approximate index; built if it does not exist")
+    parser.add_argument("--effort", type=positive, help="effort of approximate search: lists (ivf), candidates (hnsw)")
+    parser.add_argument("--calibrate", metavar="EMBEDDINGS", help="labelled embeddings, to choose thresholds from")
+    parser.add_argument("--false-accepts", type=fraction, default=0.01, help="false accept rate of --calibrate (0.01)")
     parser.add_argument("--thresholds", metavar="FILE.json", help="written with --calibrate, read without")
-    parser.add_argument("--format", choices=FORMATS, help="of the output (default: by --out, else table)")
-    parser.add_argument("--out", type=Path, help="file to write in place of the terminal")
+    parser.add_argument("--format", choices=FORMATS, help="format of the output (default: by --out, else table)")
+    parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     parser.add_argument("--streams", type=_streams, help="of embeddings that another program wrote: face,body")
     photos = parser.add_argument_group("query photos")
     photos.add_argument("--checkpoint", help="the networks that the gallery was embedded with")
@@ -165,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     gallery = EmbeddingSet(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
-        raise MissingInputError(f"no folder {options.out.absolute().parent}: make it, or correct --out.")
+        raise MissingInputError(f"no folder {options.out.absolute().parent}: create it, or correct --out.")
     if gallery.similarity.missing_face == "zeros" and len(gallery.streams) > 1:
         print(
             "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches half the"
@@ -179,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
         else None
     )
     queries = open_queries(options.query, gallery, photos, options.streams)
-    found = search(
+    matches = search(
         gallery,
         queries,
         options.k,
@@ -187,9 +177,9 @@ def _run(options: argparse.Namespace) -> int:
         effort=options.effort,
         thresholds=thresholds,
     )
-    write_matches(found, options.out, options.format)
+    write_matches(matches, options.out, options.format)
     for path, reason in queries.unreadable.items():
-        print(f"{path} could not be read and was not looked for: {reason}", file=sys.stderr)
+        print(f"{path} could not be read and was not searched for: {reason}", file=sys.stderr)
     return 1 if queries.unreadable else 0
 
 

@@ -1,4 +1,4 @@
-"""Command line: trains, distils and evaluates DeSKPro as a configuration says.
+"""Command line: trains and evaluates a method, as a configuration describes it.
 
 deskpro train --config celeb --workdir runs/celeb
 python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
@@ -35,7 +35,7 @@ _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, to run as several processes; 'auto' on a TPU slice or under Slurm."
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes; with --coordinator.")
-_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0; with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, counted from 0; with --coordinator.")
 
 
 def _quiet() -> None:
@@ -50,7 +50,7 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
     """Parses the command line; a wrong flag, field, variant or file ends the command with one line and exit code 2."""
     try:
         left = flags.FLAGS(_with_config_file(arguments))
-        _ = _CONFIG.value and _CONFIG.value.seed  # a file that could not be read says so when it is first used
+        _ = _CONFIG.value and _CONFIG.value.seed  # a file that could not be read raises when it is first used
     except (flags.Error, AttributeError, ImportError, OSError, SyntaxError) as error:
         print(f"error: {_explain(error)}", file=sys.stderr)
         sys.exit(2)
@@ -114,25 +114,25 @@ def _main_of_command(arguments: Sequence[str]) -> int:
 
 def _with_config_file(arguments: Sequence[str]) -> list[str]:
     """Returns the command line with the path of the configuration file in place of what `--config` names."""
-    found = list(arguments)
-    for place, argument in enumerate(found):
+    replaced = list(arguments)
+    for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag not in ("--config", "-config"):
             continue
         if equals:
-            found[place] = f"{flag}={_config_file(value)}"
-        elif place + 1 < len(found):
-            found[place + 1] = _config_file(found[place + 1])
-    return found
+            replaced[position] = f"{flag}={_config_file(value)}"
+        elif position + 1 < len(replaced):
+            replaced[position + 1] = _config_file(replaced[position + 1])
+    return replaced
 
 
-def _config_file(given: str) -> str:
-    found = files.find_config(given)
-    # What a fork adds may lie beside its configuration; last, so that it hides no module of anybody else.
-    folder = str(Path(found.partition(":")[0]).parent.resolve())
+def _config_file(name: str) -> str:
+    path = files.find_config(name)
+    # A fork's modules may lie beside its configuration; last, so that they hide no other module.
+    folder = str(Path(path.partition(":")[0]).parent.resolve())
     if folder not in sys.path and not files.FOLDER.samefile(folder):
         sys.path.append(folder)
-    return found
+    return path
 
 
 def help_text(name: str) -> str:
@@ -145,15 +145,15 @@ def help_text(name: str) -> str:
     assert about is not None
     lines = [f"usage: {PROGRAM} {name} --config NAME|FILE[:VARIANT] --workdir DIR [--config.FIELD=VALUE ...]", ""]
     lines += [f"{about.summary[0].upper()}{about.summary[1:]}.", "", "flags:"]
-    own: list[Any] = next(found for found in flags.FLAGS.flags_by_module_dict().values() if _is_own(found))
+    own: list[Any] = next(group for group in flags.FLAGS.flags_by_module_dict().values() if _is_own(group))
     lines += [f"  --{flag.name:<12} {flag.help}" for flag in own if name == "train" or flag.name != "mode"]
     lines += ["", "installed configurations:", f"  {', '.join(files.names())}"]
     lines += [f"  their fields, with what each means: {files.FOLDER / 'base.py'}"]
     return "\n".join([*lines, "", examples(about), "", EXIT_CODES])
 
 
-def _is_own(found: Sequence[Any]) -> bool:
-    return any(flag.name == _WORKDIR.name for flag in found)
+def _is_own(group: Sequence[Any]) -> bool:
+    return any(flag.name == _WORKDIR.name for flag in group)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

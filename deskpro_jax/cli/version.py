@@ -21,7 +21,7 @@ from deskpro_jax.storage import checksums as integrity
 from deskpro_jax.storage import files as files_
 from deskpro_jax.workdir import layout
 
-# Packages that decide numbers, and those whose absence commands tell of.
+# Packages that decide numbers, and optional ones that commands may miss.
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "simplejpeg", "grain", "array_record"),
     *("tensorflow-datasets", "ml_collections", "safetensors"),
@@ -31,7 +31,7 @@ _WORKDIR_FILES = (layout.CONFIG_FILE, layout.RESULTS_FILE, "conversion.json")
 
 
 def about() -> dict[str, Any]:
-    """Returns what a bug report has to say of the installation: versions, commit, platform, devices."""
+    """Returns versions, commit, platform and devices of the installation, for a bug report."""
     return {
         "deskpro_jax": deskpro_jax.__version__,
         "commit": commit(),
@@ -68,7 +68,7 @@ def devices() -> list[str]:
 
 
 def checksums(target: Path) -> dict[str, Any]:
-    """Returns what tells a workdir or a weights file apart from others.
+    """Returns checksums that identify a workdir or a weights file.
 
     Args:
         target: a workdir, a converted workdir or a weights file.
@@ -83,14 +83,14 @@ def checksums(target: Path) -> dict[str, Any]:
     """
     if not target.exists():
         raise MissingInputError(f"no file or folder at {target}: give a workdir or a weights file.")
-    found: dict[str, Any] = {"embedding": _embedding(target)}
+    sums: dict[str, Any] = {"embedding": _embedding(target)}
     if target.is_file():
-        return found | {"files": {target.name: integrity.digest(target)}}
+        return sums | {"files": {target.name: integrity.digest(target)}}
     files = {name: integrity.digest(target / name) for name in _WORKDIR_FILES if (target / name).is_file()}
     for step in sorted(target.glob("*/checkpoints/[0-9]*"), key=lambda path: (path.parts[-3], int(path.name))):
         files[step.relative_to(target).as_posix()] = _checkpoint(step)
     results = files_.read_json(target / layout.RESULTS_FILE) or {}
-    return found | {"files": files, "dataset": results.get("checksums", {})}
+    return sums | {"files": files, "dataset": results.get("checksums", {})}
 
 
 def _checkpoint(step: Path) -> str:
@@ -117,10 +117,10 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def lines(found: dict[str, Any], indent: str = "") -> list[str]:
-    """Returns what was found as lines of text, nested values below their name."""
+def lines(values: dict[str, Any], indent: str = "") -> list[str]:
+    """Returns values by name as lines of text, nested ones below their name."""
     text = []
-    for name, value in found.items():
+    for name, value in values.items():
         if isinstance(value, dict):
             text += [f"{indent}{name}:", *lines(value, f"{indent}  ")]
         elif isinstance(value, list):
@@ -131,19 +131,25 @@ def lines(found: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tells versions, devices, and the checksums of a workdir or weights file; returns the exit code."""
+    """Prints versions, devices, and the checksums of a workdir or weights file; returns the exit code."""
     parser = command_parser("version", main.__doc__)
-    parser.add_argument("target", nargs="?", type=Path, metavar="WORKDIR|FILE", help="whose checksums to tell as well")
-    parser.add_argument("--json", action="store_true", help="prints JSON")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        type=Path,
+        metavar="WORKDIR|FILE",
+        help="print its checksums as well",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
 
-    def tell() -> None:
-        told = {} if options.target is None else {str(options.target): checksums(options.target.expanduser())}
-        found = about() | ({"checksums": told} if told else {})
-        print(json.dumps(found, indent=2) if options.json else "\n".join(lines(found)))
+    def report() -> None:
+        sums = {} if options.target is None else {str(options.target): checksums(options.target.expanduser())}
+        values = about() | ({"checksums": sums} if sums else {})
+        print(json.dumps(values, indent=2) if options.json else "\n".join(lines(values)))
 
-    return end_command(tell)
+    return end_command(report)
 
 
 if __name__ == "__main__":

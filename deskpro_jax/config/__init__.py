@@ -1,1 +1,1 @@
-"""Configurations: found, read, compared, and what their fields name in user modules."""
+"""Configurations: finding, reading, comparing and checking them, and the user modules that their fields name."""

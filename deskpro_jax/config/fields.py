@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-# Fields that may differ when a run goes on: they do not change what is computed for a step.
+# Fields that may differ when a run continues: they do not change what is computed for a step.
 FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.allow_different_size", "data.workers", "eval.",
         "checkpoint.", "mesh.", "train.log_every", "train.profile_steps", "train.remat",
         "compilation_cache")  # fmt: skip
@@ -34,17 +34,17 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], counts: Callable[[str], bool] = lambda name: True
 ) -> str:
-    """Returns which settings differ, a line each with both values; nothing where they are the same.
+    """Returns the settings that differ, one per line with both values; "" if there are none.
 
     Args:
-        before: what something was begun with.
-        now: what is asked for.
-        counts: says by its name whether a setting matters.
+        before: the settings that something was started with.
+        now: the present settings.
+        counts: whether a setting matters, by its name.
     """
     names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n) and counts(n)]
     return "".join(f"\n  {n}: {before.get(n)!r} there, {now.get(n)!r} now" for n in names)
 
 
 def network_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those fields of a configuration that decide what a network computes, by dotted name."""
+    """Returns the fields of a configuration that decide what a network computes, by dotted name."""
     return {name: value for name, value in flatten(fields).items() if name.startswith(NETWORK)}

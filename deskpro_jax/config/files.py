@@ -20,11 +20,11 @@ def names() -> tuple[str, ...]:
 def find_config(given: str) -> str:
     """Finds a configuration.
 
-    A path to a file that is there is that file. A bare name (`celeb`), and a path `configs/NAME.py` that is not there,
+    A path to a file that exists is that file. A bare name (`celeb`), and a path `configs/NAME.py` that does not exist,
     are the configuration of that name that is installed with the package.
 
     Args:
-        given: the path or name, with ":variant" if wanted.
+        given: the path or name, optionally with ":variant".
 
     Returns:
         The path of the file, with the variant.

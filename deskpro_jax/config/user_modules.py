@@ -19,7 +19,7 @@ def find(field: str, text: str) -> Any:
         text: its value.
 
     Raises:
-        InputError: it is no such text, or there is no such module or name.
+        InputError: the text is not of that form, or there is no such module or name.
     """
     module, colon, name = text.partition(":")
     if not (module and colon and name):

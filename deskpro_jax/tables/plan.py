@@ -67,7 +67,7 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     """Reads a configuration as `deskpro_jax.main` does.
 
     Args:
-        path: of the file, or an installed one's name, with ":variant" if wanted.
+        path: of the file, or an installed one's name, optionally with ":variant".
         overrides: flags like "--config.train.epochs=2".
 
     Raises:
@@ -87,8 +87,8 @@ def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         inner = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner
         lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
         lines[:1] = [f"no field {lines[0]}"] if isinstance(error, AttributeError) and lines else lines[:1]
-        told = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)
-        raise InputError(f"--config {path}: {told.removeprefix('ValueError: ')}") from error
+        reason = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)
+        raise InputError(f"--config {path}: {reason.removeprefix('ValueError: ')}") from error
 
 
 def plan_cells(
@@ -109,7 +109,7 @@ def plan_cells(
     Args:
         table: the table.
         rows: which of its rows.
-        config: path of the configuration, with ":variant" if wanted.
+        config: path of the configuration, optionally with ":variant".
         overrides: flags like "--config.train.epochs=2" for all runs.
         seeds: how many seeds, from that of the configuration on.
         folder: of the table; each cell's workdir is ROW/SEED in it.

@@ -1,4 +1,4 @@
-"""The table of an ablation: mean and spread over seeds beside the paper's figures, and what it says of the claims."""
+"""A table as Markdown and LaTeX: mean and deviation over seeds beside published figures, and which claims hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deskpro_jax.tables.plan import Cell
 from deskpro_jax.tables.spec import Claim, Row, Table
 
-Scores = Mapping[Cell, Mapping[str, Mapping[str, float]]]  # finished cell -> protocol -> "mAP" and "R-1", shares
+Scores = Mapping[Cell, Mapping[str, Mapping[str, float]]]  # finished cell -> protocol -> "mAP" and "R-1", in [0, 1]
 FIGURES = ("R-1", "mAP")  # in the paper's order
 
 
@@ -59,14 +59,14 @@ def check_claims(table: Table, scores: Scores) -> list[str]:
 
 
 def _verdict(scores: Scores, claim: Claim, protocol: str) -> str:
-    told, holds = [], True
+    figures, holds = [], True
     above = figure(scores, claim.above, protocol, "mAP")
     for row in claim.below:
         below = figure(scores, row, protocol, "mAP")
         assert above is not None  # the caller looked
         assert below is not None
         holds &= above.mean > below.mean
-        told.append(f"{row} {below}")
+        figures.append(f"{row} {below}")
     by_seed: dict[int, dict[str, float]] = {}
     for cell, found in scores.items():
         if protocol in found:
@@ -74,7 +74,7 @@ def _verdict(scores: Scores, claim: Claim, protocol: str) -> str:
     whole = [one for one in by_seed.values() if {claim.above, *claim.below} <= one.keys()]
     seeds = sum(all(one[claim.above] > one[row] for row in claim.below) for one in whole)
     word = "holds" if holds else "does not hold"
-    return f"{word} (mAP: {claim.above} {above}; {', '.join(told)}; in {seeds} of {len(whole)} seeds)"
+    return f"{word} (mAP: {claim.above} {above}; {', '.join(figures)}; in {seeds} of {len(whole)} seeds)"
 
 
 def rows_of(table: Table, cells: Sequence[Cell]) -> list[Row]:
@@ -87,9 +87,9 @@ def markdown(table: Table, cells: Sequence[Cell], scores: Scores, title: str) ->
 
     Args:
         table: the table.
-        cells: all that were asked for.
-        scores: of those that are finished.
-        title: what was run.
+        cells: all cells of the table.
+        scores: of the finished cells.
+        title: the command.
     """
     protocols = protocols_of(scores)
     heads = ["row", "model", *table.components]
