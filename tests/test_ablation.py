@@ -281,6 +281,19 @@ def test_runs_go_side_by_side_once_they_have_what_they_need(tmp_path: Path, monk
     assert all(cores for _, cores in log)
 
 
+def test_a_run_is_a_process_whose_output_is_shown_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    cell = Cell(TABLE_3.rows[0], 0, tmp_path / "baseline/0", ("--config=absent.py",))
+    failed = run_cells([cell], tmp_path, 2)
+    line = "error: --config absent.py: there is no such file"
+    assert line in (cell.folder / LOG).read_text()
+    assert f"  baseline/0: {line}" in capsys.readouterr().err
+    assert failed[cell].startswith(line)
+    assert failed[cell].endswith(f"(exit code 2, see {cell.folder / LOG})")
+
+
 def test_an_error_ends_the_runs_that_are_under_way(tmp_path: Path) -> None:
     killed = []
 
