@@ -15,6 +15,7 @@ from deskpro_jax.cli.arguments import positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.opening import build_data
 from deskpro_jax.errors import MissingInputError, end_command
+from deskpro_jax.experiment import validate
 from deskpro_jax.storage.files import write_text
 from deskpro_jax.storage.locks import locked
 from deskpro_jax.tables.deskpro import TABLE_3
@@ -88,6 +89,8 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     for note in notes:
         say(f"note: {note}")
+    for cell in cells[: len(cells) // options.seeds]:
+        validate(cell.configuration)  # before hours of other runs
     options.workdir.mkdir(parents=True, exist_ok=True)
     title = f"Ablation: {' '.join([options.config, *overrides])}"
     with _only_ablation(options.workdir):
