@@ -52,7 +52,7 @@ class Reranking:
         return f"re-ranked by k-reciprocal neighbours, k1={self.k1}, k2={self.k2}, lambda={self.original_weight:g}"
 
     def parameters(self) -> dict[str, float]:
-        """Returns what decides the result, by name."""
+        """Returns the parameters that decide the result, by name."""
         return {"k1": self.k1, "k2": self.k2, "lambda": self.original_weight}
 
 

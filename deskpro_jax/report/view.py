@@ -90,7 +90,7 @@ def similarity_of(opened: Opened, dimension: int) -> Similarity:
 
 
 def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream: str | None) -> View:
-    """Returns what a stream makes of the protocol of `opened`.
+    """Returns the images of the protocol of `opened`, as one stream sees them.
 
     Args:
         opened: networks, images and protocol.
