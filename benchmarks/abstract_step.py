@@ -10,7 +10,10 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from deskpro_jax.methods.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.methods import deskpro
+from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models.contract import Counts
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
@@ -47,13 +50,13 @@ def student_step(config: ml_collections.ConfigDict, classes: int, mesh: Mesh) ->
         classes: identities of the training split.
         mesh: from `sharding.make_mesh`.
     """
-    module = student_model(config.model, classes)
+    module = deskpro.build(config, Counts(classes))
     distils = module.face and config.loss.alpha > 0
-    teacher = teacher_model(config.model, classes) if distils else None
+    teacher = deskpro.build_teacher(config, Counts(classes)) if distils else None
     optimizer = optimisers.adam(RATE, config.train.weight_decay)
     state = jax.eval_shape(lambda v: train.create_state(v, optimizer), _shapes(module))
     fixed = _shapes(teacher) if teacher else None
-    step = train.make_train_step(module, optimizer, config, "student", teacher, mesh=mesh)
+    step = train.make_train_step(module, optimizer, config, deskpro.recipe(config), teacher, mesh=mesh)
     step = train.jit_step(step, mesh, state, fixed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return AbstractStep(step, (state, fixed, batch_shapes(config, module, mesh), key), module, teacher, optimizer, mesh)

@@ -39,6 +39,8 @@ def embed(shape: Mapping[str, Any], batch: int, dtype: str, seconds: float) -> I
     from benchmarks.flops import count_flops
     from deskpro_jax.evaluation import evaluate
     from deskpro_jax.methods.deskpro import DeSKPro
+    from deskpro_jax.models.contract import Network, StreamSpec
+    from deskpro_jax.models.lmbn import PARTS
     from deskpro_jax.runtime import sharding
 
     jax.config.update("jax_enable_compilation_cache", False)
@@ -55,7 +57,8 @@ def embed(shape: Mapping[str, Any], batch: int, dtype: str, seconds: float) -> I
     drawn = stream.drawn_variables(sizes)
     mesh = Mesh(np.asarray(jax.local_devices()[:1]), (sharding.DATA_AXIS,))
     variables = [sharding.put_replicated(mesh, {name: {"body_stream": tree} for name, tree in drawn.items()})]
-    run = evaluate.make_embed([evaluate.Network(module, "face")], False, mesh)
+    spec = StreamSpec("body", "body", PARTS, (), sizes.feature_dim)
+    run = evaluate.make_embed([Network(module, (spec,))], False, mesh)
     given = {
         "body": stream.images(sizes, batch),
         "has_face": np.ones(batch, np.bool_),

@@ -32,7 +32,8 @@ from benchmarks.abstract_step import AbstractStep, device_bytes, student_step
 from benchmarks.remat import record
 from deskpro_jax.configs import synthetic
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods.deskpro import DeSKPro, init_variables
+from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import sharding
 from deskpro_jax.storage.files import write_json
 from deskpro_jax.train import step

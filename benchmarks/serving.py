@@ -41,6 +41,7 @@ def make_workdir(folder: Path, backbone: str) -> None:
     import jax.numpy as jnp
 
     from deskpro_jax.checkpoints.store import CheckpointStore
+    from deskpro_jax.configs import base
     from deskpro_jax.weights.families import Stream
     from deskpro_jax.weights.load import initial_variables
 
@@ -48,6 +49,9 @@ def make_workdir(folder: Path, backbone: str) -> None:
     state = {collection: {"body_stream": jax.tree.map(jnp.asarray, tree)} for collection, tree in variables.items()}
     with CheckpointStore(folder / "student" / "checkpoints", best_metric=None, asynchronous=False) as store:
         store.save(0, state, data={}, wait=True)
+    config = base.get_config()
+    config.model.backbone, config.model.face = backbone, "none"
+    (folder / "config.json").write_text(config.to_json_best_effort())
 
 
 def _flax(workdir: Path, files: Path) -> Callable[..., Any]:
@@ -56,7 +60,7 @@ def _flax(workdir: Path, files: Path) -> Callable[..., Any]:
     from deskpro_jax.serving.program import embedding_function, read_program
 
     jax.config.update("jax_enable_compilation_cache", False)
-    return jax.jit(embedding_function(read_program(workdir, flip=False)[0]))
+    return jax.jit(embedding_function(read_program(workdir, flip=False)))
 
 
 def _stablehlo(workdir: Path, files: Path) -> Callable[..., Any]:

@@ -73,15 +73,17 @@ class Step:
         import numpy as np
         from jax.sharding import Mesh
 
-        from deskpro_jax.methods.deskpro import init_variables, student_model, teacher_model
+        from deskpro_jax import methods
+        from deskpro_jax.models.initialisers import init_variables
         from deskpro_jax.runtime import sharding
         from deskpro_jax.train import optimisers
         from deskpro_jax.train import step as train
 
         config = configuration(phase, shape, face, batch, dtype)
-        model = teacher_model if phase == "teacher" else student_model
-        module = model(config.model, shape.classes)
-        teacher = teacher_model(config.model, shape.classes) if phase == "student" else None
+        specs = {spec.name: spec for spec in methods.phases(config)}
+        spec = specs["teacher" if phase == "teacher" else "student"]
+        module = spec.network(config, shape.classes).module
+        teacher = specs["teacher"].network(config, shape.classes).module if spec.recipe.teacher else None
         optimizer = optimisers.adam(optimisers.schedule(np.asarray([1e-5]), 1), config.train.weight_decay)
         mesh = Mesh(np.asarray(jax.local_devices()[:1]), (sharding.DATA_AXIS,))
         if phase == "stream":
@@ -93,7 +95,7 @@ class Step:
         state = create(sharding.put_replicated(mesh, drawn))
         others = sharding.put_replicated(mesh, init_variables(teacher, 1)) if teacher else None
         key = sharding.put_replicated(mesh, jax.random.key_data(jax.random.key(0)))
-        self._step = train.make_train_step(module, optimizer, config, phase, teacher, 1)
+        self._step = train.make_train_step(module, optimizer, config, spec.recipe, teacher, 1)
         self._arguments = (
             state,
             others,

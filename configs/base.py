@@ -51,6 +51,8 @@ def get_config() -> ml_collections.ConfigDict:
     a.shared_draws = 0
 
     c.model = m = ml_collections.ConfigDict()
+    # The method: deskpro, osnet, or the name of a user module (docs/forking.md).
+    m.name = "deskpro"
     m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0; or "module:name" of a fork (docs/forking.md)
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream

@@ -24,7 +24,7 @@ from deskpro_jax.runtime import sharding
 Face = UInt8[np.ndarray, "size size 3"]
 
 
-def open_finder(path: str | Path) -> FaceFinder:
+def open_finder(path: str | Path) -> RetinaFaceFinder:
     """Makes a face finder of a RetinaFace file.
 
     Args:
@@ -34,10 +34,10 @@ def open_finder(path: str | Path) -> FaceFinder:
         MissingInputError: there is no such file.
         InputError: it is no RetinaFace detector, or not all of one.
     """
-    return FaceFinder(load_detector(path))
+    return RetinaFaceFinder(load_detector(path))
 
 
-class FaceFinder:
+class RetinaFaceFinder:
     """Finds and cuts out the face of the person that each photo shows.
 
     Photos are enlarged, faces chosen and aligned as the stages "detect" and "restore" of `data_prep.prepare` do by

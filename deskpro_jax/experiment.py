@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
+from deskpro_jax import methods
 from deskpro_jax.checkpoints import check as checkpoint_check
 from deskpro_jax.checkpoints import selection
-from deskpro_jax.checkpoints.selection import Steps, read_variables, trained_classes
+from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.config import check as run_check
 from deskpro_jax.data import check as data_check
 from deskpro_jax.data.load.dataset import ReIDSplit
@@ -22,21 +23,18 @@ from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import results_files, scoring
-from deskpro_jax.evaluation.evaluate import Network, Result
+from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.losses import check as loss_check
-from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
-from deskpro_jax.models import check as model_check
+from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
 from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
 from deskpro_jax.train.loop import run_phase
 from deskpro_jax.train.phase import Phase
-from deskpro_jax.train.teacher import needs_teacher
 from deskpro_jax.workdir import layout, transfer
-
-__all__ = ["Data", "load_data", "needs_teacher", "read_variables", "run", "validate"]
+from deskpro_jax.workdir.networks import load_networks
 
 
 def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
@@ -67,7 +65,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
             splits = (data.query, data.gallery) if data else load_test(config, folder)
             chosen = scoring.choose_protocols(config, splits)
         scoring.tell_left_out(chosen)
-        found = _train(config, folder, mesh, data, guard) if data else _trained(config, folder, mesh)
+        found = _train(config, folder, mesh, data, guard) if data else _load_trained(config, folder, mesh)
         networks, variables, steps = found
         skipped = selection.skipped_images(folder) if config.data.skip_corrupt else {}
         with guard.expendable("everything is trained and saved; run again for the results."):
@@ -98,42 +96,46 @@ def _train(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
 ) -> tuple[list[Network], list[Any], dict[str, Steps]]:
     """Trains the phases that are not done yet; returns the networks of the embedding, their variables and steps."""
-    student = student_model(config.model, data.classes)
-    networks: list[Network] = []
-    variables: list[Any] = []
-    steps: dict[str, Steps] = {}
-    teacher_variables = None
-    # Before the hours of the teacher phase: weights that the student cannot start from are refused here.
-    begin = initial_weights.begin("student", student, config, folder / "student", data.train)
-    if needs_teacher(config):
-        teacher_variables, steps["teacher"] = _teacher(config, folder, mesh, data, guard)
-    if student.body or student.face:
-        values, steps["student"] = _student(config, folder, mesh, data, guard, teacher_variables, begin)
-        networks.append(Network(student, "face"))
-        variables.append(values)
-    if config.model.face == "teacher":
-        networks.append(Network(teacher_model(config.model, data.classes), "restored_face"))
-        variables.append(teacher_variables)
-    return networks, variables, steps
+    specs = methods.phases(config)
+    initial_weights.warn_of_unused(config, specs)
+    trained: dict[str, _Trained] = {}
+    starts = {}
+    # Before the hours of a first phase: weights that a later one cannot start from are refused here.
+    for spec in reversed(specs):
+        if not _is_given(config, spec):
+            module = spec.network(config, data.classes).module
+            starts[spec.name] = initial_weights.begin(spec, module, config, folder / spec.name, data.train)
+    for spec in specs:
+        network = spec.network(config, data.classes)
+        if _is_given(config, spec):
+            variables, steps = teacher.read_given(config, spec, data.train, mesh)
+        else:
+            frozen = trained.get(spec.recipe.teacher)
+            start = starts[spec.name]
+            variables, steps = _train_phase(config, folder, mesh, data, guard, spec, network, start, frozen)
+        trained[spec.name] = _Trained(network, variables, steps)
+    embeds = [trained[spec.name] for spec in reversed(specs) if spec.embeds]
+    steps_of = {name: phase.steps for name, phase in trained.items()}
+    return [phase.network for phase in embeds], [phase.variables for phase in embeds], steps_of
 
 
-def _trained(
+class _Trained(NamedTuple):
+    network: Network
+    variables: Any
+    steps: Steps
+
+
+def _is_given(config: ml_collections.ConfigDict, spec: PhaseSpec) -> bool:
+    return spec.name == "teacher" and bool(config.teacher.checkpoint)
+
+
+def _load_trained(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh
 ) -> tuple[list[Network], list[Any], dict[str, Steps]]:
     """Reads the networks of the embedding, whatever number of identities they were trained on."""
-    networks, variables = [], []
-    steps: dict[str, Steps] = {}
-    if config.model.body or config.model.face == "student":
-        place = folder / "student" / "checkpoints"
-        module = student_model(config.model, trained_classes(place) or 1)
-        values, steps["student"] = read_variables(place, module, mesh, config.eval.report)
-        networks.append(Network(module, "face"))
-        variables.append(values)
-    if config.model.face == "teacher":
-        module, values, steps["teacher"] = teacher.read(config, folder, mesh)
-        networks.append(Network(module, "restored_face"))
-        variables.append(values)
-    return networks, variables, steps
+    loaded = load_networks(folder, config=config)
+    variables = [sharding.put_variables(mesh, values) for values in loaded.variables]
+    return list(loaded.networks), variables, loaded.steps
 
 
 def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:
@@ -146,9 +148,8 @@ def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:
     Raises:
         InputError: a field has a value that cannot be used; the message names it.
     """
-    for room in (run_check, data_check, model_check, loss_check, checkpoint_check, evaluation_check, train_check):
+    for room in (run_check, data_check, methods, loss_check, checkpoint_check, evaluation_check, train_check):
         room.check(config)
-    student_model(config.model, 1)  # whether any stream is left
     if mode == "train":
         train_check.check_training(config)
 
@@ -158,52 +159,40 @@ def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> N
         compilation.use_persistent_cache(Path(config.compilation_cache or folder / compilation.CACHE_FOLDER))
 
 
-def _teacher(
-    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
-) -> tuple[Any, Steps]:
-    module = teacher_model(config.model, data.classes)
-    if config.teacher.checkpoint:
-        return teacher.read_given(config, module, data.train, mesh)
-    with config.unlocked():
-        faces = ml_collections.ConfigDict(config.to_dict())
-        faces.data.require_face = True  # an image without a face has nothing to teach
-    begin = initial_weights.begin("teacher", module, config, folder / "teacher", data.train)
-    phase = Phase("teacher", module, config.teacher.epochs, ("restored_face",), data.train, pretrained=begin)
-    scorer = _scorer(faces, mesh, data, [Network(module, "restored_face")])
-    return run_phase(phase, faces, mesh, folder / "teacher", guard, scorer)
-
-
-def _student(
+def _train_phase(
     config: ml_collections.ConfigDict,
     folder: Path,
     mesh: Mesh,
     data: Data,
     guard: SignalGuard,
-    teacher_variables: Any,
-    begin: Callable[[Any], Any] | None,
+    spec: PhaseSpec,
+    network: Network,
+    start: Callable[[Any], Any] | None,
+    frozen: _Trained | None,
 ) -> tuple[Any, Steps]:
-    module = student_model(config.model, data.classes)
-    distil = module.face and config.loss.alpha > 0
-    fields = ["body", "cloth_mask"] if module.body else []
-    fields += ["face"] if module.face else []
-    fields += ["restored_face"] if distil else []
+    """Trains one phase to its end; `frozen` is the teacher that its losses compare with."""
+    if "face" in spec.recipe.requires:
+        config = config.copy_and_resolve_references()
+        config.data.require_face = True
+    images = [*network.images, *spec.recipe.fields, *(frozen.network.images if frozen else ())]
     phase = Phase(
-        "student",
-        module,
-        config.train.epochs,
-        tuple(fields),
+        spec.name,
+        network.module,
+        spec.recipe,
+        spec.epochs,
+        spec.schedule_epochs,
+        tuple(dict.fromkeys(images)),
         data.train,
-        teacher_model(config.model, data.classes) if distil else None,
-        teacher_variables if distil else None,
-        begin,
+        frozen.network.module if frozen else None,
+        frozen.variables if frozen else None,
+        start,
     )
-    _say_without_masks(config, module, data.train)
-    scorer = _scorer(config, mesh, data, [Network(module, "face")])
-    return run_phase(phase, config, mesh, folder / "student", guard, scorer)
+    _warn_if_no_masks(spec.recipe, data.train)
+    return run_phase(phase, config, mesh, folder / spec.name, guard, _scorer(config, mesh, data, [network]))
 
 
-def _say_without_masks(config: ml_collections.ConfigDict, module: DeSKPro, split: ReIDSplit) -> None:
-    if module.body and config.model.attention != "none" and config.loss.attention_weight and not split.has_mask.any():
+def _warn_if_no_masks(recipe: Recipe, split: ReIDSplit) -> None:
+    if any(term.name == "attention" for term in recipe.losses) and not split.has_mask.any():
         logging.warning(
             "L_att is off: no image of %s/%s has a mask, so nothing teaches attention where clothing is",
             split.name,

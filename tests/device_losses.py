@@ -19,6 +19,8 @@ import numpy as np
 from configs import synthetic
 from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
@@ -42,7 +44,7 @@ def _optimizer() -> Any:
 
 @functools.cache
 def _step(student: Any, teacher: Any, mesh: Any) -> Callable[..., Any]:
-    return train.make_train_step(student, _optimizer(), _config(), "student", teacher, mesh=mesh)
+    return train.make_train_step(student, _optimizer(), _config(), deskpro.recipe(_config()), teacher, mesh=mesh)
 
 
 def losses(data_dir: str, data: int, model: int) -> list[dict[str, float]]:
@@ -51,13 +53,13 @@ def losses(data_dir: str, data: int, model: int) -> list[dict[str, float]]:
     config.mesh.data, config.mesh.model = data, model
     split = dataset.load(config.data.name, data_dir, "train")
     classes = len(dataset.train_classes(split))
-    student, teacher = deskpro.student_model(config.model, classes), deskpro.teacher_model(config.model, classes)
+    student, teacher = deskpro.build(config, Counts(classes)), deskpro.build_teacher(config, Counts(classes))
     mesh = sharding.make_mesh(config)
     whole, rows = sharding.replicated(mesh), sharding.split_batch(mesh)
     optimizer = _optimizer()
     variables, fixed = (
         sharding.put_variables(
-            mesh, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), deskpro.init_variables(module, seed))
+            mesh, jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), initialisers.init_variables(module, seed))
         )
         for module, seed in ((student, 0), (teacher, 1))
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from jaxtyping import Array
 from benchmarks.identities import largest_array
 from configs import synthetic
 from deskpro_jax.checkpoints.store import CheckpointStore
+from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.runtime import sharding
@@ -55,12 +57,12 @@ class Network(nn.Module):
 
     num_classes: int
     remat: str = "none"
+    image: str = "face"
 
     @nn.compact
-    def __call__(
-        self, body: None, face: Array, has_face: Array | None = None, valid: Array | None = None, *, train: bool = False
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        outputs = Heads(self.num_classes, name="face_stream")(face, train=train, valid=has_face)
+    def __call__(self, inputs: Mapping[str, Array], *, train: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows = inputs["valid"] & inputs["has_face"] if "valid" in inputs else None
+        outputs = Heads(self.num_classes, name="face_stream")(inputs[self.image], train=train, valid=rows)
         return {"face": outputs}, {"face": {}}
 
 
@@ -70,17 +72,18 @@ def build(identities: int, data: int, model: int) -> tuple[Any, tuple[Any, ...]]
     config.mesh.data, config.mesh.model = data, model
     config.loss.label_smoothing = 0.1
     mesh, network = sharding.make_mesh(config), Network(identities)
+    teacher_network = network.clone(image="restored_face")
     optimizer = optimisers.adam(1e-3, config.train.weight_decay)
 
     def drawn(seed: int) -> Any:
-        values = initialisers.draw(lambda key: network.init(key, None, jnp.zeros((1, 8, 8, 3))), seed)
+        values = initialisers.draw(lambda key: network.init(key, {"face": jnp.zeros((1, 8, 8, 3))}), seed)
         return sharding.put_variables(mesh, jax.tree.map(lambda leaf: leaf.astype(np.float64), values))
 
     kept = sharding.placement(mesh, jax.eval_shape(lambda v: train.create_state(v, optimizer), drawn(0)))
     state = jax.jit(lambda v: train.create_state(v, optimizer), out_shardings=kept)(drawn(0))
     teacher, whole, rows = drawn(1), sharding.replicated(mesh), sharding.split_batch(mesh)
     step = jax.jit(
-        train.make_train_step(network, optimizer, config, "student", network, mesh=mesh),
+        train.make_train_step(network, optimizer, config, deskpro.recipe(config), teacher_network, mesh=mesh),
         in_shardings=(kept, sharding.placement(mesh, teacher), rows, whole),
         out_shardings=(kept, whole),
     )

@@ -20,6 +20,8 @@ from deskpro_jax.checkpoints import templates
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
 from deskpro_jax.train.state import as_tree
@@ -131,8 +133,8 @@ def saved_steps(folder: Path) -> tuple[int, ...]:
 
 def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = None) -> dict[str, np.ndarray]:
     """Returns every leaf of a checkpoint, the latest by default, by its path."""
-    build = deskpro.teacher_model if phase == "teacher" else deskpro.student_model
-    variables = deskpro.init_variables(build(c.model, CLASSES), 0)
+    build = deskpro.build_teacher if phase == "teacher" else deskpro.build
+    variables = initialisers.init_variables(build(c, Counts(CLASSES)), 0)
     optimizer = optimisers.adam(optimisers.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
     template = as_tree(train.create_state(variables, optimizer))
     with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:

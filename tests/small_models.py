@@ -14,6 +14,8 @@ import runs
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts
 from deskpro_jax.workdir import layout
 
 
@@ -21,13 +23,13 @@ def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: in
     """Writes a workdir as training leaves it, its networks as they were drawn."""
     config = runs.config(data_dir, variant, **{"model__backbone": "x0_25"} | fields)
     layout.settle_config(folder, config)
-    phases = {"student": deskpro.student_model(config.model, runs.CLASSES)}
+    phases = {"student": deskpro.build(config, Counts(runs.CLASSES))}
     if config.model.face == "teacher":
-        phases["teacher"] = deskpro.teacher_model(config.model, runs.CLASSES)
+        phases["teacher"] = deskpro.build_teacher(config, Counts(runs.CLASSES))
     for phase, module in phases.items():
-        if not (module.body or module.face):
+        if not (module.body or module.face):  # the teacher is the only network
             continue
-        variables = tree.map(jnp.asarray, deskpro.init_variables(module, seed))
+        variables = tree.map(jnp.asarray, initialisers.init_variables(module, seed))
         with CheckpointStore(folder / phase / "checkpoints", best_metric="mAP", asynchronous=False) as store:
             store.save(7, variables, data={}, wait=True)
     return folder

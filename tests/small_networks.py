@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
+from configs import base
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.weights import export, load
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.workdir.stored import PLACES
+from deskpro_jax.weights.opening import PLACES
 
 PREFIXES = {"body": "nocloth_net.", "student": "lr_face_net.", "teacher": "face_net."}
 DIMENSION = 8
@@ -67,16 +69,28 @@ def only(role: str, tensors: dict[str, np.ndarray], *, prefix: bool = True) -> d
 
 
 def save_workdir(folder: Path, roles: dict[str, Stream], os_streams: str, step: int = 7) -> dict[str, Any]:
-    """Saves networks as the checkpoints of a workdir; returns the variables by role."""
+    """Saves networks as the checkpoints of a workdir, with their configuration; returns the variables by role."""
     states: dict[str, dict[str, Any]] = {}
     variables: dict[str, Any] = {}
     for number, (role, stream) in enumerate(roles.items()):
-        phase, module = PLACES[role]
+        phase, name = PLACES[role]
         variables[role] = drawn(stream, os_streams, number)
         state = states.setdefault(phase, {"params": {}, "batch_stats": {}})
         for collection, tree in variables[role].items():
-            state[collection][module] = jax.tree.map(jnp.asarray, tree)
+            state[collection][f"{name}_stream"] = jax.tree.map(jnp.asarray, tree)
     for phase, state in states.items():
         with CheckpointStore(folder / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
             store.save(step, state, data={}, wait=True)
+    (folder / "config.json").write_text(config_of(roles, os_streams).to_json_best_effort())
     return variables
+
+
+def config_of(roles: dict[str, Stream], os_streams: str) -> ConfigDict:
+    """Returns the configuration of a run that trained these networks."""
+    first = next(iter(roles.values()))
+    config = base.get_config()
+    config.model.update({"backbone": first.backbone, "streams": os_streams, "feature_dim": first.feature_dim})
+    config.model.body = "body" in roles
+    config.model.attention = roles["body"].attention if "body" in roles else "none"
+    config.model.face = next((role for role in ("student", "teacher") if role in roles), "none")
+    return config

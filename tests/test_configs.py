@@ -16,6 +16,7 @@ from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import protocols
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models.contract import Counts
 
 FILES = ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder", "synthetic")
 REAL = FILES[:3]
@@ -42,7 +43,7 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
             experiment.validate(config)
         config.teacher.checkpoint = "released.pth"
     experiment.validate(config)
-    deskpro.student_model(config.model, 10)  # refuses values that no model can be built from
+    deskpro.build(config, Counts(10))
 
 
 # Row -> body stream, face stream, attention, weight of L_att, is L_fkp used, does a run involve the teacher.
@@ -67,9 +68,9 @@ def test_a_row_of_table_3_sets_what_it_says(row: str) -> None:
     if attention is not None:
         assert config.model.attention == attention
         assert (config.loss.attention_weight > 0) == attention_loss
-    student = deskpro.student_model(config.model, 10) if body or face == "student" else None
+    student = deskpro.build(config, Counts(10)) if body or face == "student" else None
     assert (student is not None and student.face and config.loss.alpha > 0) == distils
-    assert experiment.needs_teacher(config) == teacher
+    assert deskpro.needs_teacher(config) == teacher
 
 
 @pytest.mark.parametrize(

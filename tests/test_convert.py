@@ -20,19 +20,23 @@ import safetensors.numpy
 
 import runs
 from configs import base
-from deskpro_jax import experiment
+from deskpro_jax.checkpoints.selection import read_variables
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.cli.convert import main
-from deskpro_jax.methods.deskpro import DeSKPro, student_model, teacher_model
+from deskpro_jax.methods import deskpro as methods_deskpro
+from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.runtime import sharding
 from deskpro_jax.weights import deskpro, export, load, table
 from deskpro_jax.weights.families import Stream, recognise
+from deskpro_jax.weights.opening import PLACES
 from deskpro_jax.weights.read import read_file, read_tensors
-from deskpro_jax.workdir import imports, stored
+from deskpro_jax.workdir import conversion
+from deskpro_jax.workdir.networks import load_networks, read_checkpoint
 from golden_rule import images, state_dict
-from small_networks import drawn, small, spec
+from small_networks import config_of, drawn, small, spec
 from torch_files import Raw, save, torch_legacy, torch_zip
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,7 +77,7 @@ def filled(shapes: dict[str, list[int]], seed: int, classes: int | None = None) 
 
 def checkpoint(folder: Path) -> Any:
     """Returns the variables of the checkpoint in a phase's folder."""
-    return stored.read_phase(folder / "checkpoints", "last")[0]
+    return read_checkpoint(folder / "checkpoints", "last")[0]
 
 
 def worst(actual: Any, expected: np.ndarray) -> float:
@@ -106,7 +110,8 @@ def test_osnet_goes_through_a_file_of_every_wrapping_and_still_matches(wrapping,
     path = save(tmp_path / "osnet.pth", WRAPPINGS[wrapping](source))
     assert main([str(path), "--to", str(tmp_path / "out")]) == 0
     assert "classifier is dropped" in capsys.readouterr().out
-    variables = checkpoint(tmp_path / "out" / "osnet")
+    kept = checkpoint(tmp_path / "out" / "osnet")
+    variables = {collection: tree["body_stream"] for collection, tree in kept.items()}
     head = {"kernel": np.zeros((512, 1), np.float32), "bias": np.zeros(1, np.float32)}
     x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
     features = osnet_features()(variables | {"params": variables["params"] | {"classifier": head}}, x)
@@ -153,7 +158,12 @@ def assert_equal(found: Any, expected: Any) -> None:
 
 
 def networks_of(folder: Path) -> dict[str, Any]:
-    return stored.read_networks(folder).variables
+    by_place = {
+        (phase.name, spec.name): phase
+        for phase in load_networks(folder, every_phase=True).phases
+        for spec in phase.network.streams
+    }
+    return {role: by_place[place].stream_variables(place[1]) for role, place in PLACES.items() if place in by_place}
 
 
 def test_all_networks_of_deskpro_go_through_a_file_unchanged(tmp_path):
@@ -190,12 +200,12 @@ def test_a_converted_folder_is_read_as_a_workdir_and_goes_back_exactly(tmp_path,
     assert len(record["sha256"]) == 64
     config = model_config(record)
     mesh = sharding.make_mesh(config)
-    student, step = experiment.read_variables(
-        out / "student" / "checkpoints", student_model(config.model, 3), mesh, config.eval.report
+    student, step = read_variables(
+        out / "student" / "checkpoints", methods_deskpro.build(config, Counts(3)), mesh, config.eval.report
     )
     assert step == 0
     assert student["params"]["body_stream"]["attention"]["conv1"]["kernel"].shape == (96, 96)
-    teacher, _ = experiment.read_variables(out / "teacher" / "checkpoints", teacher_model(config.model, 3), mesh)
+    teacher, _ = read_variables(out / "teacher" / "checkpoints", methods_deskpro.build_teacher(config, Counts(3)), mesh)
     name = "face_net.backbone.2.0.gate.fc1.bias"
     found = teacher["params"]["face_stream"]["trunk"]["block2_0"]["gate"]["fc1"]["bias"]
     np.testing.assert_array_equal(found, small(os_streams)[name])
@@ -244,7 +254,7 @@ def test_a_trained_workdir_leaves_with_names_counters_and_a_model_card(tmp_path,
             state[collection][module] = jax.tree.map(jnp.asarray, tree)
     with CheckpointStore(run / "student" / "checkpoints", best_metric="mAP", asynchronous=False) as store:
         store.save(40, state, data={}, wait=True)
-    config = base.get_config()
+    config = config_of({"student": spec("student"), "body": spec("body", "paper")}, "aacd")
     (run / "config.json").write_text(config.to_json_best_effort())
     result = {"stream": "both", "protocol": "cc", "mAP": 0.5312, "R-1": 0.75, "R-5": 0.9, "R-10": 1.0, "counted": 12}
     (run / "results.json").write_text(json.dumps({"dataset": "synthetic_small", "results": [result]}))
@@ -352,7 +362,7 @@ def test_a_failure_while_writing_leaves_nothing_and_an_occupied_folder_stays(tmp
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(imports.workdir, "write_json", fail)
+    monkeypatch.setattr(conversion.files, "write_json", fail)
     assert main([str(path), "--to", str(tmp_path / "out")]) == 1
     assert "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine", "osnet.pth"]

@@ -18,8 +18,10 @@ from deskpro_jax.embedding.embedder import Embedder
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts, Network
 from deskpro_jax.runtime import sharding
-from deskpro_jax.weights.export import export_weights
+from deskpro_jax.workdir.export import export_weights
 from small_models import images, write_files
 
 FACE = 7 * 32  # numbers of the face stream
@@ -42,11 +44,11 @@ def embedder(untrained: Path) -> Embedder:
 def expected(tiny_data: Path, split: ReIDSplit) -> np.ndarray:
     """What evaluation computes for the split."""
     config = runs.config(tiny_data)
-    net = evaluate.Network(deskpro.student_model(config.model, runs.CLASSES), "face")
+    net = Network(deskpro.build(config, Counts(runs.CLASSES)), deskpro.streams(config))
     mesh = sharding.make_mesh(config)
-    variables = sharding.put_replicated(mesh, deskpro.init_variables(net.module, 0))
+    variables = sharding.put_replicated(mesh, initialisers.init_variables(net.module, 0))
     embed = embedder_module._compiled((net,), False, mesh)  # compiled once for all tests
-    return evaluate.embed_split(embed, [variables], split, config, mesh, net.fields)
+    return evaluate.embed_split(embed, [variables], split, config, mesh, net.images)
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +129,13 @@ def test_mirrored_photos_are_added_when_asked_for(untrained: Path, monkeypatch: 
     asked = []
 
     def compiled(networks, flip, mesh):
-        asked.append((networks[0].module.face, flip, mesh.size))
+        asked.append((networks[0].images, flip, mesh.size))
         return lambda variables, batch: np.zeros((len(batch["body"]), FACE), np.float32)
 
     monkeypatch.setattr(embedder_module, "_compiled", compiled)
     embedder = Embedder(untrained, flip=True)
     embedder.embed([np.zeros((64, 32, 3), np.uint8)])
-    assert asked == [(False, True, 1)]
+    assert asked == [(("body",), True, 1)]
     assert embedder.settings["flip"] is True
 
 

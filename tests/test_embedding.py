@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
+from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.embeddings import combine, normalise
 
 PARTS, BATCH, DIMENSION = 7, 3, 16
+PART_NAMES = tuple(f"part_{i}" for i in range(PARTS))
+BOTH = tuple(StreamSpec(name, name, PART_NAMES, (0,), DIMENSION) for name in ("face", "body"))
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def by_hand(image, mirror, has_face):
 def test_embedding_is_the_normalised_sum_face_first(streams, flip, wrap):
     image, mirror, has_face = streams
     mirror = mirror if flip else None
-    result = wrap(combine)(image, mirror, has_face=has_face)
+    result = wrap(functools.partial(combine, BOTH))(image, mirror, has_face=has_face)
     assert result.dtype == jnp.float32
     assert result.shape == (BATCH, 2 * PARTS * DIMENSION)
     np.testing.assert_allclose(result, by_hand(image, mirror, has_face), atol=2e-7)
@@ -51,7 +56,7 @@ def test_embedding_is_the_normalised_sum_face_first(streams, flip, wrap):
 def test_every_part_has_unit_length_and_a_missing_face_is_zero(streams):
     image, mirror, has_face = streams
     lengths = np.linalg.norm(
-        np.asarray(combine(image, mirror, has_face=has_face)).reshape(BATCH, 14, DIMENSION), axis=2
+        np.asarray(combine(BOTH, image, mirror, has_face=has_face)).reshape(BATCH, 14, DIMENSION), axis=2
     )
     np.testing.assert_allclose(lengths[:, 7:], 1, atol=1e-6)
     np.testing.assert_allclose(lengths[[0, 2], :7], 1, atol=1e-6)
@@ -60,10 +65,10 @@ def test_every_part_has_unit_length_and_a_missing_face_is_zero(streams):
 
 def test_one_stream_alone(streams):
     image, mirror, has_face = streams
-    both = combine(image, mirror, has_face=has_face)
+    both = combine(BOTH, image, mirror, has_face=has_face)
     half = PARTS * DIMENSION
-    face = combine({"face": image["face"]}, {"face": mirror["face"]}, has_face=has_face)
-    body = combine({"body": image["body"]}, {"body": mirror["body"]})
+    face = combine(BOTH[:1], {"face": image["face"]}, {"face": mirror["face"]}, has_face=has_face)
+    body = combine(BOTH[1:], {"body": image["body"]}, {"body": mirror["body"]})
     np.testing.assert_allclose(jnp.concatenate([face, body], axis=1), both, atol=1e-7)
     assert face.shape == body.shape == (BATCH, half)
 
@@ -73,7 +78,7 @@ def test_a_missing_face_never_makes_a_nan_whatever_its_features_are(streams, wra
     image, _, has_face = streams
     for value in (0.0, np.nan, np.inf):
         image["face"] = image["face"].at[:, 1].set(value)
-        result = np.asarray(wrap(combine)(image, has_face=has_face))
+        result = np.asarray(wrap(functools.partial(combine, BOTH))(image, has_face=has_face))
         assert np.isfinite(result).all()
         assert not result[1, : PARTS * DIMENSION].any()
 
@@ -91,20 +96,20 @@ def test_extreme_features_stay_finite(scale):
 def test_bfloat16_features_are_added_and_normalised_in_float32(streams):
     image, mirror, has_face = (jax.tree.map(lambda x: x.astype(jnp.bfloat16), s) for s in streams[:2]), None, streams[2]
     image, mirror = image
-    result = combine(image, mirror, has_face=has_face)
+    result = combine(BOTH, image, mirror, has_face=has_face)
     assert result.dtype == jnp.float32
     np.testing.assert_allclose(result, by_hand(image, mirror, has_face), atol=2e-7)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("streams", "arguments", "message"),
     [
-        (({},), "at least one of face, body"),
-        (({"hand": jnp.ones((7, 1, 2))},), "'hand'"),
-        (({"body": jnp.ones((7, 1, 2))}, {}), "mirrored streams"),
-        (({"face": jnp.ones((7, 1, 2))},), "without has_face"),
+        ((), ({},), "expected those of any"),
+        (BOTH[1:], ({"hand": jnp.ones((7, 1, 2))},), "'hand'"),
+        (BOTH[1:], ({"body": jnp.ones((7, 1, 2))}, {}), r"features of streams \[\]; expected those of body"),
+        (BOTH[:1], ({"face": jnp.ones((7, 1, 2))},), "without has_face"),
     ],
 )
-def test_bad_streams_are_refused(arguments, message):
+def test_bad_streams_are_refused(streams, arguments, message):
     with pytest.raises(InputError, match=message):
-        combine(*arguments)
+        combine(streams, *arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from ml_collections import ConfigDict
 import runs
 from deskpro_jax.data.load import dataset
 from deskpro_jax.evaluation import evaluate, protocols
-from deskpro_jax.evaluation.evaluate import Network
 from deskpro_jax.methods import deskpro
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts, Network, StreamSpec, embedding_streams
+from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.runtime import sharding
 
 
@@ -26,19 +29,25 @@ def streams_of(folder: Path) -> list[str]:
 
 
 def network(config: ConfigDict, *, body: bool = False, face: bool = False, field: str = "face") -> Network:
-    module = deskpro.student_model(config.model, runs.CLASSES).clone(body=body, face=face)
-    return Network(module, field)
+    module = deskpro.build(config, Counts(runs.CLASSES)).clone(body=body, face=face, face_image=field)
+    specs = deskpro.streams(config)
+    streams = [replace(spec, image=field) if spec.reads_face else spec for spec in specs]
+    return Network(module, tuple(spec for spec in streams if (face if spec.reads_face else body)))
+
+
+def names(networks: list[Network]) -> tuple[str, ...]:
+    return tuple(stream.name for stream in embedding_streams(networks))
 
 
 def test_streams_come_face_first(tiny_data: Path) -> None:
     config = runs.config(tiny_data)
     body, face = network(config, body=True), network(config, face=True)
-    assert evaluate.streams([body, face]) == ("face", "body")
-    assert evaluate.streams([network(config, body=True, face=True)]) == ("face", "body")
-    assert evaluate.streams([body]) == ("body",)
-    assert evaluate.streams([face]) == ("face",)
-    assert network(config, body=True, face=True, field="restored_face").fields == ("body", "restored_face")
-    assert body.fields == ("body",)
+    assert names([body, face]) == ("face", "body")
+    assert names([network(config, body=True, face=True)]) == ("face", "body")
+    assert names([body]) == ("body",)
+    assert names([face]) == ("face",)
+    assert network(config, body=True, face=True, field="restored_face").images == ("restored_face", "body")
+    assert body.images == ("body",)
 
 
 def test_raw_pixels_are_scored_by_euclidean_distance(tiny_data: Path) -> None:
@@ -73,9 +82,9 @@ def test_an_image_without_a_face_has_zeros_there_and_no_nan(tiny_data: Path) -> 
     assert split.has_face.tolist() == [False] * 3 + [True] * 4
     mesh = sharding.make_mesh(config)
     net = network(config, body=True, face=True)
-    variables = sharding.put_replicated(mesh, deskpro.init_variables(net.module, 0))
+    variables = sharding.put_replicated(mesh, initialisers.init_variables(net.module, 0))
     embed = evaluate.make_embed([net], True, mesh)
-    found = evaluate.embed_split(embed, [variables], split, config, mesh, net.fields)
+    found = evaluate.embed_split(embed, [variables], split, config, mesh, net.images)
     width = 7 * config.model.feature_dim
     assert found.shape == (len(split), 2 * width)
     assert np.isfinite(found).all()
@@ -153,7 +162,7 @@ def test_a_perfect_embedding_scores_one_in_each_stream(tiny_data: Path) -> None:
         both[0],
         both[1],
         (query, gallery),
-        evaluate.similarity_of(("face", "body"), both[0].shape[1]),
+        evaluate.similarity_of([StreamSpec(name, name, PARTS, (), len(people)) for name in ("face", "body")]),
         wanted,
         0,
     )

@@ -112,7 +112,7 @@ def test_a_dataset_of_a_user_module_is_built_scored_and_reported_by_its_name(
     # The report knows the dataset from the workdir only, in a process that never saw the configuration's file.
     sys.modules.pop("new_dataset")
     record: Any = SimpleNamespace(config=config.to_dict(), folder=tmp_path / "run", own_results=None)
-    networks: Any = SimpleNamespace(body_size=(8, 4), face_size=(4, 4))
+    networks: Any = SimpleNamespace(sizes={"body": (8, 4), "face": (4, 4)})
     opened = open_data(record, networks, "", name=None, data_dir=None, protocol="other_clothes")
     assert (opened.query.name, opened.protocol.name) == ("office", "other_clothes")
 
@@ -183,13 +183,13 @@ def test_the_earlier_way_to_add_a_dataset_names_the_new_one() -> None:
 )
 def test_a_wrong_name_is_told_with_what_to_do(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        extra.added_terms((text,))
+        extra.extra_terms((text,))
 
 
 def test_two_terms_need_two_names() -> None:
     with pytest.raises(InputError, match="two functions called 'spread'"):
-        extra.added_terms(("new_loss:spread", "new_loss:spread"))
-    assert list(extra.added_terms(("new_loss:spread",))) == ["spread"]
+        extra.extra_terms(("new_loss:spread", "new_loss:spread"))
+    assert [term.name for term in extra.extra_terms(("new_loss:spread",))] == ["spread"]
 
 
 def test_a_backbone_is_one_of_the_known_or_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import torch_files
 from data_prep import prepare
 from data_prep.detection import person
 from data_prep.detection.person import Choice, canvas_shape, to_canvas
-from data_prep.face_finder import FaceFinder, open_finder
+from data_prep.face_finder import RetinaFaceFinder, open_finder
 from data_prep.photos import find_photos, read_photo
 from deskpro_jax.cli import embed
 from deskpro_jax.embedding.embedder import Embedder
@@ -52,7 +52,7 @@ def prepared(photos: Path, detector: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def finder(detector: Path) -> FaceFinder:
+def finder(detector: Path) -> RetinaFaceFinder:
     return open_finder(detector)
 
 
@@ -61,7 +61,7 @@ def faces_of(prepared: Path, names: list[str]) -> list[np.ndarray | None]:
     return [np.asarray(Image.open(path)) if path.exists() else None for path in paths]
 
 
-def test_faces_are_those_of_the_data_preparation(photos: Path, prepared: Path, finder: FaceFinder) -> None:
+def test_faces_are_those_of_the_data_preparation(photos: Path, prepared: Path, finder: RetinaFaceFinder) -> None:
     names = find_photos(photos)
     expected = faces_of(prepared, names)
     assert sum(face is not None for face in expected) > 5
@@ -73,7 +73,7 @@ def test_faces_are_those_of_the_data_preparation(photos: Path, prepared: Path, f
     assert finder([]) == []
 
 
-def test_the_company_of_a_photo_changes_nothing(photos: Path, finder: FaceFinder) -> None:
+def test_the_company_of_a_photo_changes_nothing(photos: Path, finder: RetinaFaceFinder) -> None:
     pictures = [read_photo(photos / name) for name in find_photos(photos)]
     whole = finder(pictures)
     again = finder([pictures[i] for i in (10, 3)])

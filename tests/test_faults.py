@@ -31,7 +31,7 @@ from deskpro_jax.errors import InputError, RunError, Stopped
 from deskpro_jax.storage import checksums
 from deskpro_jax.storage.files import is_temporary
 from deskpro_jax.train.metrics_file import MetricWriter
-from deskpro_jax.workdir import stored
+from deskpro_jax.workdir.networks import read_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -246,14 +246,14 @@ def test_shapes_are_those_of_a_whole_checkpoint(two: Path, tmp_path: Path) -> No
     assert "3" in described.read_text()
     described.write_text(described.read_text().replace("3", "2"))
     assert trained_classes(folder) == 3
-    variables, step = stored.read_phase(folder, "last")
+    variables, step = read_checkpoint(folder, "last")
     assert step == 5
     assert (variables["params"]["face_stream"]["classifier"]["kernel"] == 5).all()
     shutil.rmtree(folder / "10")
     (folder / "10").mkdir()  # as a deletion that was killed leaves it
-    assert stored.read_phase(folder, "last")[1] == 5
+    assert read_checkpoint(folder, "last")[1] == 5
     (folder / "5" / "state" / "_METADATA").write_bytes(b"")
-    for read in (trained_classes, lambda place: stored.read_phase(place, "last")):
+    for read in (trained_classes, lambda place: read_checkpoint(place, "last")):
         with pytest.raises(RunError, match=r"no undamaged checkpoint(.|\n)*step 10: the folder is empty\n  step 5: "):
             read(folder)
 

@@ -21,8 +21,9 @@ from flax.core import meta as flax_meta
 from configs import base
 from deskpro_jax.data.load import augment, pipeline
 from deskpro_jax.evaluation import ranking, reranking
-from deskpro_jax.losses import total_loss
+from deskpro_jax.methods import deskpro as methods_deskpro
 from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models.contract import Recipe, StepValues
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.train import optimisers
@@ -103,20 +104,22 @@ def deskpro_variables(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, D
     tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"], meta["num_classes"])
     shape = {"num_classes": meta["num_classes"], "streams": meta["streams"], "dtype": jnp.dtype(dtype)}
     student = DeSKPro(**shape, attention="released")
-    teacher = DeSKPro(**shape, body=False)
+    teacher = DeSKPro(**shape, body=False, face_image="restored_face")
     small = jnp.zeros((1, 32, 32, 3), dtype)  # parameters do not depend on the size of the images
     pairs = []
     for model, entries in (
         (student, deskpro.two_streams(streams=meta["streams"], attention_form="released")),
         (teacher, deskpro.stream("teacher", streams=meta["streams"])),
     ):
-        template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), small, small))
+        template = flax_meta.unbox(
+            jax.eval_shape(model.init, jax.random.key(0), dict.fromkeys(("body", "face", "restored_face"), small))
+        )
         pairs += [model, cast(table.load(entries, tensors, template), dtype)]
     return tuple(pairs)  # type: ignore[return-value]
 
 
 def two_stream_embeddings(model: DeSKPro, variables: Any, body: Any, face: Any) -> tuple[np.ndarray, Any]:
-    outputs, middle = jax.jit(model.apply)(variables, body, face)
+    outputs, middle = jax.jit(model.apply)(variables, {"body": body, "face": face})
     parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
     return parts.transpose(1, 0, 2), middle
 
@@ -133,10 +136,10 @@ def test_deskpro_embeddings_and_attention_equal_the_released_codes(path):
     assert worst(middle["body"]["attention"][:, None], data["attention"]) < 1e-4
 
 
-def loss_config(meta: dict[str, Any]) -> Any:
-    config = base.get_config().loss
+def student_recipe(meta: dict[str, Any]) -> Recipe:
+    config = base.get_config()
     with config.unlocked():
-        config.update(
+        config.loss.update(
             attention_weight=meta["attention_weight"],
             mask_epsilon=meta["mask_epsilon"],
             mask_rule="released",
@@ -145,7 +148,7 @@ def loss_config(meta: dict[str, Any]) -> Any:
             margin=meta["margin"],
             label_smoothing=meta["label_smoothing"],
         )
-    return config
+    return methods_deskpro.recipe(config)
 
 
 def training_inputs(meta: dict[str, Any], seeds: dict[str, int], labels: np.ndarray, dtype: Any) -> dict[str, Any]:
@@ -184,16 +187,16 @@ def _reference_step(fields: str):
     meta = json.loads(fields)
     model, variables, teacher, frozen = deskpro_variables(meta, jnp.float64)
     optimizer = optimisers.adam(meta["learning_rate"], meta["weight_decay"])
-    config = loss_config(meta)
+    recipe = student_recipe(meta)
     statistics = teacher_statistics(meta)
 
     @jax.jit
     def step(state, inputs):
-        logits = train.teacher_logits(teacher, frozen, inputs, statistics)
+        known = train.teacher_outputs(teacher, frozen, inputs, statistics)
         outputs, _ = training_outputs(
             model, state.variables, inputs
         )  # the same operations as in the step, compiled once
-        return *train.update(state, inputs, model, optimizer, config, logits), outputs
+        return *train.update(state, inputs, model, optimizer, recipe.losses, known), outputs
 
     return model, step, train.create_state(variables, optimizer)
 
@@ -208,8 +211,7 @@ def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
 
 
 def training_outputs(model: DeSKPro, variables: Any, inputs: dict[str, Any]) -> Any:
-    args = (inputs["body"], inputs["face"], inputs["has_face"], inputs["valid"])
-    return model.apply(variables, *args, train=True, mutable=["batch_stats"])[0]
+    return model.apply(variables, inputs, train=True, mutable=["batch_stats"])[0]
 
 
 @pytest.mark.slow
@@ -253,15 +255,13 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
     model, variables, teacher, frozen = deskpro_variables(meta, jnp.float32)
-    config, statistics = loss_config(meta), teacher_statistics(meta)
+    recipe, statistics = student_recipe(meta), teacher_statistics(meta)
 
     @jax.jit
     def losses(variables, frozen, inputs):  # the gradients are compared in float64
-        logits = train.teacher_logits(teacher, frozen, inputs, statistics)
-        terms = train.loss_terms(*training_outputs(model, variables, inputs), inputs, config, logits)
-        total = total_loss(
-            terms, attention_weight=config.attention_weight, alpha=config.alpha, triplet_weight=config.triplet_weight
-        )
+        known = train.teacher_outputs(teacher, frozen, inputs, statistics)
+        values = StepValues(*training_outputs(model, variables, inputs), inputs, known, 0)
+        total, terms = train.loss_terms(values, recipe.losses)
         return {**terms, "total": total}
 
     terms = losses(variables, frozen, training_inputs(meta, train_seeds(meta), case_labels(meta), jnp.float32))

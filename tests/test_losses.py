@@ -305,21 +305,3 @@ def test_no_gradient_flows_into_the_teacher() -> None:
     )
     assert (into_teacher == 0).all()
     assert (jnp.abs(into_student).max((1, 2)) > 0).all()
-
-
-def test_total_weighs_the_terms_as_eq_7() -> None:
-    terms = {
-        "attention": jnp.asarray(2.0),
-        "triplet_face": jnp.asarray(3.0),
-        "triplet_body": jnp.asarray(5.0),
-        "ce_face": jnp.asarray(7.0),
-        "ce_body": jnp.asarray(11.0),
-        "kd": jnp.asarray(13.0),
-    }
-    total = losses.total_loss(terms, attention_weight=7.0, alpha=0.7)
-    np.testing.assert_allclose(total, 7 * 2 + 3 + 5 + 0.3 * 7 + 11 + 0.7 * 13, rtol=1e-6)
-
-
-def test_without_a_teacher_the_students_cross_entropy_keeps_its_whole_weight() -> None:
-    terms = {"triplet_face": jnp.asarray(3.0), "ce_face": jnp.asarray(7.0)}
-    assert losses.total_loss(terms, attention_weight=7.0, alpha=0.7) == 10.0

@@ -23,13 +23,14 @@ from deskpro_jax.data import opening
 from deskpro_jax.data.load import augment, dataset, pipeline
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, protocols
-from deskpro_jax.evaluation.evaluate import Network
 from deskpro_jax.methods import deskpro
-from deskpro_jax.models import lmbn
+from deskpro_jax.models import initialisers, lmbn
+from deskpro_jax.models.contract import Counts, Network, StepValues, StreamSpec
+from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers, teacher
 from deskpro_jax.train import step as train
-from deskpro_jax.workdir.stored import read_networks
+from deskpro_jax.workdir.networks import load_networks
 from small_networks import drawn, small, spec
 from torch_files import save, torch_zip
 
@@ -91,10 +92,15 @@ def test_the_page_names_every_field_with_both_values() -> None:
 def test_model_attention_chooses_one_convolution_with_bias_or_two_without() -> None:
     shapes = []
     for config in pair("model.attention", model__face="none"):
-        params = deskpro.init_variables(deskpro.student_model(config.model, 4), 0)["params"]["body_stream"]
+        params = initialisers.init_variables(deskpro.build(config, Counts(4)), 0)["params"]["body_stream"]
         shapes.append(jax.tree.map(np.shape, params["attention"]))
     assert shapes[0] == {"conv": {"kernel": (96, 1), "bias": (1,)}}
     assert shapes[1] == {"conv1": {"kernel": (96, 96)}, "conv2": {"kernel": (96, 1)}}
+
+
+def loss_of(config: ConfigDict, name: str) -> Any:
+    """Returns the function of a term of the student's loss."""
+    return next(term.compute for term in deskpro.recipe(config).losses if term.name == name)
 
 
 # Row "mask".
@@ -104,9 +110,8 @@ def test_loss_mask_rule_chooses_where_epsilon_comes_in() -> None:
     for config in pair("loss.mask_rule"):
         inputs = {"cloth_mask": mask, "valid": jnp.array([True]), "has_mask": jnp.array([True])}
         inputs |= {"identity": jnp.array([0]), "has_face": jnp.array([True])}
-        outputs = {"body": {"features": jnp.zeros((7, 1, 2)), "logits": jnp.zeros((7, 1, 2))}}
-        terms = train.loss_terms(outputs, {"body": {"attention": jnp.zeros((1, 1, 2))}}, inputs, config.loss)
-        found.append(float(terms["attention"]))
+        maps = {"body": {"attention": jnp.zeros((1, 1, 2))}}
+        found.append(float(loss_of(config, "attention")(StepValues({}, maps, inputs, {}, 0))))
     assert found[0] == pytest.approx((0.55**2 + 0.1**2) / 2)  # epsilon, then resized
     assert found[1] == pytest.approx((0.5**2 + 0.1**2) / 2)  # resized, then exact zeros replaced
 
@@ -115,7 +120,7 @@ def test_loss_mask_rule_chooses_where_epsilon_comes_in() -> None:
 def test_model_streams_chooses_four_streams_or_three_with_the_first_counted_twice() -> None:
     counts = []
     for config in pair("model.streams", model__face="none"):
-        params = deskpro.init_variables(deskpro.student_model(config.model, 4), 0)["params"]["body_stream"]
+        params = initialisers.init_variables(deskpro.build(config, Counts(4)), 0)["params"]["body_stream"]
         counts.append(len(params["trunk"]["block2_0"]["stage0"]["pointwise"]["kernel"]))
     assert counts == [4, 3]
 
@@ -123,14 +128,15 @@ def test_model_streams_chooses_four_streams_or_three_with_the_first_counted_twic
 # Row "frozen teacher".
 def test_teacher_statistics_chooses_running_or_batch_statistics() -> None:
     class Teacher:
-        def apply(self, variables: Any, *args: Any, train: bool, mutable: Any = None, rngs: Any = None) -> Any:
+        def apply(self, variables: Any, inputs: Any, train: bool, mutable: Any = None, rngs: Any = None) -> Any:
             logits = {"face": {"logits": jnp.full((7, 1, 2), float(train))}}
             return ((logits, {}), {}) if mutable else (logits, {})
 
     inputs = {"restored_face": jnp.zeros((1, 2, 2, 3)), "valid": jnp.array([True]), "has_face": jnp.array([True])}
     modes = []
     for config in pair("teacher.statistics"):
-        modes.append(float(train.teacher_logits(Teacher(), {}, inputs, config.teacher.statistics)[0, 0, 0]))  # type: ignore[arg-type]
+        outputs = train.teacher_outputs(Teacher(), {}, inputs, config.teacher.statistics)  # type: ignore[arg-type]
+        modes.append(float(outputs["face"]["logits"][0, 0, 0]))
     assert modes == [0.0, 1.0]  # evaluation mode; training mode, whose moved statistics are thrown away
 
 
@@ -150,7 +156,7 @@ def test_loss_label_smoothing_moves_a_tenth_of_the_target_to_all_classes() -> No
     for config in pair("loss.label_smoothing"):
         outputs = {"body": {"features": jnp.zeros((7, 1, 2)), "logits": logits}}
         inputs = {"identity": jnp.array([0]), "valid": jnp.array([True]), "has_mask": jnp.array([False])}
-        found.append(float(train.loss_terms(outputs, {}, inputs, config.loss)["ce_body"]))
+        found.append(float(loss_of(config, "ce_body")(StepValues(outputs, {}, inputs, {}, 0))))
     assert found == pytest.approx([-7 * log_p[0], -7 * (0.9 * log_p[0] + 0.1 * log_p.mean())], rel=1e-6)
 
 
@@ -209,15 +215,16 @@ def test_eval_missing_face_chooses_the_body_alone_or_zeros_for_the_face() -> Non
         for i, c in (([1], [0]), ([1, 2], [1, 1]))
     )
     wanted = (protocols.Protocol("all", "", "none"),)
+    streams = [StreamSpec(name, name, PARTS, (), 4) for name in ("face", "body")]
     first = []
     for config in pair("eval.missing_face"):
         rule = config.eval.missing_face
-        similarity = evaluate.similarity_of(("face", "body"), query.shape[1], rule)
+        similarity = evaluate.similarity_of(streams, rule)
         found = evaluate.score_embeddings(query, gallery, splits, similarity, wanted, 0)  # type: ignore[arg-type]
         first.append(next(r.result.figures["R-1"] for r in found if r.stream == "both"))
     assert first == [1.0, 0.0]
     with pytest.raises(InputError, match=r"eval\.missing_face is 'nan'; expected one of body, zeros"):
-        evaluate.similarity_of(("face", "body"), query.shape[1], "nan")
+        evaluate.similarity_of(streams, "nan")
 
 
 # Row "reported model": test_selection.py has the rest.
@@ -230,17 +237,16 @@ def test_eval_flip_chooses_whether_the_mirrored_image_is_embedded_too() -> None:
     class Corner:
         """Its features are the red and blue of the upper left pixel."""
 
-        body, face = True, False
-
-        def apply(self, variables: Any, body: Any, face: Any, *, train: bool) -> Any:
-            return {"body": {"embeddings": jnp.stack([body[:, 0, 0, ::2]] * 7)}}, {}
+        def apply(self, variables: Any, inputs: Any, *, train: bool) -> Any:
+            return {"body": {"embeddings": jnp.stack([inputs["body"][:, 0, 0, ::2]] * 7)}}, {}
 
     body = np.zeros((1, 2, 2, 3), np.uint8)
     body[0, 0, 0, 0], body[0, 0, 1, 2] = 255, 255
     batch = {"body": body, "has_face": np.array([False]), "valid": np.array([True])}
     found = []
+    network = Network(Corner(), (StreamSpec("body", "body", PARTS, (), 2),))  # type: ignore[arg-type]
     for config in pair("eval.flip"):
-        embed = evaluate.make_embed([Network(Corner(), "face")], config.eval.flip, sharding.make_mesh(config))  # type: ignore[arg-type]
+        embed = evaluate.make_embed([network], config.eval.flip, sharding.make_mesh(config))
         found.append(np.asarray(embed([{}], batch))[0, :2])
     left, right = (np.asarray(augment.normalise(body))[0, 0, i, ::2] for i in (0, 1))
     np.testing.assert_allclose(found[0], (left + right) / np.linalg.norm(left + right), rtol=1e-5)
@@ -363,7 +369,7 @@ def test_an_official_run_goes_from_a_released_file_to_results_of_its_best_checkp
 
     # At a rate of 0 the parameters are still those of the file.
     expected = drawn(spec("student", dimension=32, identities=classes), "aacd")["params"]
-    found = read_networks(folder).variables["student"]["params"]
+    found = load_networks(folder).phases[0].stream_variables("face")["params"]
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert not (folder / "teacher").exists()
     evaluations = [line for line in runs.lines(folder / "student") if "mAP" in line]

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 import gallery as made_up
 from deskpro_jax.evaluation.matching_rules import Labels
 from deskpro_jax.evaluation.ranking import RULES
+from deskpro_jax.models.contract import StreamSpec
+from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.report import confusions, ranked, similarities, view
 from deskpro_jax.report.view import View
 
@@ -139,7 +141,9 @@ def test_confusions_are_those_of_all_pairs(seen: View, monkeypatch: pytest.Monke
 def opened(seen: View, streams: tuple[str, ...], missing_face: str = "body") -> Any:
     splits = [SimpleNamespace(**one._asdict()) for one in (seen.query_labels, seen.gallery_labels)]
     config = ConfigDict({"eval": {"missing_face": missing_face}, "seed": 0})
-    trained = SimpleNamespace(streams=streams)
+    dim = seen.query.shape[1] // (7 * len(streams))
+    specs = tuple(StreamSpec(name, name, PARTS, (), dim) for name in streams)
+    trained = SimpleNamespace(streams=specs)
     return SimpleNamespace(trained=trained, config=config, query=splits[0], gallery=splits[1])
 
 

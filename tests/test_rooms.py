@@ -20,16 +20,7 @@ SHIMS = ("main", "embed", "ablate", "convert", "version")  # python -m deskpro_j
 SHIMS_IN_ROOMS = ("search.__main__", "report.__main__", "data.layouts")
 BESIDE = ("__init__", "__main__", "extensions", *SHIMS)  # above every room: they may import any
 # Imports against the order, and imports that are part of a circle, which still have to go: this may only shrink.
-KNOWN: frozenset[str] = frozenset(
-    (
-        "deskpro_jax.embedding.embedder imports deskpro_jax.embedding.faces",
-        "deskpro_jax.embedding.faces imports deskpro_jax.embedding.embedder",
-        "deskpro_jax.weights.card imports deskpro_jax.workdir.stored",
-        "deskpro_jax.weights.export imports deskpro_jax.checkpoints.selection",
-        "deskpro_jax.weights.export imports deskpro_jax.workdir.stored",
-        "deskpro_jax.workdir.networks imports deskpro_jax.evaluation.evaluate",
-    )
-)
+KNOWN: frozenset[str] = frozenset()
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -16,6 +16,8 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, results_files, scoring
 from deskpro_jax.evaluation.protocols import draw_single_shot, find_protocols
 from deskpro_jax.evaluation.reranking import Reranking
+from deskpro_jax.models.contract import StreamSpec
+from deskpro_jax.models.lmbn import PARTS
 
 # The gallery of each tree from the nearest to the farthest, the same for every query.
 ORDER = {
@@ -68,7 +70,7 @@ def build(name: str, folder: Path, keep: tuple[str, ...] | None = None) -> scori
     return dataset.load(name, folder / "data", "query"), dataset.load(name, folder / "data", "gallery")
 
 
-BODY = evaluate.similarity_of(("body",), 14)
+BODY = evaluate.similarity_of([StreamSpec("body", "body", PARTS, (), 2)])
 
 
 def embeddings(splits: scoring.Splits) -> list[np.ndarray]:

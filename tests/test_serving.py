@@ -20,20 +20,21 @@ import pytest
 from jax import export
 
 import runs
-from configs import base
 from deskpro_jax.cli.convert import main
 from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import embeddings, osnet
-from deskpro_jax.models.lmbn import LightMBN
+from deskpro_jax.models.contract import StreamSpec
+from deskpro_jax.models.lmbn import PARTS, LightMBN
 from deskpro_jax.serving import onnx_file, program
 from deskpro_jax.serving.fold import fold
 from deskpro_jax.storage import files
-from deskpro_jax.workdir.stored import Networks, read_networks
+from deskpro_jax.workdir.networks import LoadedNetworks, load_networks
 from small_networks import DIMENSION, drawn, save_workdir, spec
 
 SIZES = {"body": (64, 32), "face": (32, 32)}
 BATCH = 5
+STREAMS = [StreamSpec(name, name, PARTS, (), DIMENSION) for name in ("face", "body")]
 HAS_FACE = np.array([True, False, True, True, False])
 
 
@@ -44,22 +45,21 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_workdir(
         folder, {"student": spec("student"), "body": spec("body", "released"), "teacher": spec("teacher")}, "aacd"
     )
-    config = base.get_config()
-    config.data.body_size, config.data.face_size = SIZES["body"], SIZES["face"]
-    config.data.name = "celeb"
-    (folder / "config.json").write_text(config.to_json_best_effort())
+    config = json.loads((folder / "config.json").read_text())
+    config["data"] |= {"body_size": SIZES["body"], "face_size": SIZES["face"], "name": "celeb"}
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture(autouse=True)
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the tests read each workdir once."""
-    monkeypatch.setattr(program, "read_networks", read_cached)
+    monkeypatch.setattr(program, "load_networks", load_cached)
 
 
 @functools.cache
-def read_cached(folder: Path, report: str) -> Networks:
-    return read_networks(folder, report)
+def load_cached(folder: Path, **options: Any) -> LoadedNetworks:
+    return load_networks(folder, **options)
 
 
 @functools.cache
@@ -96,7 +96,11 @@ def expected(roles: tuple[str, ...], flip: bool) -> np.ndarray:
         plain[name] = features(role, normalised)
         if flip:
             mirrored[name] = features(role, np.ascontiguousarray(normalised[:, :, ::-1]))
-    return np.asarray(embeddings.combine(plain, mirrored if flip else None, has_face=HAS_FACE))
+    return np.asarray(
+        embeddings.combine(
+            [spec for spec in STREAMS if spec.name in plain], plain, mirrored if flip else None, has_face=HAS_FACE
+        )
+    )
 
 
 CHOICES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -115,7 +119,7 @@ def read(workdir: Path, choice: dict[str, Any]) -> program.Program:
 
 @functools.cache
 def _read(workdir: Path, choice: tuple[tuple[str, Any], ...]) -> program.Program:
-    return program.read_program(workdir, **dict(choice))[0]
+    return program.read_program(workdir, **dict(choice))
 
 
 def test_a_program_says_what_goes_in_and_comes_out(workdir: Path) -> None:
@@ -126,34 +130,32 @@ def test_a_program_says_what_goes_in_and_comes_out(workdir: Path) -> None:
         ("has_face", "bool", ()),
     ]
     assert held.dimension == 2 * 7 * DIMENSION
-    assert (held.flip, held.os_streams, held.steps) == (True, "aacd", {"student": 7, "body": 7})
+    assert (held.flip, held.loaded.config.model.streams, held.loaded.steps) == (True, "aacd", {"student": 7})
     lone = read(workdir, {"network": "body", "images": "float", "flip": False, "body_size": (384, 128)})
     assert [(e.name, e.dtype, e.shape) for e in lone.inputs] == [("body", "float32", (384, 128, 3))]
     assert (lone.dimension, lone.flip) == (7 * DIMENSION, False)
 
 
 def test_the_configuration_decides_what_is_served_by_default(workdir: Path, monkeypatch: Any) -> None:
-    whole = read_cached(workdir, "last")
-    config: Any = whole.config
+    whole = load_cached(workdir, every_phase=True)
 
     def served(**changes: Any) -> program.Program:
-        monkeypatch.setattr(program, "read_networks", lambda *_: whole._replace(**changes))
-        return program.read_program(workdir)[0]
+        """Returns what is served where the configuration has these fields of the model."""
+        config = whole.config.copy_and_resolve_references()
+        config.model.update(changes)
+        config.eval.flip = False
+        monkeypatch.setattr(program, "load_networks", lambda *_, **options: load_networks(workdir, config=config))
+        return program.read_program(workdir)
 
-    for model, roles in (
-        ({"face": "teacher"}, ["teacher", "body"]),
-        ({"body": False}, ["student"]),
+    for model, images in (
+        ({"face": "teacher"}, ["restored_face", "body"]),
+        ({"body": False}, ["face"]),
         ({"face": "none"}, ["body"]),
-        ({"body": False, "face": "teacher"}, ["teacher"]),
+        ({"body": False, "face": "teacher"}, ["restored_face"]),
     ):
-        held = served(config={**config, "model": {**config["model"], **model}, "eval": {"flip": False}})
-        assert [network.role for network in held.networks] == roles
+        held = served(**model)
+        assert [stream.image for stream in held.streams] == images
         assert not held.flip
-    held = served(config=None)  # converted weights say nothing of images
-    assert (held.body_size, held.face_size, held.flip) == ((384, 128), (224, 224), True)
-    assert [network.role for network in held.networks] == ["student", "body"]
-    alone = served(config=None, variables={"teacher": whole.variables["teacher"]})
-    assert [network.role for network in alone.networks] == ["teacher"]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +302,8 @@ def test_a_network_that_is_not_there_is_named(workdir: Path, tmp_path: Path, cap
     copy = Path(shutil.copytree(workdir, tmp_path / "run"))  # read anew
     shutil.rmtree(copy / "teacher")
     message = refused([str(copy), "--to", str(tmp_path / "a.onnx"), "--network", "star"], tmp_path, capsys)
-    assert "holds student and body, no teacher: choose another --network" in message
+    assert "no checkpoints in" in message
+    assert "Choose another --network" in message
 
 
 def test_without_the_extras_packages_the_command_says_what_to_install(

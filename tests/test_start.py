@@ -17,7 +17,8 @@ from ml_collections import ConfigDict
 from configs import base
 from deskpro_jax.cli.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.methods.deskpro import DeSKPro, init_variables, student_model, teacher_model
+from deskpro_jax.methods import deskpro
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.train import initial_weights
 from deskpro_jax.weights import export
 from golden_rule import state_dict
@@ -38,9 +39,9 @@ def configuration(**fields: Any) -> ConfigDict:
 
 def begin(c: ConfigDict, folder: Path, phase: str = "student", identities: int = IDENTITIES) -> tuple[Any, Any]:
     """Returns the drawn variables of a phase and those it begins with."""
-    build = teacher_model if phase == "teacher" else student_model
-    module: DeSKPro = build(c.model, identities)
-    first = initial_weights.begin(phase, module, c, folder, SPLIT)
+    phase_spec = next(spec for spec in deskpro.phases(c) if spec.name == phase)
+    module = phase_spec.network(c, identities).module
+    first = initial_weights.begin(phase_spec, module, c, folder, SPLIT)
     values = init_variables(module, 3)
     return values, None if first is None else first(values)
 
@@ -155,11 +156,12 @@ def test_a_trained_and_a_converted_workdir_are_sources_too(files: Path, tmp_path
 
 def test_a_phase_that_goes_on_does_not_look_at_the_file(tmp_path: Path) -> None:
     c = configuration(init__body=str(tmp_path / "gone.pth"))
-    module = student_model(c.model, IDENTITIES)
+    student = deskpro.phases(c)[-1]
+    module = student.network(c, IDENTITIES).module
     with pytest.raises(MissingInputError, match=r"init\.body: no file or workdir at .*gone\.pth"):
-        initial_weights.begin("student", module, c, tmp_path, SPLIT)
+        initial_weights.begin(student, module, c, tmp_path, SPLIT)
     (tmp_path / "checkpoints" / "12").mkdir(parents=True)
-    assert initial_weights.begin("student", module, c, tmp_path, SPLIT) is not None
+    assert initial_weights.begin(student, module, c, tmp_path, SPLIT) is not None
 
 
 @pytest.mark.parametrize(
@@ -187,4 +189,5 @@ def test_weights_for_a_network_that_is_not_trained_are_said_to_be_unused(
 ) -> None:
     c = configuration(model__face="none", init__face=str(files / "page.pth"))
     assert begin(c, tmp_path)[1] is None
-    assert "init.face is not used: this run trains no student network" in caplog.text
+    initial_weights.warn_of_unused(c, deskpro.phases(c))
+    assert "init.face is not used: this run trains no such network" in caplog.text

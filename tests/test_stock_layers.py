@@ -13,6 +13,7 @@ from jaxtyping import Array
 from configs import synthetic
 from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers, layers
+from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.osnet import Backbone
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
@@ -52,10 +53,8 @@ class Whole(nn.Module):
     remat: str = "none"
 
     @nn.compact
-    def __call__(
-        self, body: Array, face: Any = None, has_face: Any = None, valid: Any = None, *, train: bool = False
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        x = nn.relu(nn.Conv(8, (3, 3), strides=4)(body)).mean((1, 2))
+    def __call__(self, inputs: Any, *, train: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        x = nn.relu(nn.Conv(8, (3, 3), strides=4)(inputs["body"])).mean((1, 2))
         features = nn.Dense(7 * 8)(nn.Dropout(self.rate, deterministic=not train)(x))
         features = features.reshape(-1, 7, 8).swapaxes(0, 1)
         outputs = {"logits": nn.Dense(CLASSES)(features), "features": features, "embeddings": features}
@@ -70,11 +69,14 @@ class Run:
         config.augment.flip = config.augment.erase = 0.0  # only dropout tells two steps on one batch apart
         config.train.remat = "blocks"
         if isinstance(module, deskpro.DeSKPro):
-            self.variables = deskpro.init_variables(module, 0)
+            config.model.face, config.model.attention = "none", module.attention
+            recipe = deskpro.recipe(config)
         else:
-            self.variables = initialisers.draw(lambda key: module.init(key, jnp.zeros((1, SIZE, SIZE, 3))), 0)
+            config.loss.attention_weight = 0.0
+            recipe = deskpro.recipe(config)
+        self.variables = initialisers.init_variables(module, 0, {"body": (SIZE, SIZE)})
         self.mesh, self.optimizer = sharding.make_mesh(config), optimisers.adam(learning_rate, 0.0)
-        step = train.make_train_step(module, self.optimizer, config, "student", mesh=self.mesh)
+        step = train.make_train_step(module, self.optimizer, config, recipe, mesh=self.mesh)
         self.step = train.jit_step(step, self.mesh, self.state(), None)
 
     def state(self) -> train.TrainState:
@@ -105,7 +107,7 @@ def moved(before: Any, after: Any) -> Any:
 def test_a_backbone_of_flax_layers_is_trained() -> None:
     config = synthetic.get_config("csa,debug")
     config.model.backbone = "test_stock_layers:BACKBONE"
-    run = Run(deskpro.student_model(config.model, CLASSES))
+    run = Run(deskpro.build(config, Counts(CLASSES)))
     state, losses = run.two_steps()
     assert np.isfinite(losses).all()
     for collection, after in (("params", state.params), ("batch_stats", state.batch_stats)):
@@ -134,10 +136,8 @@ class FaceWithDropout(nn.Module):
     """A teacher whose logits show what dropout kept."""
 
     @nn.compact
-    def __call__(
-        self, body: None, face: Array, has_face: Array, *, train: bool
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        kept = nn.Dropout(0.5, deterministic=not train)(jnp.ones((7, len(face), 20)))
+    def __call__(self, inputs: Any, *, train: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        kept = nn.Dropout(0.5, deterministic=not train)(jnp.ones((7, len(inputs["restored_face"]), 20)))
         return {"face": {"logits": kept}}, {"face": {}}
 
 
@@ -146,7 +146,8 @@ def test_a_teacher_drops_only_in_batch_statistics_mode() -> None:
 
     def logits(statistics: str, seed: int) -> np.ndarray:
         key = jax.random.key(seed)
-        return np.asarray(train.teacher_logits(FaceWithDropout(), {}, inputs, statistics, dropout=key))  # type: ignore[arg-type]
+        outputs = train.teacher_outputs(FaceWithDropout(), {}, inputs, statistics, dropout=key)
+        return np.asarray(outputs["face"]["logits"])
 
     assert (logits("running", 0) == 1).all()
     assert set(np.unique(logits("batch", 0))) == {0.0, 2.0}

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import base
 from deskpro_jax.cli.convert import main
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.methods.deskpro import teacher_model
+from deskpro_jax.methods import deskpro
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import teacher
 from golden_rule import state_dict
@@ -35,7 +35,14 @@ def configuration(path: Path | str, **fields: Any) -> ConfigDict:
 
 
 def read(c: ConfigDict, identities: int = IDENTITIES) -> Any:
-    return teacher.read_given(c, teacher_model(c.model, identities), SPLIT, sharding.make_mesh(c))
+    return teacher.read_given(c, deskpro.phases(c)[0], split(identities), sharding.make_mesh(c))
+
+
+def split(identities: int) -> Any:
+    """Returns a training split of so many identities."""
+    if identities == IDENTITIES:
+        return SPLIT
+    return SimpleNamespace(image_id=[str(i) for i in range(identities)], identity=np.arange(identities))
 
 
 def assert_is(found: Any, expected: dict[str, Any], order: list[int] | None = None) -> None:

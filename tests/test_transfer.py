@@ -205,7 +205,7 @@ def unknown_clothes(split: dataset.ReIDSplit) -> dataset.ReIDSplit:
 @pytest.mark.parametrize(("name", "value"), [("k1", 0), ("k2", 0), ("lambda", 1.5), ("memory", 0)])
 def test_unusable_settings_of_reranking_are_named(name: str, value: float, tmp_path: Path) -> None:
     config = runs.config(tmp_path, **{f"eval__rerank_{name}": value})
-    with pytest.raises(InputError, match=f"eval.rerank_{name} is {value}; expected"):
+    with pytest.raises(InputError, match=f"eval.rerank_{name} is {value}; it must be"):
         runs.run(config, tmp_path, "evaluate")
 
 

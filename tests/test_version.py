@@ -14,7 +14,7 @@ import pytest
 
 import deskpro_jax
 from deskpro_jax.cli import version
-from deskpro_jax.workdir.networks import open_trained
+from deskpro_jax.workdir.networks import load_networks
 
 
 def test_versions_and_devices_are_those_at_work(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,7 +44,7 @@ def test_a_checkout_tells_its_commit_and_an_installation_has_none(
 def test_a_workdir_is_told_apart_by_its_checksums(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert version.main([str(untrained), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["checksums"][str(untrained)]
-    assert found["embedding"] == open_trained(untrained).checksum
+    assert found["embedding"] == load_networks(untrained).checksum
     config = (untrained / "config.json").read_bytes()
     assert found["files"]["config.json"] == hashlib.sha256(config).hexdigest()
     assert len(found["files"]["student/checkpoints/7"]) == 64

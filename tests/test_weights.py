@@ -13,8 +13,9 @@ import pytest
 from flax.core import meta
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods.deskpro import DeSKPro, init_variables
+from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models import initialisers
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
 from deskpro_jax.checkpoints.metadata import latest_data, saved_tree
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.methods.deskpro import DeSKPro, init_variables
+from deskpro_jax.models.initialisers import variable_shapes
 from deskpro_jax.runtime import sharding
 
 REPORTS = ("last", "validation", "stitched")
@@ -63,7 +64,13 @@ def restore_reported(
     return None if restored is None else (restored.state, restored.step)
 
 
-def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "last") -> tuple[Any, Steps]:
+def read_variables(
+    folder: Path,
+    module: nn.Module,
+    mesh: Mesh,
+    report: str = "last",
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> tuple[Any, Steps]:
     """Reads parameters and statistics of a trained phase.
 
     Args:
@@ -71,6 +78,7 @@ def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "las
         module: the model that was trained.
         mesh: devices to put them on.
         report: which checkpoint, see `restore_reported`.
+        sizes: height and width of the images of a batch by field, where shapes depend on them.
 
     Returns:
         Variables and their step or steps.
@@ -78,11 +86,11 @@ def read_variables(folder: Path, module: DeSKPro, mesh: Mesh, report: str = "las
     Raises:
         MissingInputError: there is no checkpoint.
     """
-    drawn = init_variables(module, 0)
+    shapes = variable_shapes(module, sizes or {})
     template = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        drawn,
-        sharding.placement(mesh, drawn),
+        shapes,
+        sharding.placement(mesh, shapes),
     )
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
         found = restore_reported(store, template, report)

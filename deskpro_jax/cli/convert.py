@@ -23,9 +23,9 @@ from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import STREAM_CHOICES
 from deskpro_jax.serving.artifact import FORMATS, export_program
 from deskpro_jax.serving.program import CHOICES, IMAGES
-from deskpro_jax.weights.export import export_weights
 from deskpro_jax.weights.families import FAMILIES, ROLES
-from deskpro_jax.workdir.imports import import_weights
+from deskpro_jax.workdir.conversion import import_weights
+from deskpro_jax.workdir.export import export_weights
 
 SAFETENSORS = ".safetensors"
 # Options by purpose; each is None when the flag is absent.
@@ -103,7 +103,7 @@ def _export(options: argparse.Namespace) -> None:
     choices = {name: getattr(options, name) for name in _PROGRAM.values() if name != "images"}
     described = export_program(options.source, options.to, **choices, images=options.images or IMAGES[0], report=report)
     for network in described["networks"]:
-        print(f"{network['role']}: OSNet {network['backbone']}, step {network['step']}")
+        print(f"{network['role']}: {network['backbone']}, step {network['step']}")
     for kind in ("inputs", "outputs"):
         shown = [f"{e['name']} {e['dtype']}[{', '.join(map(str, e['shape']))}]" for e in described[kind]]
         print(f"{kind}: {', '.join(shown)}")

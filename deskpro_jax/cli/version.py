@@ -102,10 +102,10 @@ def _checkpoint(step: Path) -> str:
 
 
 def _embedding(target: Path) -> str:
-    from deskpro_jax.workdir.networks import open_trained
+    from deskpro_jax.workdir.networks import load_networks
 
     try:
-        return open_trained(target).checksum
+        return load_networks(target).checksum
     except (InputError, MissingInputError, RunError) as error:
         return f"none: {error}"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from deskpro_jax.errors import InputError
@@ -24,15 +26,31 @@ def find(field: str, text: str) -> Any:
     module, colon, name = text.partition(":")
     if not (module and colon and name):
         raise InputError(f"{field} has {text!r}; expected 'module:name', as in my_losses:spread.")
-    try:
-        found = importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"{field} has {text!r}, and {module} cannot be imported ({error}): put the file beside the configuration, "
-            "or its folder into PYTHONPATH."
-        ) from error
+    found = import_module(field, module)
     if not hasattr(found, name):
         near = difflib.get_close_matches(name, dir(found), n=3)
         meant = f"did you mean {' or '.join(near)}?" if near else "correct the name."
         raise InputError(f"{field} has {text!r}, and {module} has no {name!r}; {meant}")
     return getattr(found, name)
+
+
+def import_module(field: str, name: str, known: Sequence[str] = ()) -> ModuleType:
+    """Imports the user module that a field of the configuration names.
+
+    Args:
+        field: dotted name of the field, for errors.
+        name: of the module.
+        known: names that the field may have beside those of user modules, for errors.
+
+    Raises:
+        InputError: there is no such module, or it cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # whatever a user module raises while it is imported
+        near = difflib.get_close_matches(name, known)
+        meant = f"did you mean {' or '.join(near)}? Otherwise " if near else ""
+        raise InputError(
+            f"{field} has {name!r}, and {name} cannot be imported ({type(error).__name__}: {error}): {meant}put the"
+            " file beside the configuration, or its folder into PYTHONPATH."
+        ) from error

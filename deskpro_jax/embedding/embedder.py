@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +18,13 @@ from PIL import Image
 
 from deskpro_jax.data.images import Photo, UnreadableError, read_photo
 from deskpro_jax.data.load.decoding import resize
-from deskpro_jax.embedding.faces import open_finder
+from deskpro_jax.embedding.faces import FaceFinder, open_finder
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate
-from deskpro_jax.evaluation.evaluate import Network
-from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.models.contract import Network
 from deskpro_jax.runtime import cores, sharding
-from deskpro_jax.workdir.networks import FACE_FIELDS, Size, open_trained
+from deskpro_jax.workdir.networks import Size, load_networks
 
-# From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.
-FaceFinder = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
 Pair = tuple[Photo, Photo | None]  # a photo and its face
 _WAITING = 1 << 30  # bytes of photos in full size that may wait for their faces to be looked for
 
@@ -122,20 +119,22 @@ class Embedder:
         for name, given in (("body_size", body_size), ("face_size", face_size)):
             if given is not None and (len(given) != 2 or min(given) < 1):
                 raise InputError(f"{name} is {given}; expected height and width in pixels.")
-        trained = open_trained(source, face=face, dtype=dtype, report=report, role=role, os_streams=os_streams)
+        loaded = load_networks(source, face=face, dtype=dtype, report=report, role=role, os_streams=os_streams)
+        config = loaded.config
         self._mesh = Mesh(np.asarray(jax.local_devices()), (sharding.DATA_AXIS,))
-        self._networks = trained.networks
-        self._variables = [sharding.put_replicated(self._mesh, values) for values in trained.variables]
-        self.streams, self.face = trained.streams, trained.face
-        self.dtype, self.checksum = trained.dtype, trained.checksum
-        self.missing_face = trained.missing_face
-        self.parts = len(PARTS) * len(self.streams)
-        self.dimension = self.parts * trained.feature_dim
-        self.face_field = FACE_FIELDS[trained.face] if "face" in self.streams else None
-        self.flip = trained.flip if flip is None else flip
-        self.body_size, self.face_size = body_size or trained.body_size, face_size or trained.face_size
-        self.sizes_known = trained.sizes_known or None not in (body_size, face_size)
-        self.batch = -(-(batch or trained.batch) // self._mesh.size) * self._mesh.size
+        self._networks = loaded.networks
+        self._variables = [sharding.put_replicated(self._mesh, values) for values in loaded.variables]
+        self._specs = loaded.streams
+        self.streams, self.face = tuple(spec.name for spec in self._specs), loaded.face
+        self.dtype, self.checksum = str(config.model.dtype), loaded.checksum
+        self.missing_face = config.eval.missing_face
+        self.parts = sum(len(spec.parts) for spec in self._specs)
+        self.dimension = sum(spec.width for spec in self._specs)
+        self.face_field = next((spec.image for spec in self._specs if spec.reads_face), None)
+        self.flip = bool(config.eval.flip) if flip is None else flip
+        self.body_size, self.face_size = body_size or loaded.sizes["body"], face_size or loaded.sizes["face"]
+        self.sizes_known = loaded.record.sizes_known or None not in (body_size, face_size)
+        self.batch = -(-(batch or config.eval.batch) // self._mesh.size) * self._mesh.size
         self._threads = threads or min(16, cores.count())
         if self.face_field == "restored_face" and (find_faces is not None or detector is not None):
             raise InputError("the face teacher reads restored faces, which no detector gives: prepare them before.")
@@ -207,10 +206,10 @@ class Embedder:
         """
         faces = faces or self._find_faces is not None
         used = list(zip(self._networks, self._variables, strict=True))
-        if not faces and "body" not in self.streams:
-            raise InputError("the network has a face stream alone: give the faces.")
+        if not faces and all(spec.reads_face for spec in self._specs):
+            raise InputError("the network has a face stream only: give the faces.")
         if not faces:
-            used = [(net._replace(module=net.module.clone(face=False)), v) for net, v in used if net.module.body]
+            used = [(net.without_faces(), values) for net, values in used if net.without_faces().streams]
         networks = tuple(net for net, _ in used)
         variables = [values for _, values in used]
         embed = _compiled(networks, self.flip, self._mesh)
@@ -225,7 +224,7 @@ class Embedder:
 
     def _ahead(self, pairs: Iterable[Pair], networks: Sequence[Network]) -> Iterator[_Decoded]:
         """Decodes batches in threads, in order, never more than are needed to keep them busy."""
-        fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
+        fields = tuple(dict.fromkeys(field for net in networks for field in net.images))
         chunks = iter(pairs)
         most = 2 if self._find_faces else self._threads + 1  # until it shows how large photos are
         waiting: deque[Future[_Decoded]] = deque()

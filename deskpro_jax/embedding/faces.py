@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from deskpro_jax.embedding.photo_list import SUFFIXES, Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 
-if TYPE_CHECKING:
-    from deskpro_jax.embedding.embedder import FaceFinder
-
+# From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.
+FaceFinder = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
 # Module and function that make a face finder of a detector's weights file. The package does not import it: whoever
 # prepares data provides it.
 FINDER = "data_prep.face_finder:open_finder"

@@ -21,10 +21,9 @@ from deskpro_jax.evaluation.matching_rules import Labels
 from deskpro_jax.evaluation.ranking import Scores, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking
 from deskpro_jax.evaluation.results_table import ResultRow
-from deskpro_jax.evaluation.similarity import Similarity, equal_parts
-from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.evaluation.similarity import Similarity, StreamParts
 from deskpro_jax.models import embeddings
-from deskpro_jax.models.lmbn import PARTS
+from deskpro_jax.models.contract import Network, StreamSpec, embedding_streams
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
 from deskpro_jax.runtime.processes import any_process_each
@@ -34,18 +33,6 @@ VALIDATION = protocols.Protocol("validation", "identities held out of the traini
 VALIDATION_WITHOUT_CAMERAS = protocols.Protocol(
     "validation", "identities held out of the training split, no image is junk for want of camera labels", "none"
 )
-
-
-class Network(NamedTuple):
-    """A module and the images its face stream reads: "face" (student) or "restored_face" (teacher)."""
-
-    module: DeSKPro
-    face_field: str
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The images it needs."""
-        return (*(("body",) if self.module.body else ()), *((self.face_field,) if self.module.face else ()))
 
 
 class Result(NamedTuple):
@@ -75,12 +62,6 @@ class Result(NamedTuple):
         return figures | {f"{start}/{name}_std": value for name, value in self.result.deviations.items()}
 
 
-def streams(networks: Sequence[Network]) -> tuple[str, ...]:
-    """Returns the streams that the networks give an embedding of, in embedding order."""
-    present = {name for net in networks for name in ("face", "body") if getattr(net.module, name)}
-    return tuple(name for name in embeddings.STREAMS if name in present)
-
-
 def make_embed(
     networks: Sequence[Network], flip: bool, mesh: Mesh
 ) -> Callable[[Sequence[Any], Mapping[str, Array]], Float[Array, "batch embedding"]]:
@@ -94,16 +75,18 @@ def make_embed(
         mesh: the devices.
     """
 
+    specs = embedding_streams(networks)
+
     def features(variables: Sequence[Any], images: Mapping[str, Array]) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for net, values in zip(networks, variables, strict=True):
-            outputs, _ = net.module.apply(values, images.get("body"), images.get(net.face_field), train=False)
-            found |= {stream: out["embeddings"] for stream, out in outputs.items()}
+            outputs, _ = net.module.apply(values, {name: images[name] for name in net.images}, train=False)
+            found |= {stream.name: outputs[stream.name]["embeddings"] for stream in net.streams}
         return found
 
     def embed(variables: Sequence[Any], batch: Mapping[str, Array]) -> Array:
         images = augment.normalise_batch(dict(batch))
-        fields = {name: images[name] for net in networks for name in net.fields}
+        fields = {name: images[name] for net in networks for name in net.images}
         if flip:  # an image and its mirror image one after the other: one pass over both, each device over its own
             fields = {name: _interleave(image, image[:, :, ::-1]) for name, image in fields.items()}
         if one_by_one:
@@ -112,7 +95,7 @@ def make_embed(
             found = features(variables, fields)
         if flip:
             found, mirrored = ({name: value[:, i::2] for name, value in found.items()} for i in range(2))
-        joined = embeddings.combine(found, mirrored if flip else None, has_face=batch["has_face"])
+        joined = embeddings.combine(specs, found, mirrored if flip else None, has_face=batch["has_face"])
         return jnp.where(batch["valid"][:, None], joined, 0)
 
     # One image's maps stay in a CPU's cache, those of a batch do not; and sums over them are rounded the same way
@@ -182,18 +165,18 @@ def labels_of(split: ReIDSplit) -> Labels:
     return Labels(split.identity, split.camera, split.clothes)
 
 
-def similarity_of(present: Sequence[str], dimension: int, missing_face: str = "body") -> Similarity:
-    """Returns the similarity of embeddings that networks give.
+def similarity_of(streams: Sequence[StreamSpec], missing_face: str = "body") -> Similarity:
+    """Returns the similarity of the embeddings that networks give.
 
     Args:
-        present: streams of the embedding, in order.
-        dimension: length of an embedding.
+        streams: of the embedding, in order.
         missing_face: `eval.missing_face`.
 
     Raises:
         InputError: `missing_face` is not known.
     """
-    return equal_parts(dimension, dict.fromkeys(present, len(PARTS)), ("face",), missing_face)
+    parts = (StreamParts(stream.name, len(stream.parts), stream.dim, stream.reads_face) for stream in streams)
+    return Similarity(tuple(parts), missing_face)
 
 
 def score_embeddings(

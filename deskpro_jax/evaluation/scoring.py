@@ -18,12 +18,13 @@ from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, kept_embeddings, protocols
-from deskpro_jax.evaluation.evaluate import Network, Result
+from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.evaluation.reranking import Reranking
 from deskpro_jax.evaluation.results_table import ResultRow
 from deskpro_jax.evaluation.similarity import BOTH
-from deskpro_jax.methods.deskpro import init_variables
+from deskpro_jax.models.contract import Network, embedding_streams, image_sizes
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import sharding
 
 Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
@@ -152,7 +153,7 @@ def score_networks(
     """
     skipped = {} if skipped is None else skipped
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
-    fields = tuple(dict.fromkeys(field for net in networks for field in net.fields))
+    fields = tuple(dict.fromkeys(field for net in networks for field in net.images))
     unreadable = [np.zeros(len(split), bool) for split in splits]
     found = [
         evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show, unreadable=lost)
@@ -165,7 +166,7 @@ def score_networks(
     if any(skipped[name] for name in _TEST):
         found = [rows[~lost] for rows, lost in zip(found, unreadable, strict=True)]
         splits = readable(splits, skipped)
-    similarity = evaluate.similarity_of(evaluate.streams(networks), found[0].shape[1], config.eval.missing_face)
+    similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face)
     return evaluate.score_embeddings(found[0], found[1], splits, similarity, wanted, config.seed, reranking)
 
 
@@ -233,7 +234,8 @@ def baselines(
     rows = [
         ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
     ]
-    untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed)) for net in networks]
+    sizes = image_sizes(config)
+    untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed, sizes)) for net in networks]
     for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
         rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
     return rows

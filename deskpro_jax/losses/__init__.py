@@ -5,7 +5,6 @@ from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
 from deskpro_jax.losses.metric import batch_hard_triplet, pairwise_distance
 from deskpro_jax.losses.reduction import masked_mean
-from deskpro_jax.losses.total import total_loss
 
 __all__ = [
     "MASK_RULES",
@@ -16,5 +15,4 @@ __all__ = [
     "knowledge_propagation",
     "masked_mean",
     "pairwise_distance",
-    "total_loss",
 ]

@@ -6,7 +6,7 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.losses.attention import MASK_RULES
-from deskpro_jax.losses.extra import added_terms
+from deskpro_jax.losses.extra import extra_terms
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -24,4 +24,4 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "loss.triplet_weight", least=0)
     expect.boolean(config, "loss.soft_margin")
     expect.number(config, "loss.label_smoothing", least=0, most=1)
-    added_terms(expect.texts(config, "loss.extra"))
+    extra_terms(expect.texts(config, "loss.extra"))

@@ -1,1 +1,67 @@
-"""Published methods, one file each: module, streams, recipe, names of published weights."""
+"""Published methods, one file each: module, streams, recipe, names of published weights (`models/contract.py`)."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import ml_collections
+
+from deskpro_jax.config import expect
+from deskpro_jax.config.user_modules import import_module
+from deskpro_jax.errors import InputError
+from deskpro_jax.models import check as model_check
+from deskpro_jax.models.contract import PhaseSpec
+
+_FUNCTIONS = ("build", "streams", "recipe", "check")
+METHODS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__"))
+
+
+def find_method(name: str) -> ModuleType:
+    """Returns the module of a method.
+
+    Args:
+        name: `config.model.name`: a method of this package, or the name of a user module.
+
+    Raises:
+        InputError: there is no such module, or it is not a method.
+    """
+    if name in METHODS:
+        return importlib.import_module(f"{__name__}.{name}")
+    module = import_module("model.name", name, known=METHODS)
+    if missing := [function for function in _FUNCTIONS if not callable(getattr(module, function, None))]:
+        raise InputError(f"model.name is {name!r}, whose module has no function {missing[0]!r}: see docs/forking.md.")
+    return module
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks `model.*`, each field by itself and then what the method says of them together.
+
+    Raises:
+        InputError: a field has a value that no module can be built from; the message names it.
+    """
+    find_method(expect.text(config, "model.name", empty=False))
+    model_check.check(config)
+    find_method(config.model.name).check(config)
+
+
+def phases(config: ml_collections.ConfigDict) -> tuple[PhaseSpec, ...]:
+    """Returns the phases of the configured method in the order of their training.
+
+    A method of a single phase needs no `phases` of its own: the phase is called like the method.
+
+    Raises:
+        InputError: a field of the model has a value that no module can be built from.
+    """
+    check(config)
+    method = find_method(config.model.name)
+    if hasattr(method, "phases"):
+        found: tuple[PhaseSpec, ...] = method.phases(config)
+        return found
+    name = config.model.name.rpartition(".")[2]
+    streams, train = method.streams(config), config.train
+    init = {stream.name: stream.name for stream in streams if stream.name in config.init}
+    return (
+        PhaseSpec(name, method.build, streams, method.recipe(config), train.epochs, train.schedule_epochs, True, init),
+    )

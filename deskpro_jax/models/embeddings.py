@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from deskpro_jax.errors import InputError
-
-STREAMS = ("face", "body")  # the order in an embedding
+from deskpro_jax.models.contract import StreamSpec
 
 
 def normalise(vectors: Float[Array, "... dimension"]) -> Float[Array, "... dimension"]:
     """Scales vectors to unit length; a zero vector stays zero.
 
     Args:
-      vectors: [..., dimension], any float type.
+        vectors: [..., dimension], any float type.
 
     Returns:
-      [..., dimension] float32.
+        [..., dimension] float32.
     """
     vectors = vectors.astype(jnp.float32)
     # Dividing by the largest entry first keeps the squares of very large and very small features in range.
@@ -31,44 +30,44 @@ def normalise(vectors: Float[Array, "... dimension"]) -> Float[Array, "... dimen
 
 
 def combine(
+    streams: Sequence[StreamSpec],
     features: Mapping[str, Float[Array, "parts batch dimension"]],
     mirrored: Mapping[str, Float[Array, "parts batch dimension"]] | None = None,
     *,
     has_face: Bool[Array, " batch"] | None = None,
 ) -> Float[Array, "batch embedding"]:
-    """Makes embeddings from the streams' features after the neck; works under jit.
+    """Joins the streams' features after the neck to embeddings; works under jit.
 
     The features of the image and of its mirror image are added, then each part is scaled to unit length by itself
     (Wu et al., Identity-Sensitive Knowledge Propagation for Cloth-Changing Person Re-identification, released code).
 
     Args:
-      features: "face" and/or "body" -> [parts, batch, dimension] of the image.
-      mirrored: the same of the mirrored image; None leaves it out.
-      has_face: [batch], False where an image shows no face; needed when there is a face stream, whatever is in its
-        features at those images.
+        streams: in the order of the embedding, see `contract.embedding_streams`.
+        features: name of a stream -> [parts, batch, dimension] of the image.
+        mirrored: the same of the mirrored image; None leaves it out.
+        has_face: [batch], False where an image shows no face; needed when a stream reads faces, whatever is in its
+            features at those images.
 
     Returns:
-      [batch, streams * parts * dimension] float32: face stream first, parts in the model's order, each of unit length;
-      zeros in the face stream where `has_face` is False.
+        [batch, sum of the streams' widths] float32, each part of unit length; zeros in the streams that read faces
+        where `has_face` is False.
 
     Raises:
-      InputError: a stream is unknown or missing in `mirrored`, none is given, or `has_face` is missing.
+        InputError: there is no stream, one has no features, or `has_face` is missing.
     """
-    if not features or not set(features) <= set(STREAMS):
-        raise InputError(f"features of streams {sorted(features)}; expected at least one of {', '.join(STREAMS)}.")
-    if mirrored is not None and set(mirrored) != set(features):
-        raise InputError(f"mirrored streams {sorted(mirrored)}; expected those of the images: {sorted(features)}.")
-    if "face" in features and has_face is None:
-        raise InputError("a face stream without has_face; expected one boolean an image, False where no face is seen.")
-    streams = []
-    for name in STREAMS:
-        if name not in features:
-            continue
-        total = features[name].astype(jnp.float32)
+    names = [stream.name for stream in streams]
+    for given in (features, *(() if mirrored is None else (mirrored,))):
+        if not names or set(given) != set(names):
+            raise InputError(f"features of streams {sorted(given)}; expected those of {', '.join(names) or 'any'}.")
+    if has_face is None and any(stream.reads_face for stream in streams):
+        raise InputError("a face stream without has_face; expected one boolean per image, False without a face.")
+    blocks = []
+    for stream in streams:
+        total = features[stream.name].astype(jnp.float32)
         if mirrored is not None:
-            total = total + mirrored[name].astype(jnp.float32)
+            total = total + mirrored[stream.name].astype(jnp.float32)
         parts = normalise(jnp.moveaxis(total, 0, 1))  # [batch, parts, dimension]
-        if name == "face" and has_face is not None:
+        if stream.reads_face and has_face is not None:
             parts = jnp.where(jnp.asarray(has_face, bool)[:, None, None], parts, 0)
-        streams.append(jax.lax.collapse(parts, 1))
-    return jnp.concatenate(streams, axis=1)
+        blocks.append(jax.lax.collapse(parts, 1))
+    return jnp.concatenate(blocks, axis=1)

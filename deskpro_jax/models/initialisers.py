@@ -7,18 +7,22 @@ traced, and `fill` draws in NumPy. What has no box (stock flax layers) is initia
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.core.meta
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+IMAGES = ("body", "face", "restored_face")  # fields of a batch
 _CHUNK = 1 << 22  # values drawn at a time
 
 # What it returns is annotated as Any: flax unboxes it before a module sees it.
@@ -85,6 +89,41 @@ def uniform_fan_in(fan_in: int) -> Initialiser:
 def draw(init: Callable[[Array], Any], seed: int) -> dict[str, Any]:
     """Returns initial variables; see `shapes_of` and `fill`."""
     return fill(init, shapes_of(init), seed)
+
+
+def init_variables(
+    module: nn.Module, seed: int, sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Initialises parameters and running statistics.
+
+    Args:
+        module: a method's module, see `models/contract.py`.
+        seed: of the initial values.
+        sizes: height and width of the images of a batch by field; 32 x 32 where absent, for modules whose parameters
+            do not depend on the size.
+
+    Returns:
+        A dict of `params` and `batch_stats`, float32 NumPy arrays.
+    """
+    return fill(*_init_and_shapes(module, tuple(sorted(sizes.items())), jnp.zeros(()).dtype), seed)
+
+
+def variable_shapes(module: nn.Module, sizes: Mapping[str, tuple[int, int]] = MappingProxyType({})) -> dict[str, Any]:
+    """Returns shapes and types of a module's `params` and `batch_stats`, see `init_variables`."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        flax.core.meta.unbox(_init_and_shapes(module, tuple(sorted(sizes.items())), jnp.zeros(()).dtype)[1]),
+    )
+
+
+@functools.lru_cache(maxsize=32)  # tracing takes as long as all else that reads or starts a network
+def _init_and_shapes(
+    module: nn.Module, sizes: tuple[tuple[str, tuple[int, int]], ...], float_type: Any
+) -> tuple[Callable[[Array], Any], Any]:
+    known = dict.fromkeys(IMAGES, (32, 32)) | dict(sizes)
+    inputs = {name: jnp.zeros((1, *size, 3), float_type) for name, size in known.items()}
+    init = lambda key: module.init(key, inputs, train=False)  # noqa: E731
+    return init, shapes_of(init)
 
 
 def shapes_of(init: Callable[[Array], Any]) -> Any:

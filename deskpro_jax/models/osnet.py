@@ -238,18 +238,21 @@ class OSNet(nn.Module):
     feature_dim: int = 512
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
-        self, images: Float[Array, "batch height width 3"], *, train: bool = False
+        self, images: Float[Array, "batch height width 3"], *, train: bool = False, valid: Array | None = None
     ) -> tuple[Float[Array, "batch classes"], dict[str, Array]]:
         """Returns the logits and, by name, the last feature map and the 512-d features (the embedding)."""
         spec = backbone(self.name_of_backbone)
-        x = Trunk(spec, self.streams, self.dtype, name="trunk")(images, train=train)
-        feature_map = Tail(spec, (), self.streams, self.dtype, name="tail")(x, train=train)
+        trunk = Trunk(spec, self.streams, self.dtype, self.remat, name="trunk")
+        x = trunk(images, train=train, valid=valid)
+        tail = Tail(spec, (), self.streams, self.dtype, self.remat, name="tail")
+        feature_map = tail(x, train=train, valid=valid)
         pooled = feature_map.mean((-3, -2))[:, None, None]
         x = layers.Pointwise(self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc")(pooled)
-        x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train)
+        x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train, valid=valid)
         features = nn.relu(x)
         logits = layers.Pointwise(self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier")(
             features

@@ -14,8 +14,8 @@ from jaxtyping import Array
 from deskpro_jax import losses
 from deskpro_jax.data.load import augment, dataset, pipeline
 from deskpro_jax.data.load.dataset import ReIDSplit
-from deskpro_jax.evaluation.evaluate import Network
-from deskpro_jax.workdir.networks import Trained
+from deskpro_jax.models.contract import Network
+from deskpro_jax.workdir.networks import LoadedNetworks
 
 _BATCH = 16
 _MEASURED = 128  # photos with a mask that the means are taken over, at most
@@ -43,12 +43,12 @@ class Maps(NamedTuple):
     measured: int
 
 
-def unavailable(trained: Trained) -> str | None:
+def unavailable(trained: LoadedNetworks) -> str | None:
     """Returns why networks have no attention maps, None where they have."""
     body = _body(trained)
     if body is None:
         return NO_BODY
-    return NO_ATTENTION if body[0].module.attention == "none" else None
+    return NO_ATTENTION if getattr(body[0].module, "attention", "none") == "none" else None
 
 
 def choose(split: ReIDSplit, count: int) -> np.ndarray:
@@ -67,7 +67,9 @@ def choose(split: ReIDSplit, count: int) -> np.ndarray:
     return np.sort(order[(2 * np.arange(count) + 1) * len(order) // (2 * max(count, 1))])
 
 
-def attention_maps(trained: Trained, config: ml_collections.ConfigDict, split: ReIDSplit, shown: np.ndarray) -> Maps:
+def attention_maps(
+    trained: LoadedNetworks, config: ml_collections.ConfigDict, split: ReIDSplit, shown: np.ndarray
+) -> Maps:
     """Computes the maps of some photos, and means over a larger sample.
 
     Args:
@@ -83,8 +85,8 @@ def attention_maps(trained: Trained, config: ml_collections.ConfigDict, split: R
     assert found is not None
     network, variables = found
     config = config.copy_and_resolve_references()
-    config.data.body_size = trained.body_size
-    compute = _compiled(network.module.clone(face=False))
+    config.data.body_size = trained.sizes["body"]
+    compute = _compiled(network.module)
     measured = choose(split, _MEASURED) if split.has_mask.any() else np.zeros(0, np.int64)
     both = np.concatenate([shown, np.setdiff1d(measured, shown)])
     blocks = []
@@ -104,9 +106,9 @@ def _mean(values: np.ndarray) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _body(trained: Trained) -> tuple[Network, Any] | None:
+def _body(trained: LoadedNetworks) -> tuple[Network, Any] | None:
     for network, variables in zip(trained.networks, trained.variables, strict=True):
-        if network.module.body:
+        if network.without_faces().streams:
             return network, variables
     return None
 
@@ -119,7 +121,7 @@ def _compiled(module: Any) -> Any:
 def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tuple[Array, Array, Array, Array]:
     """Returns attention and refined features [batch, rows, columns], means over clothing and elsewhere [batch]."""
     images = augment.normalise_batch({"body": body})
-    _, middle = module.apply(variables, images["body"], None, train=False)
+    _, middle = module.apply(variables, {"body": images["body"]}, train=False)
     attention = middle["body"]["attention"].astype(jnp.float32)
     refined = jnp.abs(middle["body"]["refined"].astype(jnp.float32)).mean(-1)
     other = losses.cloth_target(not_clothing.astype(jnp.float32), (attention.shape[1], attention.shape[2]), 0.0)

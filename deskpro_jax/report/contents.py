@@ -17,7 +17,7 @@ from deskpro_jax.report import configuration, curves, sections, tables
 from deskpro_jax.report.charts import draw_lines
 from deskpro_jax.report.opened import Opened, embed, open_data, open_networks, read_kept
 from deskpro_jax.report.pictures import Pictures
-from deskpro_jax.report.record import NOT_PART, PHASES, Record, phase_state, read_record, short_name
+from deskpro_jax.report.record import NOT_PART, Record, phase_names, phase_state, read_record, short_name
 from deskpro_jax.report.sections import Run, Shown
 from deskpro_jax.report.view import View, make_view
 from deskpro_jax.train.metrics_file import METRICS_FILE
@@ -76,7 +76,7 @@ def gather(folder: Path, options: Options) -> dict[str, Any]:
         facts: list[tuple[str, str]] = []
     else:
         looked, facts = _look(record, other, options, pictures)
-    phases = [_phase(record, phase) for phase in PHASES]
+    phases = [_phase(record, phase) for phase in phase_names(record)]
     return {
         "name": short_name(folder),
         "facts": [*_facts(record, phases), *facts],

@@ -22,7 +22,7 @@ from deskpro_jax.report.record import Record
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import use_cache_of
 from deskpro_jax.runtime.progress import Progress
-from deskpro_jax.workdir.networks import Trained, open_trained
+from deskpro_jax.workdir.networks import LoadedNetworks, load_networks
 
 _READING = ("data.", "eval.", "seed")  # fields of a run that decide how its networks are shown images
 
@@ -31,7 +31,7 @@ _READING = ("data.", "eval.", "seed")  # fields of a run that decide how its net
 class Opened:
     """Networks, and the images that they are shown."""
 
-    trained: Trained
+    trained: LoadedNetworks
     config: ml_collections.ConfigDict
     query: ReIDSplit
     gallery: ReIDSplit
@@ -39,7 +39,7 @@ class Opened:
     note: str  # what is not as the configuration says; "" where all is
 
 
-def open_networks(record: Record) -> tuple[Trained, str]:
+def open_networks(record: Record) -> tuple[LoadedNetworks, str]:
     """Opens the networks of a workdir: those of its configuration, or the teacher alone while there is no student.
 
     Args:
@@ -55,13 +55,13 @@ def open_networks(record: Record) -> tuple[Trained, str]:
     use_cache_of(record.folder)
     alone = set(record.steps) == {"teacher"} and record.field("model.body") is not None
     if alone and (record.field("model.body") or record.field("model.face") != "teacher"):
-        found = open_trained(record.folder, face="teacher", body=False)
+        found = load_networks(record.folder, face="teacher", body=False)
         return found, "the student phase has no checkpoint yet: what follows is the teacher's, on restored faces"
-    return open_trained(record.folder), ""
+    return load_networks(record.folder), ""
 
 
 def open_data(
-    record: Record, trained: Trained, note: str, *, name: str | None, data_dir: str | None, protocol: str | None
+    record: Record, trained: LoadedNetworks, note: str, *, name: str | None, data_dir: str | None, protocol: str | None
 ) -> Opened:
     """Opens query and gallery of a dataset, and chooses the protocol.
 
@@ -91,7 +91,7 @@ def open_data(
     return Opened(trained, config, query, gallery, chosen.protocols[0], note)
 
 
-def _config(record: Record, trained: Trained, name: str | None) -> ml_collections.ConfigDict:
+def _config(record: Record, trained: LoadedNetworks, name: str | None) -> ml_collections.ConfigDict:
     """Returns the configuration with which the networks are shown the images of a dataset."""
     own: dict[str, Any] = record.config or (record.own_results or {}).get("config") or {}
     config = base.get_config()
@@ -111,7 +111,7 @@ def _config(record: Record, trained: Trained, name: str | None) -> ml_collection
         find_dataset(name, "--dataset")
         config.data.name, config.data.data_dir = name, ""
         config.data.clothing, config.eval.protocols = (), ()
-    config.data.body_size, config.data.face_size = trained.body_size, trained.face_size
+    config.data.body_size, config.data.face_size = trained.sizes["body"], trained.sizes["face"]
     config.data.workers, config.mesh.data = 0, -1
     return config
 
@@ -151,8 +151,8 @@ def embed(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
     trained, config = opened.trained, opened.config
     mesh = sharding.make_mesh(config)
     variables = [sharding.put_replicated(mesh, values) for values in trained.variables]
-    compute = evaluate.make_embed(trained.networks, trained.flip, mesh)
-    fields = tuple(dict.fromkeys(field for network in trained.networks for field in network.fields))
+    compute = evaluate.make_embed(trained.networks, bool(trained.config.eval.flip), mesh)
+    fields = tuple(dict.fromkeys(field for network in trained.networks for field in network.images))
     total = len(opened.query) + len(opened.gallery)
     with Progress(total, "embedding query and gallery") as progress:
 

@@ -10,13 +10,13 @@ import ml_collections
 
 from deskpro_jax.config import fields
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.methods.deskpro import needs_teacher
 from deskpro_jax.storage import files as files_
 from deskpro_jax.train.metrics_file import METRICS_FILE
-from deskpro_jax.train.teacher import needs_teacher
 from deskpro_jax.workdir import layout
-from deskpro_jax.workdir.stored import RECORD, START
+from deskpro_jax.workdir.record import CONVERSION_FILE, START
 
-PHASES = ("teacher", "student")
+_PHASES = ("teacher", "student")  # of DeSKPro
 OTHER_RESULTS = "results-on-*.json"
 NOT_PART = "not part of this configuration"  # of a phase
 
@@ -66,7 +66,12 @@ def read_record(folder: Path) -> Record:
     if not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: give the folder that deskpro_jax.main had as --workdir.")
     steps = {path.name: kept for path in sorted(folder.iterdir()) if (kept := _steps(path / "checkpoints"))}
-    known = (layout.CONFIG_FILE, RECORD, layout.RESULTS_FILE, *(f"{phase}/{METRICS_FILE}" for phase in PHASES))
+    known = (
+        layout.CONFIG_FILE,
+        CONVERSION_FILE,
+        layout.RESULTS_FILE,
+        *(f"{phase}/{METRICS_FILE}" for phase in _PHASES),
+    )
     if not steps and not any((folder / name).is_file() for name in known):
         raise InputError(
             f"{folder} is no workdir: it has none of {', '.join(known)} and no checkpoints. Give the folder that"
@@ -83,11 +88,11 @@ def read_record(folder: Path) -> Record:
 
     files = [folder / layout.RESULTS_FILE, *sorted(folder.glob(OTHER_RESULTS))]
     results = {path.name: found for path in files if (found := read(path)) is not None}
-    starts = {phase: found for phase in PHASES if (found := read(folder / phase / START)) is not None}
+    starts = {path.parent.name: found for path in sorted(folder.glob(f"*/{START}")) if (found := read(path))}
     return Record(
         folder,
         read(folder / layout.CONFIG_FILE),
-        read(folder / RECORD),
+        read(folder / CONVERSION_FILE),
         results,
         steps,
         starts,
@@ -99,6 +104,14 @@ def _steps(checkpoints: Path) -> tuple[int, ...]:
     if not checkpoints.is_dir():
         return ()
     return tuple(sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdecimal() and path.is_dir()))
+
+
+def phase_names(record: Record) -> tuple[str, ...]:
+    """Returns the phases of a run: those of its method, and others that have checkpoints."""
+    model = (record.config or record.conversion or {}).get("model") or {}
+    name = str(model.get("name", "deskpro")).rpartition(".")[2]
+    known = _PHASES if name == "deskpro" and "osnet" not in record.steps else (name,)
+    return tuple(dict.fromkeys((*(known if name else ()), *record.steps)))
 
 
 def phase_state(record: Record, phase: str, epochs_done: float | None) -> str:

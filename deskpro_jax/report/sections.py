@@ -19,7 +19,7 @@ from deskpro_jax.report.charts import Bars, draw_histogram
 from deskpro_jax.report.opened import Opened
 from deskpro_jax.report.pictures import Picture, Pictures, overlaid, tinted
 from deskpro_jax.report.view import View
-from deskpro_jax.workdir.networks import Trained
+from deskpro_jax.workdir.networks import LoadedNetworks
 
 _RANKED_SHARE, _ATTENTION_SHARE = 0.55, 0.2  # of the pictures; the rest is for confusions
 _LISTS, _PHOTOS, _PAIRS = 4, 12, 10  # lists a group, photos with maps, pairs a list: at most
@@ -52,7 +52,7 @@ class Run:
     """Networks whose attention is looked at, and what they are called."""
 
     name: str
-    trained: Trained
+    trained: LoadedNetworks
 
 
 @dataclass
@@ -220,5 +220,5 @@ def _mask(opened: Opened, index: int) -> np.ndarray:
     return np.asarray(next(batches)["cloth_mask"][0])
 
 
-def _faces(trained: Trained) -> str | None:
-    return next((network.face_field for network in trained.networks if network.module.face), None)
+def _faces(trained: LoadedNetworks) -> str | None:
+    return next((stream.image for stream in trained.streams if stream.reads_face), None)

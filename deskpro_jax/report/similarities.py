@@ -59,7 +59,7 @@ def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray])
     Returns:
         The similarities of each stream, and of both together.
     """
-    views = similarity_of(opened, embeddings[0].shape[1]).views()
+    views = similarity_of(opened).views()
     labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
     results = []
     for stream, (columns, similarity) in views.items():

@@ -84,9 +84,9 @@ class View:
             yield self.block(order[start : start + BLOCK])
 
 
-def similarity_of(opened: Opened, dimension: int) -> Similarity:
-    """Returns the similarity of embeddings of the opened networks, of a length."""
-    return evaluate.similarity_of(opened.trained.streams, dimension, opened.config.eval.missing_face)
+def similarity_of(opened: Opened) -> Similarity:
+    """Returns the similarity of embeddings of the opened networks."""
+    return evaluate.similarity_of(opened.trained.streams, opened.config.eval.missing_face)
 
 
 def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream: str | None) -> View:
@@ -100,7 +100,7 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
     Raises:
         InputError: there is no such stream.
     """
-    views = similarity_of(opened, embeddings[0].shape[1]).views()
+    views = similarity_of(opened).views()
     stream = stream or list(views)[-1]
     if stream not in views:
         raise InputError(f"--stream is {stream!r}; these networks have {', '.join(views)}.")

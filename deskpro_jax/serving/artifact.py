@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.serving import onnx_file, stablehlo
 from deskpro_jax.serving.program import Program, read_program
 from deskpro_jax.storage.files import check_new, write_files
-from deskpro_jax.workdir.stored import Networks
+from deskpro_jax.weights.opening import PLACES
 
 FORMATS = {".stablehlo": stablehlo.serialise, ".onnx": onnx_file.serialise}  # by the ending of the file
 _MEANINGS = {
@@ -45,7 +44,7 @@ def export_program(folder: Path, target: Path, **choices: Any) -> dict[str, Any]
         raise InputError(f"{target} ends in {target.suffix!r}; expected one of {', '.join(FORMATS)}.")
     beside = target.with_name(f"{target.name}.json")
     check_new(target, beside)
-    program, held = read_program(folder, **choices)
+    program = read_program(folder, **choices)
     content, facts = FORMATS[target.suffix](program)
     described = {
         "file": target.name,
@@ -54,7 +53,7 @@ def export_program(folder: Path, target: Path, **choices: Any) -> dict[str, Any]
         "bytes": len(content),
         **_interface(program),
         **facts,
-        **_provenance(program, held),
+        **_provenance(program),
     }
     write_files({beside: (json.dumps(described, indent=2) + "\n").encode(), target: content})
     return described
@@ -70,27 +69,38 @@ def _interface(program: Program) -> dict[str, Any]:
         }
         for entry in program.inputs
     ]
-    streams = ", ".join(network.role for network in program.networks)
-    meaning = (
-        f"parts of unit length, seven each of: {streams}; compare by dot product over the number of parts that neither"
-        " image lacks"
-    )
+    parts = ", ".join(f"{len(stream.parts)} of {stream.name}" for stream in program.streams)
+    meaning = f"parts of unit length: {parts}; compare by dot product over the number of parts that neither image lacks"
     shape = ["batch", program.dimension]
     output = {"name": "embeddings", "dtype": "float32", "shape": shape, "meaning": meaning}
     normalisation = {"mean": [round(float(x), 3) for x in MEAN], "std": [round(float(x), 3) for x in STD]}
     return {"inputs": inputs, "outputs": [output], "flip": program.flip, **normalisation}
 
 
-def _provenance(program: Program, held: Networks) -> dict[str, Any]:
-    packages = ("jax", "flax")
+def _provenance(program: Program) -> dict[str, Any]:
+    loaded, packages = program.loaded, ("jax", "flax")
+    model, record = loaded.config.model, loaded.record
+    roles = {place: role for role, place in PLACES.items()}
+    converted_from = record.conversion if not record.trained else None
     return {
         "networks": [
-            {**asdict(network), "os_streams": program.os_streams, "step": program.steps[network.role]}
-            for network in program.networks
+            {
+                "method": model.name,
+                "role": roles.get((phase.name, stream.name), stream.name),
+                "stream": stream.name,
+                "backbone": model.backbone,
+                "os_streams": model.streams,
+                "attention": model.attention if stream.name == "body" else "none",
+                "parts": list(stream.parts),
+                "feature_dim": stream.dim,
+                "step": phase.step(stream.name),
+            }
+            for phase in loaded.phases
+            for stream in phase.network.streams
         ],
-        "dataset": (held.config or {}).get("data", {}).get("name"),
-        "converted_from": held.origin and {name: held.origin[name] for name in ("source", "sha256")},
-        "results": (held.results or {}).get("results"),
+        "dataset": loaded.config.data.name if record.trained else None,
+        "converted_from": converted_from and {name: converted_from[name] for name in ("source", "sha256")},
+        "results": (record.results or {}).get("results"),
         "versions": {
             "deskpro_jax": deskpro_jax.__version__,
             **{name: importlib.metadata.version(name) for name in packages},

@@ -14,13 +14,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deskpro_jax.data.load.augment import MEAN, STD
+from deskpro_jax.methods import find_method
+from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.layers import BATCH_NORM_EPS
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS
 from deskpro_jax.models.osnet import STREAM_DEPTHS, stream_names
-from deskpro_jax.serving.program import Input, Program, stream_name
+from deskpro_jax.serving.program import Input, Program, argument_name
 from deskpro_jax.weights import table
+from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
 from deskpro_jax.weights.lmbn import DESKPRO
 from deskpro_jax.weights.load import stream_entries
+from deskpro_jax.workdir.export import describe, networks_by_role
 
 OPSET = 18
 IR_VERSION = 8  # the oldest that has the opset
@@ -180,25 +184,62 @@ def _images(nodes: _Nodes, entry: Input, flip: bool) -> str:
     return nodes.add("Concat", x, nodes.add("Slice", x, *bounds), axis=0)
 
 
-def build(program: Program) -> onnx.ModelProto:
-    """Returns the program as an ONNX model with a batch of any size and the names of `program.inputs`."""
+def _osnet(nodes: _Nodes, x: str) -> str:
+    """Adds a lone OSNet: images [batch, 3, H, W] -> embeddings [batch, 1, dimension]."""
+    folded = "conv1.bn.running_mean" in nodes.tensors
+    x = nodes.conv(x, "conv1.conv", "conv1.bn.bias" if folded else None, pads=[3, 3, 3, 3], strides=[2, 2])
+    x = nodes.add("Relu", x if folded else nodes.instance_norm(x, "conv1.bn"))
+    x = nodes.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
+    for stage in ("conv2", "conv3"):
+        x = nodes.block(nodes.block(x, f"{stage}.0"), f"{stage}.1")
+        x = nodes.halve(nodes.unit(x, f"{stage}.2.0"))
+    x = nodes.unit(nodes.block(nodes.block(x, "conv4.0"), "conv4.1"), "conv5")
+    weight, bias = nodes.tensors["fc.0.weight"], nodes.tensors["fc.0.bias"]
+    pooled = nodes.add("Flatten", nodes.add("GlobalAveragePool", x))
+    factor, shift = _affine(nodes.tensors, "fc.1")
+    scaled = nodes.constant(weight.T * factor)
+    features = nodes.add("Gemm", pooled, scaled, nodes.constant(bias * factor + shift))
+    return nodes.add("Unsqueeze", nodes.add("Relu", features), nodes.constant([1], np.int64))
+
+
+def _tensors(program: Program) -> dict[str, np.ndarray]:
+    """Returns the folded variables of the program under their published names."""
+    family = find_method(program.loaded.config.model.name).NAMES[0]
     tensors: dict[str, np.ndarray] = {}
-    for network in program.networks:
-        entries = stream_entries("deskpro", network, program.os_streams)
-        tensors |= table.dump(entries, program.variables[network.role])
-    nodes = _Nodes(tensors, program.os_streams)
+    for role, (phase, stream) in networks_by_role(program.loaded).items():
+        description = describe(program.loaded, role, phase, family)
+        variables = program.variables[program.loaded.networks.index(phase.network)]
+        own = {collection: tree[f"{stream}_stream"] for collection, tree in variables.items()}
+        tensors |= table.dump(stream_entries(family, description, program.loaded.config.model.streams), own)
+    return tensors
+
+
+def _features(nodes: _Nodes, program: Program, stream: StreamSpec, x: str, rows: int) -> str:
+    """Adds the network of a stream: images [batch, 3, H, W] -> features [batch, parts, dimension]."""
+    model = program.loaded.config.model
+    if model.name == "osnet":
+        return _osnet(nodes, x)
+    role = "body" if stream.name == "body" else program.loaded.face
+    return _stream(nodes, x, PREFIXES[role], model.attention if role == "body" else "none", rows)
+
+
+def build(program: Program) -> onnx.ModelProto:
+    """Returns the program as an ONNX model with a batch of any size and the names of `program.inputs`.
+
+    Raises:
+        InputError: the method or its backbone has no ONNX form.
+    """
+    nodes = _Nodes(_tensors(program), program.loaded.config.model.streams)
     entries_by_name = {entry.name: entry for entry in program.inputs}
     streams = []
-    for network in program.networks:
-        name = stream_name(network)
-        entry = entries_by_name[name]
-        x = _images(nodes, entry, program.flip)
-        x = _stream(nodes, x, network.prefix, network.attention, entry.shape[0] // 16)
+    for spec in program.streams:
+        entry = entries_by_name[argument_name(spec)]
+        x = _features(nodes, program, spec, _images(nodes, entry, program.flip), entry.shape[0] // 16)
         if program.flip:
-            shape = nodes.constant([2, -1, len(PARTS), network.feature_dim], np.int64)
+            shape = nodes.constant([2, -1, len(spec.parts), spec.dim], np.int64)
             x = nodes.add("ReduceSum", nodes.add("Reshape", x, shape), nodes.constant([0], np.int64), keepdims=0)
         x = nodes.normalise(x)
-        if name == "face":
+        if spec.reads_face:
             seen = nodes.add("Unsqueeze", "has_face", nodes.constant([1, 2], np.int64))
             x = nodes.add("Where", seen, x, nodes.constant(0))
         streams.append(nodes.add("Flatten", x))

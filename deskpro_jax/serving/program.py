@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +13,23 @@ import numpy as np
 from jaxtyping import Array
 
 from deskpro_jax.data.load import augment
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.methods import METHODS
 from deskpro_jax.models import embeddings
-from deskpro_jax.models.lmbn import PARTS, LightMBN
+from deskpro_jax.models.contract import Network, StreamSpec, embedding_streams
 from deskpro_jax.serving.fold import fold, folded_norms
-from deskpro_jax.weights.families import Stream
-from deskpro_jax.workdir.stored import Networks, describe, read_networks
+from deskpro_jax.workdir.networks import LoadedNetworks, load_networks
 
-# What may be served -> the networks it takes, in the order of an embedding.
+# What may be served -> the face network, and whether the body network is among them.
 CHOICES = {
-    "both": ("student", "body"),
-    "body": ("body",),
-    "face": ("student",),
-    "teacher": ("teacher",),
-    "star": ("teacher", "body"),  # DeSKPro*: restored faces
+    "both": ("student", True),
+    "body": ("none", True),
+    "face": ("student", False),
+    "teacher": ("teacher", False),
+    "star": ("teacher", True),  # DeSKPro*: restored faces
 }
 IMAGES = ("uint8", "float")
-_SIZES = {"body": (384, 128), "face": (224, 224)}  # of weights that were converted and say nothing of images
-_MULTIPLE = 16  # the network halves a map four times
+_MULTIPLE = 16  # the networks halve a map four times
 
 
 @dataclass(frozen=True)
@@ -46,43 +46,48 @@ class Program:
     """Networks, and how they are served.
 
     Attributes:
-        networks: what each network is, in the order of the embedding.
-        variables: of each network by role, BatchNorms folded (`fold.fold`), the classifier left out.
-        os_streams: OSBlock streams that they run.
-        steps: training step of each network, by role.
+        networks: the modules and their streams.
+        variables: of each network, without classifiers; BatchNorms folded (`fold.fold`) in the package's own networks.
+        folded: whether BatchNorms are folded into convolutions.
+        loaded: what they were opened as.
         images: "uint8" images, normalised inside, or "float" ones that are normalised already.
         flip: whether the features of the mirrored image are added.
         body_size: height and width of body images.
         face_size: height and width of faces.
     """
 
-    networks: tuple[Stream, ...]
-    variables: Mapping[str, Any]
-    os_streams: str
-    steps: Mapping[str, int]
+    networks: tuple[Network, ...]
+    variables: tuple[Mapping[str, Any], ...]
+    folded: bool
+    loaded: LoadedNetworks
     images: str
     flip: bool
     body_size: tuple[int, int]
     face_size: tuple[int, int]
 
     @property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """The streams of an embedding, in order."""
+        return embedding_streams(self.networks)
+
+    @property
     def inputs(self) -> tuple[Input, ...]:
         """The arguments in order: the body image, the face, and whether there is a face."""
         dtype = "uint8" if self.images == "uint8" else "float32"
-        streams = [stream_name(network) for network in self.networks]
-        body = [Input("body", dtype, (*self.body_size, 3))] if "body" in streams else []
+        faces = {stream.reads_face for stream in self.streams}
+        body = [Input("body", dtype, (*self.body_size, 3))] if False in faces else []
         face = [Input("face", dtype, (*self.face_size, 3)), Input("has_face", "bool", ())]
-        return (*body, *(face if "face" in streams else []))
+        return (*body, *(face if True in faces else []))
 
     @property
     def dimension(self) -> int:
         """Length of an embedding."""
-        return sum(len(PARTS) * network.feature_dim for network in self.networks)
+        return sum(stream.width for stream in self.streams)
 
 
-def stream_name(network: Stream) -> str:
-    """Returns which stream of an embedding a network gives: "face" or "body"."""
-    return "body" if network.role == "body" else "face"
+def argument_name(stream: StreamSpec) -> str:
+    """Returns which argument of the program a stream reads: "face" or "body"."""
+    return "face" if stream.reads_face else "body"
 
 
 def read_program(
@@ -94,106 +99,102 @@ def read_program(
     body_size: tuple[int, int] | None = None,
     face_size: tuple[int, int] | None = None,
     report: str = "last",
-) -> tuple[Program, Networks]:
+) -> Program:
     """Reads what is to be served from a workdir.
 
     Args:
         folder: a workdir that was trained or converted.
         network: one of `CHOICES`; None for what the workdir's configuration embeds with.
         images: one of `IMAGES`.
-        flip: whether the mirrored image is embedded too; None for `eval.flip` of the configuration, else True.
-        body_size: height and width in pixels; None for the configuration's, else the paper's 384 x 128.
-        face_size: height and width in pixels; None for the configuration's, else the paper's 224 x 224.
+        flip: whether the mirrored image is embedded too; None for `eval.flip` of the configuration.
+        body_size: height and width in pixels; None for the configuration's.
+        face_size: height and width in pixels; None for the configuration's.
         report: which checkpoint, as `eval.report`.
 
     Returns:
-        The program, and the workdir's networks with what is recorded about them.
+        The program.
 
     Raises:
         MissingInputError: the workdir holds no checkpoints.
-        InputError: a choice is unknown, a network is not there, or a size is none.
+        InputError: a choice is unknown, a network is not there, or a size cannot be used.
     """
     if images not in IMAGES:
         raise InputError(f"images are {images!r}; expected one of {', '.join(IMAGES)}.")
     if network is not None and network not in CHOICES:
         raise InputError(f"the network is {network!r}; expected one of {', '.join(CHOICES)}.")
-    held = read_networks(folder, report)
-    if "osnet" in held.variables:
-        raise InputError(f"{folder} holds an OSNet, which gives no embedding by itself: start a training from it.")
-    roles = _roles(folder, held, network)
-    streams, variables = [], {}
-    for role in roles:
-        stream, os_streams = describe(role, held.variables[role], "deskpro")
-        streams.append(stream)
-        variables[role] = _without_classifier(fold(held.variables[role]))
-    data = (held.config or {}).get("data", {})
-    return (
-        Program(
-            tuple(streams),
-            variables,
-            os_streams,
-            {role: held.step(role) for role in roles},
-            images,
-            (held.config or {}).get("eval", {}).get("flip", True) if flip is None else flip,
-            _size("body", body_size or data.get("body_size")),
-            _size("face", face_size or data.get("face_size")),
-        ),
-        held,
+    face, body = (None, True) if network is None else CHOICES[network]
+    try:
+        loaded = load_networks(folder, face=face, body=body, report=report)
+    except MissingInputError as error:
+        if network is None or not any(folder.glob("*/checkpoints")):
+            raise
+        raise InputError(f"{error} Choose another --network, or the workdir where that one was trained.") from error
+    if network is not None and body and not any(not stream.reads_face for stream in loaded.streams):
+        raise InputError(f"{folder} holds no body network: choose another --network.")
+    # Layers of other names or kinds may have the same names as ours and another order.
+    foldable = loaded.config.model.name in METHODS and ":" not in loaded.config.model.backbone
+    return Program(
+        loaded.networks,
+        tuple(_for_serving(values, foldable) for values in loaded.variables),
+        foldable,
+        loaded,
+        images,
+        bool(loaded.config.eval.flip) if flip is None else flip,
+        _size("body", body_size or loaded.sizes["body"]),
+        _size("face", face_size or loaded.sizes["face"]),
     )
 
 
-def _roles(folder: Path, held: Networks, network: str | None) -> tuple[str, ...]:
-    roles: tuple[str, ...]
-    if network is not None:
-        roles = CHOICES[network]
-    else:
-        model = (held.config or {}).get("model") or (held.origin or {}).get("model") or {}
-        face = {"student": ["student"], "teacher": ["teacher"]}.get(model.get("face", ""), [])
-        roles = (*face, *(["body"] if model.get("body") else []))
-        roles = roles or tuple(role for role in ("student", "body") if role in held.variables) or ("teacher",)
-    missing = [role for role in roles if role not in held.variables]
-    if missing:
-        raise InputError(
-            f"{folder} holds {' and '.join(held.variables)}, no {' and no '.join(missing)}: choose another --network,"
-            " or the workdir where that one was trained."
-        )
-    return roles
-
-
-def _size(name: str, given: Any) -> tuple[int, int]:
-    size = tuple(given or _SIZES[name])
+def _size(name: str, size: Any) -> tuple[int, int]:
+    size = tuple(size)
     if len(size) != 2 or any(side < _MULTIPLE or side % _MULTIPLE for side in size):
         raise InputError(f"the {name} size is {size}; expected height and width in multiples of {_MULTIPLE} pixels.")
     return size
 
 
-def _without_classifier(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the variables with a classifier of one identity: an embedding needs none, and it may be most of them."""
-    kernel = variables["params"]["classifier"]["kernel"]
-    small = {"kernel": np.zeros((*kernel.shape[:-1], 1), np.float32)}
-    return {**variables, "params": {**variables["params"], "classifier": small}}
+def _for_serving(variables: Mapping[str, Any], foldable: bool) -> dict[str, Any]:
+    """Returns folded variables with classifiers of one identity: an embedding needs none, and they may be large."""
+    folded = fold(variables) if foldable else dict(variables)
+    params = {}
+    for stream, tree in folded["params"].items():
+        params[stream] = dict(tree)
+        if isinstance(tree, Mapping) and "classifier" in tree:
+            kernel, *rest = (tree["classifier"][name] for name in ("kernel", "bias") if name in tree["classifier"])
+            small = {"kernel": np.zeros((*kernel.shape[:-1], 1), np.float32)}
+            if rest:
+                small["bias"] = np.zeros((*rest[0].shape[:-1], 1), np.float32)
+            params[stream]["classifier"] = small
+    return {**folded, "params": params}
 
 
 def embedding_function(program: Program) -> Callable[..., Array]:
     """Returns the function of `program.inputs` [batch, ...] to embeddings [batch, dimension], to be jitted or exported.
 
-    Embeddings are those of `embedding.combine`: face first, each part of unit length, zeros for a missing face.
+    Embeddings are those of `embeddings.combine`: face first, each part of unit length, zeros for a missing face.
     """
 
     def embed(*arguments: Array) -> Array:
-        given = {entry.name: value for entry, value in zip(program.inputs, arguments, strict=True)}
+        values = {entry.name: value for entry, value in zip(program.inputs, arguments, strict=True)}
         features, mirrored = {}, {}
-        for network in program.networks:
-            name = stream_name(network)
-            images, batch = given[name], given[name].shape[0]
-            images = augment.normalise(images) if program.images == "uint8" else images.astype(jnp.float32)
-            if program.flip:  # one pass over both halves: a program of half the size
-                images = jnp.concatenate([images, images[:, :, ::-1]])
-            module = LightMBN(1, network.backbone, program.os_streams, network.attention, network.feature_dim)
-            with folded_norms():
-                outputs, _ = module.apply(program.variables[network.role], images, train=False)
-            features[name] = outputs["embeddings"][:, :batch]
-            mirrored[name] = outputs["embeddings"][:, batch:]
-        return embeddings.combine(features, mirrored if program.flip else None, has_face=given.get("has_face"))
+        for network, variables in zip(program.networks, program.variables, strict=True):
+            inputs = {stream.image: _images(program, values[argument_name(stream)]) for stream in network.streams}
+            with folded_norms() if program.folded else contextlib.nullcontext():
+                outputs, _ = _one_identity(network.module).apply(variables, inputs, train=False)
+            for stream in network.streams:
+                batch = values[argument_name(stream)].shape[0]
+                features[stream.name] = outputs[stream.name]["embeddings"][:, :batch]
+                mirrored[stream.name] = outputs[stream.name]["embeddings"][:, batch:]
+        has_face = values.get("has_face")
+        return embeddings.combine(program.streams, features, mirrored if program.flip else None, has_face=has_face)
 
     return embed
+
+
+def _images(program: Program, images: Array) -> Array:
+    images = augment.normalise(images) if program.images == "uint8" else images.astype(jnp.float32)
+    # One pass over both halves: a program of half the size.
+    return jnp.concatenate([images, images[:, :, ::-1]]) if program.flip else images
+
+
+def _one_identity(module: Any) -> Any:
+    return module.clone(num_classes=1) if hasattr(module, "num_classes") else module

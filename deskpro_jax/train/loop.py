@@ -19,7 +19,8 @@ from deskpro_jax.checkpoints.selection import METRICS, Steps, restore_reported
 from deskpro_jax.checkpoints.store import CheckpointStore, Restored
 from deskpro_jax.data.load import pipeline
 from deskpro_jax.errors import RunError, Stopped
-from deskpro_jax.methods.deskpro import init_variables
+from deskpro_jax.models.contract import image_sizes
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import cpu, profile, sharding
 from deskpro_jax.runtime.compilation import compile_now
 from deskpro_jax.runtime.processes import any_process, sum_over_processes
@@ -86,16 +87,18 @@ def prepare(
 ) -> Training:
     """Returns a phase with the state of its latest checkpoint, or with the initial one where there is none."""
     epoch_steps = pipeline.steps_per_epoch(phase.split, config)
-    rates = optimisers.learning_rates(
+    rates = optimisers.rates_of_recipe(
+        phase.recipe,
         optimisers.base_learning_rate(config.train.base_lr, _batch_images(config)),
         max(phase.epochs, 1),
         config.train.warmup_epochs,
         config.train.final_fraction,
-        config.train.schedule_epochs if phase.name == "student" else 0,
+        phase.schedule_epochs,
     )
-    optimizer = optimisers.adam(optimisers.schedule(rates, epoch_steps), config.train.weight_decay)
+    schedule = optimisers.schedule(rates, epoch_steps)
+    optimizer = optimisers.of_recipe(phase.recipe, schedule, config.train.weight_decay)
     with guard.expendable(f"the {phase.name} made no new step; run again to go on."):
-        variables = init_variables(phase.module, _init_seed(config.seed, phase.name))
+        variables = init_variables(phase.module, _init_seed(config.seed, phase.name), image_sizes(config))
         restored = store.restore(state_.as_tree(state_.expected_state(variables, optimizer, mesh)))
         if restored is not None:
             state = train.TrainState(**restored.state)
@@ -225,7 +228,7 @@ def _jitted_step(run: Training) -> tuple[Any, jax.Array]:
     """Returns the training step, not yet compiled, and the phase's key."""
     phase, mesh = run.phase, run.mesh
     step = train.make_train_step(
-        phase.module, run.optimizer, run.config, phase.name, phase.teacher, run.epoch_steps, mesh
+        phase.module, run.optimizer, run.config, phase.recipe, phase.teacher, run.epoch_steps, mesh
     )
     key = train.fold(jax.random.key(run.config.seed), phase.name)
     key = jax.random.wrap_key_data(sharding.put_replicated(mesh, jax.random.key_data(key)))

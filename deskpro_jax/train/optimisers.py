@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from deskpro_jax.errors import InputError
+from deskpro_jax.models.contract import Recipe
 
 REFERENCE_BATCH = 20  # the base rate is given for this batch size
 FALLING_EPOCHS = 500  # past the end of the schedule
@@ -76,3 +79,44 @@ def adam(learning_rate: Callable[[Any], Any] | float, weight_decay: float) -> op
         optax.masked(optax.set_to_zero(), frozen),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+OPTIMIZERS = {"adam": adam}  # name in a recipe -> optimiser from learning rate and weight decay
+SCHEDULES = {"cosine": learning_rates}  # name in a recipe -> learning rate of each epoch
+
+
+def of_recipe(
+    recipe: Recipe, learning_rate: Callable[[Any], Any] | float, weight_decay: float
+) -> optax.GradientTransformation:
+    """Returns the optimiser of a recipe, or one for each label of the parameters where it has several.
+
+    Args:
+        recipe: of the phase.
+        learning_rate: a number or an optax schedule.
+        weight_decay: see `adam`.
+
+    Raises:
+        InputError: the recipe names an unknown optimiser.
+    """
+    if isinstance(recipe.optimizer, str):
+        return _named(recipe.optimizer, OPTIMIZERS)(learning_rate, weight_decay)
+    label = recipe.label
+    if label is None:
+        raise InputError("the recipe has several optimisers and no label; expected a function from a parameter's path.")
+    by_label = {key: _named(name, OPTIMIZERS)(learning_rate, weight_decay) for key, name in recipe.optimizer.items()}
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: label(tuple(entry.key for entry in path)), params)
+
+    return optax.multi_transform(by_label, labels)
+
+
+def rates_of_recipe(recipe: Recipe, *arguments: Any) -> np.ndarray:
+    """Returns the learning rate of each epoch by the recipe's schedule; `arguments` as of `learning_rates`."""
+    return _named(recipe.schedule, SCHEDULES)(*arguments)
+
+
+def _named(name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    if name not in known:
+        raise InputError(f"the recipe names {name!r}; expected one of {', '.join(known)}.")
+    return known[name]

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
-from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.models.contract import Recipe
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train.loss_terms import StepTerms
 from deskpro_jax.train.step import TrainState
@@ -24,12 +25,14 @@ Evaluate = Callable[[Any], Mapping[str, float]]  # variables -> scores by name
 class Phase:
     """What one phase trains, and on what."""
 
-    name: str  # "teacher" or "student"
-    module: DeSKPro
+    name: str
+    module: nn.Module
+    recipe: Recipe
     epochs: int
+    schedule_epochs: int  # until the end of the schedule; 0 for all of `epochs`
     fields: tuple[str, ...]  # images to decode
     split: ReIDSplit
-    teacher: DeSKPro | None = None
+    teacher: nn.Module | None = None
     teacher_variables: Any = None
     pretrained: Callable[[Any], Any] | None = None  # random variables -> initial ones, some of them from a file
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -14,19 +16,16 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from deskpro_jax import losses
 from deskpro_jax.data.load import augment
 from deskpro_jax.errors import InputError
-from deskpro_jax.losses import extra
-from deskpro_jax.methods.deskpro import DeSKPro
-from deskpro_jax.models.lmbn import TRIPLET_PARTS
+from deskpro_jax.losses.extra import extra_terms
+from deskpro_jax.models.contract import Inputs, LossTerm, Outputs, Recipe, StepValues
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
 
 TEACHER_STATISTICS = ("running", "batch")
 NORMS = ("gradient_norm", "parameter_norm", "update_norm")  # logged with the loss terms, no part of the loss
 
-Inputs = Mapping[str, Array]  # a Batch whose images are normalised floats
 Terms = dict[str, Array]
 
 
@@ -64,89 +63,65 @@ def draw_of_step(step: Array, steps_per_epoch: int, shared_draws: int) -> tuple[
     return step // steps_per_epoch, step % steps_per_epoch % shared_draws
 
 
-def teacher_logits(
-    teacher: DeSKPro,
+def teacher_outputs(
+    teacher: nn.Module,
     variables: Mapping[str, Any],
     inputs: Inputs,
     statistics: str = "running",
     mesh: Mesh | None = None,
     dropout: Array | None = None,
-) -> Array:
-    """Runs the frozen teacher on the restored faces.
+) -> dict[str, dict[str, Array]]:
+    """Runs the frozen teacher.
 
     Args:
         teacher: the teacher's module.
         variables: its parameters and running statistics; no gradient flows into them.
-        inputs: needs `restored_face` and `has_face`.
+        inputs: the batch, images normalised.
         statistics: "running", or "batch" as in the released code (batch statistics, and the top-drop block drops).
         mesh: whose model axis the logits are split over, if it has one.
         dropout: key of its dropout layers, where "batch" runs them.
 
     Returns:
-        Logits [7, batch, classes].
+        Its outputs by stream.
     """
     if statistics not in TEACHER_STATISTICS:
         raise InputError(f"teacher.statistics is {statistics!r}; expected one of {', '.join(TEACHER_STATISTICS)}.")
-    args = (None, inputs["restored_face"], inputs["valid"] & inputs["has_face"])
     variables = sharding.in_step(mesh, variables)
     if statistics == "batch":
-        (outputs, _), _ = teacher.apply(variables, *args, train=True, mutable=["batch_stats"], rngs=_rngs(dropout))
+        (outputs, _), _ = teacher.apply(variables, inputs, train=True, mutable=["batch_stats"], rngs=_rngs(dropout))
     else:
-        outputs, _ = teacher.apply(variables, *args, train=False)
-    return jax.lax.stop_gradient(sharding.split_logits(mesh, outputs["face"]["logits"]))
+        outputs, _ = teacher.apply(variables, inputs, train=False)
+    return jax.lax.stop_gradient(_split_logits(mesh, outputs))
 
 
 def _rngs(dropout: Array | None) -> dict[str, Array]:
     return {} if dropout is None else {"dropout": dropout}
 
 
-def loss_terms(
-    outputs: Mapping[str, Mapping[str, Array]],
-    intermediates: Mapping[str, Mapping[str, Array]],
-    inputs: Inputs,
-    config: ml_collections.ConfigDict,
-    logits_of_teacher: Array | None = None,
-) -> Terms:
-    """Computes the terms of Eq. 7 that the streams and the batch allow.
+def _split_logits(mesh: Mesh | None, outputs: Outputs) -> dict[str, dict[str, Array]]:
+    return {name: {**out, "logits": sharding.split_logits(mesh, out["logits"])} for name, out in outputs.items()}
+
+
+def loss_terms(values: StepValues, losses: Sequence[LossTerm]) -> tuple[Array, Terms]:
+    """Computes the terms of a loss and adds them up, each with its weight, in their order.
 
     Args:
-        outputs: of the model, by stream.
-        intermediates: of the model, by stream; `attention` of the body stream is used if it is there.
-        inputs: the batch.
-        config: `config.loss`.
-        logits_of_teacher: [7, batch, classes]; without it there is no `kd`.
+        values: outputs, intermediates and batch of a step.
+        losses: the terms.
 
     Returns:
-        Scalars by name, see `losses.total_loss`.
+        The total, and the terms by name.
+
+    Raises:
+        InputError: two terms have one name.
     """
-    labels, valid = inputs["identity"], inputs["valid"]
-    terms: Terms = {}
-    for stream, out in outputs.items():
-        rows = valid & inputs["has_face"] if stream == "face" else valid
-        features = out["features"][jnp.asarray(TRIPLET_PARTS)]
-        triplet = losses.batch_hard_triplet(features, labels, rows, margin=config.margin, soft=config.soft_margin)
-        entropy = losses.cross_entropy(out["logits"], labels, rows, smoothing=config.label_smoothing)
-        terms[f"triplet_{stream}"], terms[f"ce_{stream}"] = triplet.sum(), entropy.sum()
-    attention = intermediates.get("body", {}).get("attention")
-    if attention is not None and config.attention_weight:
-        terms["attention"] = losses.attention_loss(
-            attention,
-            inputs["cloth_mask"],
-            valid & inputs["has_mask"],
-            epsilon=config.mask_epsilon,
-            rule=config.mask_rule,
-        )
-    if logits_of_teacher is not None and "face" in outputs:
-        terms["kd"] = losses.knowledge_propagation(
-            logits_of_teacher,
-            outputs["face"]["logits"],
-            valid & inputs["has_face"],
-            temperature=config.temperature,
-        )
-    added = extra.added_terms(config.extra)
-    if taken := sorted(terms.keys() & added.keys() | {"total"} & added.keys()):
-        raise InputError(f"loss.extra has a function called {taken[0]!r}, which is a term already: rename it.")
-    return terms | {name: term(outputs, intermediates, inputs) for name, term in added.items()}
+    names = [term.name for term in losses] + ["total"]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"the loss has two terms called {twice!r} (loss.extra may add one): rename one of them.")
+    terms = {term.name: term.compute(values) for term in losses}
+    weights = [term.weight(values.epoch) if callable(term.weight) else term.weight for term in losses]
+    weighted = [weight * term for weight, term in zip(weights, terms.values(), strict=True)]
+    return functools.reduce(jnp.add, weighted), terms
 
 
 def norms(gradients: Any, params: Any, updates: Any) -> Terms:
@@ -166,23 +141,25 @@ def norms(gradients: Any, params: Any, updates: Any) -> Terms:
 def update(
     state: TrainState,
     inputs: Inputs,
-    module: DeSKPro,
+    module: nn.Module,
     optimizer: optax.GradientTransformation,
-    config: ml_collections.ConfigDict,
-    logits_of_teacher: Array | None = None,
+    losses: Sequence[LossTerm],
+    teacher: Outputs | None = None,
     mesh: Mesh | None = None,
+    epoch: Array | int = 0,
     dropout: Array | None = None,
 ) -> tuple[TrainState, Terms, Any]:
     """Takes one optimisation step on a batch of normalised inputs.
 
     Args:
         state: before the step.
-        inputs: normalised images, masks, labels and validity, see `loss_terms`.
+        inputs: normalised images, masks, labels and validity.
         module: the model.
-        optimizer: see `optim.adam`.
-        config: `config.loss`.
-        logits_of_teacher: see `loss_terms`.
+        optimizer: see `train/optimisers.py`.
+        losses: the terms of the loss.
+        teacher: outputs of the frozen teacher, by stream; None without one.
         mesh: whose model axis classifiers and logits are split over, if it has one.
+        epoch: epochs done, for the weights of terms.
         dropout: key of the model's dropout layers, if it has any.
 
     Returns:
@@ -192,22 +169,13 @@ def update(
     def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
         (outputs, middle), moved = module.apply(
             {"params": sharding.in_step(mesh, params), "batch_stats": state.batch_stats},
-            inputs.get("body"),
-            inputs.get("face"),
-            inputs["valid"] & inputs["has_face"],
-            inputs["valid"],
+            inputs,
             train=True,
             mutable=["batch_stats"],
             rngs=_rngs(dropout),
         )
-        outputs = {name: {**out, "logits": sharding.split_logits(mesh, out["logits"])} for name, out in outputs.items()}
-        terms = loss_terms(outputs, middle, inputs, config, logits_of_teacher)
-        total = losses.total_loss(
-            terms,
-            attention_weight=config.attention_weight,
-            alpha=config.alpha,
-            triplet_weight=config.triplet_weight,
-        )
+        values = StepValues(_split_logits(mesh, outputs), middle, inputs, teacher or {}, epoch)
+        total, terms = loss_terms(values, losses)
         return total, (terms, moved.get("batch_stats", {}))
 
     (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -218,11 +186,11 @@ def update(
 
 
 def make_train_step(
-    module: DeSKPro,
+    module: nn.Module,
     optimizer: optax.GradientTransformation,
     config: ml_collections.ConfigDict,
-    phase: str,
-    teacher: DeSKPro | None = None,
+    recipe: Recipe,
+    teacher: nn.Module | None = None,
     steps_per_epoch: int = 1,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, Any, Mapping[str, Array], Array], tuple[TrainState, Terms]]:
@@ -230,10 +198,10 @@ def make_train_step(
 
     Args:
         module: the model that is trained.
-        optimizer: see `optim.adam`.
-        config: the whole configuration.
-        phase: "teacher" trains the face stream on restored faces, "student" on low-resolution ones.
-        teacher: module of the frozen teacher, for L_fkp.
+        optimizer: see `train/optimisers.py`.
+        config: the whole configuration; `loss.extra` adds terms to those of the recipe.
+        recipe: the phase's.
+        teacher: module of the frozen teacher.
         steps_per_epoch: decides with `augment.shared_draws` which steps of an epoch share their draw.
         mesh: the devices; needed where `mesh.model` splits the classifiers.
 
@@ -241,22 +209,21 @@ def make_train_step(
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
         them, `key` is the phase's key. Augmentation happens here, on the device, fresh for every step.
     """
-
-    trained = module.clone(remat=config.train.remat)
+    trained = module.clone(remat=config.train.remat) if hasattr(module, "remat") else module
+    losses = (*recipe.losses, *extra_terms(config.loss.extra))
 
     def step(
         state: TrainState, teacher_variables: Any, batch: Mapping[str, Array], key: Array
     ) -> tuple[TrainState, Terms]:
         purpose = draw_of_step(state.step, steps_per_epoch, config.augment.shared_draws)
         inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
-        logits = None
+        outputs = None
         if teacher is not None:
             dropout = fold(key, state.step, "teacher dropout")
-            logits = teacher_logits(teacher, teacher_variables, inputs, config.teacher.statistics, mesh, dropout)
-        if phase == "teacher":
-            inputs["face"] = inputs["restored_face"]
-        dropout = fold(key, state.step, "dropout")
-        state, terms, _ = update(state, inputs, trained, optimizer, config.loss, logits, mesh, dropout)
+            statistics = config.teacher.statistics
+            outputs = teacher_outputs(teacher, teacher_variables, inputs, statistics, mesh, dropout)
+        epoch, dropout = state.step // steps_per_epoch, fold(key, state.step, "dropout")
+        state, terms, _ = update(state, inputs, trained, optimizer, losses, outputs, mesh, epoch, dropout)
         return state, terms
 
     return step

@@ -5,25 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.workdir.stored import Networks
 
 
-def model_card(
-    path: Path, streams: Mapping[str, Stream], os_streams: str, held: Networks, versions: Mapping[str, str]
-) -> str:
+class Card(NamedTuple):
+    """What a model card says.
+
+    Attributes:
+        streams: the networks by role.
+        os_streams: OSBlock streams that run.
+        steps: training step by role.
+        config: the configuration of the training; None for converted weights.
+        conversion: what is recorded of converted weights, None for others.
+        results: of the evaluation, None where there was none.
+        starts: pretrained initialisation by phase, then role.
+        versions: of the packages that wrote the file.
+    """
+
+    streams: Mapping[str, Stream]
+    os_streams: str
+    steps: Mapping[str, int]
+    config: Mapping[str, Any] | None
+    conversion: Mapping[str, Any] | None
+    results: Mapping[str, Any] | None
+    starts: Mapping[str, Mapping[str, Any]]
+    versions: Mapping[str, str]
+
+
+def model_card(path: Path, card: Card) -> str:
     """Returns the model card of an exported file, as Markdown.
 
     Args:
         path: the exported file.
-        streams: what the networks in it are, by role.
-        os_streams: OSBlock streams that run.
-        held: the workdir they come from.
-        versions: of the packages that wrote the file.
+        card: what it says.
     """
-    config, results = held.config or {}, held.results or {}
+    config, results = card.config or {}, card.results or {}
     lines = [
         f"# {path.stem}",
         "",
@@ -32,24 +50,24 @@ def model_card(
         "| network | names start with | backbone | attention | features | identities | step |",
         "|---|---|---|---|---|---|---|",
     ]
-    for role, stream in streams.items():
+    for role, stream in card.streams.items():
         lines.append(
             f"| {role} | `{stream.prefix}` | OSNet {stream.backbone} | {stream.attention} | {stream.feature_dim}"
-            f" | {stream.identities or '-'} | {held.step(role)} |"
+            f" | {stream.identities or '-'} | {card.steps[role]} |"
         )
-    lines += ["", f"OSBlock streams: `{os_streams}`."]
-    if os_streams == "aacd":
+    lines += ["", f"OSBlock streams: `{card.os_streams}`."]
+    if card.os_streams == "aacd":
         lines.append("Stream a runs twice and b never; what is under `conv2b` is there for strict loading alone.")
     lines += ["", "## Data", ""]
     data = config.get("data", {})
     if data:
         lines.append(f"Trained on `{data.get('name')}`, seed {config.get('seed')}.")
-    elif held.origin is not None:
-        source, digest = held.origin["source"], held.origin["sha256"]
+    elif card.conversion is not None:
+        source, digest = card.conversion["source"], card.conversion["sha256"]
         lines.append(f"Converted from `{source}` (SHA-256 `{digest}`); see its own documentation.")
     else:
         lines.append("Not recorded in the workdir.")
-    for start in held.starts.values():
+    for start in card.starts.values():
         lines += [f"The {role} network began with `{s['source']}` ({_digest(s)})." for role, s in start.items()]
     lines += ["", "## Scores", ""]
     rows = results.get("results") or []
@@ -62,7 +80,7 @@ def model_card(
         lines += ["", f"In percent; dataset `{results.get('dataset')}`, {results.get('date')}."]
     else:
         lines.append("Not evaluated in the workdir.")
-    lines += ["", "## Versions", "", *(f"- {name} {version}" for name, version in versions.items())]
+    lines += ["", "## Versions", "", *(f"- {name} {version}" for name, version in card.versions.items())]
     if config:
         lines += ["", "## Configuration", "", "```json", json.dumps(config, indent=2), "```"]
     return "\n".join(lines) + "\n"

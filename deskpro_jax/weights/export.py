@@ -1,9 +1,8 @@
-"""Trained networks as safetensors in the reference's PyTorch names, with a model card."""
+"""Networks as tensors in the reference's PyTorch names, and as safetensors files."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,10 @@ import numpy as np
 import safetensors.numpy
 
 import deskpro_jax
-from deskpro_jax.checkpoints.selection import Steps
-from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import check_new, write_files
+from deskpro_jax.storage.files import write_files
 from deskpro_jax.weights import table
-from deskpro_jax.weights.card import model_card
 from deskpro_jax.weights.families import ALIASES, Stream
 from deskpro_jax.weights.load import stream_entries
-from deskpro_jax.weights.read import read_file
-from deskpro_jax.workdir.stored import LEFT_OUT, PREPROCESSING, describe, read_networks
 
 
 def to_tensors(
@@ -88,56 +82,6 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 def file_class_order(metadata: Mapping[str, str]) -> str:
     """Returns how a file's classifiers count identities; a file without this package's note is a released one."""
     return metadata.get("class_order", "text")
-
-
-def export_weights(folder: Path, target: Path, *, family: str | None = None, report: str = "last") -> dict[str, Steps]:
-    """Writes the networks of a workdir as one safetensors file in the reference's names, and a model card beside it.
-
-    Args:
-        folder: a workdir of training, or one that `import_weights` wrote.
-        target: a new file ending in .safetensors; the card has the same name ending in .md.
-        family: whose names, "deskpro" or "lmbn" (a lone body network); None for the family it came from, or DeSKPro.
-        report: which checkpoint, as `eval.report`.
-
-    Returns:
-        The step or steps of each phase.
-
-    Raises:
-        InputError: `target` is there, or the networks have no names in that family.
-        MissingInputError: `folder` holds no checkpoints.
-    """
-    check_new(target, target.with_suffix(".md"))
-    held = read_networks(folder, report)
-    family = family or held.family
-    if ("osnet" in held.variables) != (family == "osnet") or (family == "lmbn" and len(held.variables) > 1):
-        raise InputError(f"{folder} holds {', '.join(held.variables)}, which have no names in the family {family}.")
-    converted = family == (held.origin or {}).get("family") and (folder / LEFT_OUT).exists()
-    untouched = converted and not any(held.step(role) for role in held.variables)
-    left_out = read_file(folder / LEFT_OUT).tensors if untouched else {}
-    tensors: dict[str, np.ndarray] = {}
-    streams: dict[str, Stream] = {}
-    for role, variables in held.variables.items():
-        streams[role], os_streams = describe(role, variables, family)
-        tensors |= to_tensors(family, streams[role], os_streams, variables, held.step(role), left_out)
-    metadata = {
-        "format": "pt",
-        "family": family,
-        "os_streams": os_streams,
-        "class_order": held.class_order,
-        "written_by": f"deskpro_jax {deskpro_jax.__version__}",
-    }
-    if known := _preprocessing(held.config, held.origin):
-        metadata[PREPROCESSING] = json.dumps(known)
-    write(target, tensors, metadata, model_card(target, streams, os_streams, held, versions()))
-    return held.steps
-
-
-def _preprocessing(config: Mapping[str, Any] | None, origin: Mapping[str, Any] | None) -> Any:
-    """Returns how images go in and how those without a face are compared, None where nobody knows."""
-    if config is None:
-        return (origin or {}).get(PREPROCESSING)
-    sizes = {name: config["data"][name] for name in ("body_size", "face_size")}
-    return sizes | {name: config["eval"][name] for name in ("flip", "missing_face") if name in config["eval"]}
 
 
 def versions() -> dict[str, str]:

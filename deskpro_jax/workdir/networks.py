@@ -1,77 +1,113 @@
-"""Opens trained networks for use: from a workdir, a converted workdir or a weights file, with how images go in."""
+"""Opens networks: the one place that knows how, for a workdir, a converted workdir or a weights file.
+
+What a network is, is told by the recorded configuration (`config.json` of a training, `conversion.json` of converted
+weights, the names in a weights file); the shapes of its parameters are only compared with it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
-from deskpro_jax.config import fields
-from deskpro_jax.configs import base
+from deskpro_jax import methods
+from deskpro_jax.checkpoints.metadata import saved_tree
+from deskpro_jax.checkpoints.selection import METRICS, Steps, restore_reported
+from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation import evaluate
-from deskpro_jax.evaluation.evaluate import Network
-from deskpro_jax.methods.deskpro import DTYPES, FACES, DeSKPro
-from deskpro_jax.workdir import layout
-from deskpro_jax.workdir.opening import open_networks
-from deskpro_jax.workdir.stored import PLACES, PREPROCESSING, RECORD, describe, read_phase
+from deskpro_jax.methods.deskpro import FACE_IMAGES
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.check import DTYPES, FACES
+from deskpro_jax.models.contract import Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
+from deskpro_jax.weights.opening import open_weights
+from deskpro_jax.workdir.record import Record, file_record, read_record
 
-Roles = dict[str, Mapping[str, Any]]  # "body", "student", "teacher" -> params and batch_stats of one stream
 Size = tuple[int, int]  # height, width in pixels
-
-FACE_FIELDS = {"student": "face", "teacher": "restored_face"}
-_PHASES = ("student", "teacher")
-_FIELDS = (  # of a workdir's configuration; the first five say how images go in
-    *("data.body_size", "data.face_size", "eval.flip", "eval.batch", "model.dtype"),
-    *("model.body", "model.face", "teacher.checkpoint", "eval.report"),
-)
-_RULE = "eval.missing_face"  # absent from the configurations of older workdirs
+_SHOWN = 3  # parameters of other shapes that an error lists
 
 
-class Trained(NamedTuple):
+class LoadedPhase(NamedTuple):
+    """The network of a phase.
+
+    Attributes:
+        name: of the phase.
+        network: the module, for as many identities as it was trained on, and its streams.
+        variables: `params` and `batch_stats` on the host.
+        steps: training step or, with "stitched", steps of its checkpoint.
+        embeds: whether its streams are part of the embedding.
+    """
+
+    name: str
+    network: Network
+    variables: dict[str, Any]
+    steps: Steps
+    embeds: bool
+
+    def stream_variables(self, stream: str) -> dict[str, Any]:
+        """Returns the variables of one stream, by collection."""
+        return {collection: tree[f"{stream}_stream"] for collection, tree in self.variables.items()}
+
+    def step(self, stream: str) -> int:
+        """Returns the training step of one stream."""
+        return self.steps if isinstance(self.steps, int) else self.steps[stream]
+
+
+class LoadedNetworks(NamedTuple):
     """Networks that together give an embedding, and how they are used.
 
     Attributes:
-        networks: as training has them: body and student are one, the teacher is one by itself.
-        variables: of each, on the host.
-        face: which face network is among them: "student", "teacher" or "none".
-        feature_dim: length of each part of an embedding.
-        checksum: SHA-256 of all numbers that an embedding depends on; the same wherever the networks are kept.
-        body_size: Of body images.
-        face_size: Of faces.
-        flip: whether features of the mirrored image are added.
-        batch: images a batch.
-        dtype: of the computation.
-        missing_face: how images without a face are compared, one of `deskpro_jax.evaluation.ranking.MISSING_FACE`.
-        sizes_known: whether the sizes come from the training (True) or are the paper's for want of better knowledge.
+        phases: the networks that were opened.
+        record: what the workdir or file says of them.
+        config: the recorded configuration: model, sizes of images, evaluation.
     """
 
-    networks: tuple[Network, ...]
-    variables: tuple[Mapping[str, Any], ...]
-    face: str
-    feature_dim: int
-    checksum: str
-    body_size: Size
-    face_size: Size
-    flip: bool
-    batch: int
-    dtype: str
-    missing_face: str
-    sizes_known: bool
+    phases: tuple[LoadedPhase, ...]
+    record: Record
+    config: ml_collections.ConfigDict
 
     @property
-    def streams(self) -> tuple[str, ...]:
+    def networks(self) -> tuple[Network, ...]:
+        """The networks of the embedding."""
+        return tuple(phase.network for phase in self.phases if phase.embeds)
+
+    @property
+    def variables(self) -> tuple[dict[str, Any], ...]:
+        """The variables of the networks of the embedding."""
+        return tuple(phase.variables for phase in self.phases if phase.embeds)
+
+    @property
+    def steps(self) -> dict[str, Steps]:
+        """Step or steps by phase."""
+        return {phase.name: phase.steps for phase in self.phases}
+
+    @property
+    def streams(self) -> tuple[StreamSpec, ...]:
         """The streams of an embedding, in order."""
-        return evaluate.streams(self.networks)
+        return embedding_streams(self.networks)
+
+    @property
+    def face(self) -> str:
+        """Which face network is among them: "student", "teacher" or "none"."""
+        images = {stream.image for stream in self.streams if stream.reads_face}
+        return next((face for face, image in FACE_IMAGES.items() if image in images), "none")
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """Height and width of the images that are read, by field of a batch."""
+        return image_sizes(self.config)
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all numbers that an embedding depends on; the same wherever the networks are kept."""
+        return checksum_of(self.variables)
 
 
-def open_trained(
+def load_networks(
     source: str | Path,
     *,
     face: str | None = None,
@@ -80,18 +116,21 @@ def open_trained(
     report: str | None = None,
     role: str | None = None,
     os_streams: str | None = None,
-) -> Trained:
+    config: ml_collections.ConfigDict | None = None,
+    every_phase: bool = False,
+) -> LoadedNetworks:
     """Opens the networks of a workdir, a converted workdir or a weights file.
 
     Args:
         source: the folder or file.
-        face: "student", "teacher" (reads restored faces) or "none"; None for what the workdir was configured with,
-            and the student where there is no configuration.
+        face: "student", "teacher" (reads restored faces) or "none"; None for what the workdir was configured with.
         body: False leaves the body network out.
         dtype: of the computation, "float32" or "bfloat16"; None for that of the training.
         report: checkpoint, one of `selection.REPORTS`; None for what the workdir was configured with.
         role: which network a file holds, where its names do not say so.
         os_streams: OSBlock streams, where a file does not show them.
+        config: takes the place of the recorded configuration; its model must be the recorded one.
+        every_phase: opens every network that is there, not only those of the embedding.
 
     Returns:
         The networks.
@@ -109,165 +148,185 @@ def open_trained(
         raise InputError(f"face is {face!r}; expected one of {', '.join(FACES)}.")
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+    states: dict[str, dict[str, Any]] = {}
     if source.is_dir():
-        roles, chosen, settings = _from_workdir(source, face, report, body)
+        record = read_record(source)
     else:
-        roles, chosen, settings = _from_file(source, face, role, os_streams)
-    if not body:
-        roles.pop("body", None)
-    if not roles:
-        raise InputError(f"{source} has no body network, and face={chosen!r} asks for none: choose another face.")
-    return _assemble(source, roles, chosen, dtype, settings)
+        opened = open_weights(source, role=role, os_streams=os_streams)
+        record, states = file_record(source, opened), opened.states
+    config = ml_collections.ConfigDict((record.config if config is None else config).to_dict())
+    _choose_streams(source, config, states, face, body)
+    if dtype is not None:
+        config.model.dtype = dtype
+    specs = {spec.name: spec for spec in methods.phases(config) if spec.embeds}
+    if every_phase:
+        specs = _every_phase(config, source, states) | specs
+    loaded = []
+    steps: Steps
+    for spec in reversed(specs.values()):  # the student, which may hold the body stream, before its teacher
+        steps = 0
+        if spec.name in states:
+            state = states[spec.name]
+        elif every_phase and not (source / spec.name / "checkpoints").is_dir():
+            continue
+        else:
+            state, steps = _read_phase(source, spec, config, report or config.eval.report)
+        loaded.append(_fit(source, spec, config, state, steps))
+    if not loaded:
+        raise MissingInputError(f"no checkpoints in {source}: train first, or correct the path.")
+    return LoadedNetworks(tuple(loaded), record, config)
 
 
-def _from_file(
-    source: Path, face: str | None, role: str | None, os_streams: str | None
-) -> tuple[Roles, str, dict[str, Any]]:
-    found = open_networks(source, role=role, os_streams=os_streams)
-    if found.family == "osnet":
-        raise InputError(f"{source} holds a lone OSNet; embeddings need a LightMBN or DeSKPro network.")
-    roles, chosen = _choose(source, found.loaded.variables, face)
-    return roles, chosen, found.preprocessing or {}
+def _choose_streams(
+    source: Path, config: ml_collections.ConfigDict, states: Mapping[str, Any], face: str | None, body: bool
+) -> None:
+    """Writes into the configuration which streams are wanted."""
+    if face is not None:
+        config.model.face = face
+    config.model.body = bool(config.model.body and body)
+    if not config.model.body and config.model.face == "none":
+        raise InputError(f"{source} has no body network, and face='none' asks for none: choose another face.")
+    missing = {"student": ("student", "face_stream"), "teacher": ("teacher", "face_stream")}.get(config.model.face)
+    if states and missing and missing[1] not in states.get(missing[0], {}).get("params", {}):
+        names = [stream.removesuffix("_stream") for state in states.values() for stream in state["params"]]
+        raise InputError(f"{source} holds {', '.join(names)}, no {config.model.face} network: choose another face.")
 
 
-def _from_workdir(folder: Path, face: str | None, report: str | None, body: bool) -> tuple[Roles, str, dict[str, Any]]:
-    path = folder / layout.CONFIG_FILE
-    if not path.exists():
-        held: Roles = {}
-        for phase in _PHASES:
-            if (folder / phase / "checkpoints").is_dir():
-                held |= _phase(folder / phase / "checkpoints", phase, report or "last")
-        if not held and (folder / "osnet").is_dir():
-            raise InputError(f"{folder} holds a lone OSNet; embeddings need a LightMBN or DeSKPro network.")
-        if not held:
-            raise MissingInputError(
-                f"no checkpoints in {folder}: expected a workdir of deskpro_jax.main or deskpro_jax.convert, with"
-                " student/ or teacher/ in it."
-            )
-        record = folder / RECORD
-        converted = _json(record, record.read_text(encoding="utf-8")) if record.exists() else {}
-        return *_choose(folder, held, face), converted.get(PREPROCESSING) or {}
-    config = fields.flatten(_json(path, path.read_text(encoding="utf-8")))
-    if missing := [name for name in _FIELDS if name not in config]:
-        raise InputError(f"{path} has no field {missing[0]}: restore the file that the training wrote.")
-    report, face = report or config["eval.report"], face or config["model.face"]
-    body = body and bool(config["model.body"])
-    roles: Roles = {}
-    if body or face == "student":
-        roles |= _phase(folder / "student" / "checkpoints", "student", str(report))
-    if face == "teacher":
-        roles |= _teacher(folder, config["teacher.checkpoint"], str(report))
-    wanted = {*(("body",) if body else ()), *(() if face == "none" else (face,))}
-    if missing := sorted(wanted - set(roles)):
-        raise InputError(f"{folder}: its checkpoints hold {', '.join(roles)}, no {missing[0]} network.")
-    settings = {name.split(".")[1]: config[name] for name in (*_FIELDS[:5], _RULE) if name in config}
-    return {name: roles[name] for name in roles if name in wanted}, str(face), settings
+def _every_phase(config: ml_collections.ConfigDict, source: Path, states: Mapping[str, Any]) -> dict[str, PhaseSpec]:
+    """Returns also the phases whose networks are there and not in the embedding, as the teacher of a student."""
+    return {spec.name: spec for spec in methods.phases(config) if states or (source / spec.name).is_dir()}
 
 
-def _teacher(folder: Path, checkpoint: str, report: str) -> Roles:
-    """Returns the teacher of a workdir, which may be trained there or given by its configuration."""
-    if not checkpoint:
-        return _phase(folder / "teacher" / "checkpoints", "teacher", report)
-    given = Path(checkpoint).expanduser()
-    if given.is_file():
-        return {"teacher": open_networks(given, role="teacher").loaded.variables["teacher"]}
-    for candidate in (given / "teacher" / "checkpoints", given / "checkpoints", given):
+def _read_phase(
+    source: Path, spec: PhaseSpec, config: ml_collections.ConfigDict, report: str
+) -> tuple[dict[str, Any], Steps]:
+    """Reads the checkpoint of a phase, of the teacher that the configuration names where it names one."""
+    folder = source / spec.name / "checkpoints"
+    if spec.name == "teacher" and config.teacher.checkpoint:
+        given = Path(config.teacher.checkpoint).expanduser()
+        if given.is_file():
+            return open_weights(given, role="teacher").states["teacher"], 0
+        folder = teacher_checkpoints(given)
+    if not folder.is_dir():
+        raise MissingInputError(f"no checkpoints in {folder.parent}: train first, or correct the path.")
+    return read_checkpoint(folder, report)
+
+
+def teacher_checkpoints(path: Path) -> Path:
+    """Returns the folder of a trained teacher's checkpoints.
+
+    Args:
+        path: a workdir, the folder of its teacher phase, or the checkpoints themselves.
+
+    Raises:
+        MissingInputError: there are none.
+    """
+    for candidate in (path / "teacher" / "checkpoints", path / "checkpoints", path):
         if candidate.is_dir() and candidate.name == "checkpoints":
-            return _phase(candidate, "teacher", report)
-    raise MissingInputError(f"no teacher at {given}, where the configuration of {folder} says that it is: put it back.")
-
-
-def _phase(checkpoints: Path, phase: str, report: str) -> Roles:
-    """Returns the networks that a phase's checkpoint holds."""
-    if not checkpoints.is_dir():
-        raise MissingInputError(f"no checkpoints in {checkpoints.parent}: train first, or correct the path.")
-    state, _ = read_phase(checkpoints, report)
-    return {
-        role: {name: tree[module] for name, tree in state.items()}
-        for role, (place, module) in PLACES.items()
-        if place == phase and module in state["params"]
-    }
-
-
-def _choose(source: Path, held: Mapping[str, Mapping[str, Any]], face: str | None) -> tuple[Roles, str]:
-    """Returns the networks to use of those that are there, and which face network is among them."""
-    chosen = face or next((name for name in FACE_FIELDS if name in held), "none")
-    if chosen != "none" and chosen not in held:
-        raise InputError(f"{source} holds {', '.join(held)}, no {chosen} network: choose another face.")
-    return {name: held[name] for name in ("body", chosen) if name in held}, chosen
-
-
-def _assemble(source: Path, roles: Roles, face: str, dtype: str | None, settings: Mapping[str, Any]) -> Trained:
-    defaults = base.get_config()
-    dtype = dtype or settings.get("dtype") or defaults.model.dtype
-    # As training has them: body and student are one network, the teacher is one by itself.
-    together = [("body", "student"), ("teacher",)]
-    networks, variables = [], []
-    for names in together:
-        if held := {name: roles[name] for name in names if name in roles}:
-            networks.append(Network(_module(source, held, dtype), FACE_FIELDS.get(face, "face")))
-            variables.append(_joined(held))
-    dims = {network.module.feature_dim for network in networks}
-    if len(dims) > 1:
-        raise InputError(f"{source}: its networks give parts of {sorted(dims)} numbers; expected one length.")
-    sizes = [_size(source, settings, name) or tuple(defaults.data[name]) for name in ("body_size", "face_size")]
-    return Trained(
-        tuple(networks),
-        tuple(variables),
-        face,
-        dims.pop(),
-        _checksum(variables),
-        sizes[0],
-        sizes[1],
-        bool(settings.get("flip", defaults.eval.flip)),
-        int(settings.get("batch", defaults.eval.batch)),
-        dtype,
-        str(settings.get("missing_face", defaults.eval.missing_face)),
-        "body_size" in settings,
+            return candidate
+    raise MissingInputError(
+        f"teacher.checkpoint is {path}; expected a workdir with teacher/checkpoints, the teacher/ folder of one, or a"
+        " weights file."
     )
 
 
-def _module(source: Path, held: Roles, dtype: str) -> DeSKPro:
-    """Returns the module of networks that are one."""
-    known = {role: describe(role, values, "deskpro") for role, values in held.items()}
-    kinds = {(s.backbone, os_streams, s.feature_dim, s.identities) for s, os_streams in known.values()}
-    if len(kinds) > 1:
-        raise InputError(
-            f"{source}: its {' and '.join(held)} networks are of different kinds: {sorted(map(str, kinds))}."
+def read_checkpoint(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
+    """Reads parameters and statistics of a phase.
+
+    Args:
+        folder: its `checkpoints` folder.
+        report: which checkpoint, as `eval.report`.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}` on the host, and the step or steps.
+
+    Raises:
+        MissingInputError: there is no checkpoint.
+        RunError: every one is damaged.
+    """
+    tree = saved_tree(folder)
+    if tree is None:
+        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
+    with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+            {name: tree[name] for name in ("params", "batch_stats") if name in tree},
         )
-    backbone, os_streams, feature_dim, identities = kinds.pop()
-    return DeSKPro(
-        identities or 1,
-        body="body" in held,
-        face="body" not in held or len(held) > 1,
-        backbone=backbone,
-        streams=os_streams,
-        attention=known["body"][0].attention if "body" in held else "none",
-        feature_dim=feature_dim,
-        dtype=jnp.dtype(dtype),
+        restored = restore_reported(store, template, report)
+    if restored is None:
+        raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
+    return jax.tree.map(jax.device_get, restored[0]), restored[1]
+
+
+def _fit(
+    source: Path, spec: PhaseSpec, config: ml_collections.ConfigDict, state: Mapping[str, Any], steps: Steps
+) -> LoadedPhase:
+    """Builds the module of a phase and compares its parameters with those that were read."""
+    state = {name: _nested(tree) for name, tree in state.items()}
+    network = spec.network(config, _identities(state["params"]) or 1)
+    shapes = initialisers.variable_shapes(network.module, image_sizes(config))
+    variables: dict[str, Any] = {}
+    for collection, expected in shapes.items():
+        held = state.get(collection, {})
+        if missing := sorted(set(expected) - set(held)):
+            there = ", ".join(name.removesuffix("_stream") for name in held)
+            raise InputError(
+                f"{source}: the checkpoints of its {spec.name} phase hold {there}, no"
+                f" {missing[0].removesuffix('_stream')} network."
+            )
+        variables[collection] = {name: held[name] for name in expected}
+    variables["params"] = _with_classifiers(shapes["params"], variables["params"])
+    wrong = _differences(shapes, variables)
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise InputError(
+            f"{source}: the {spec.name} network is not what its configuration says: {'; '.join(wrong[:_SHOWN])}{more}."
+            " Restore the files that belong together."
+        )
+    return LoadedPhase(spec.name, network, variables, steps, spec.embeds)
+
+
+def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters of a phase by stream; earlier versions kept a converted OSNet without that level."""
+    return {"body_stream": dict(tree)} if "trunk" in tree else dict(tree)
+
+
+def _identities(params: Mapping[str, Any]) -> int | None:
+    """Returns how many identities the classifiers tell apart, None where there are none."""
+    for stream in params.values():
+        if "classifier" in stream:
+            return int(stream["classifier"]["kernel"].shape[-1])
+    return None
+
+
+def _with_classifiers(shapes: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns parameters with a classifier of zeros in each stream that was kept without one: no embedding uses it."""
+    result = {}
+    for stream, tree in params.items():
+        absent = "classifier" in shapes[stream] and "classifier" not in tree
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[stream].get("classifier"))
+        result[stream] = {**tree, "classifier": zeros} if absent else tree
+    return result
+
+
+def _differences(expected: Any, variables: Any) -> list[str]:
+    shapes, arrays = (
+        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (expected, variables)
     )
+    return [
+        f"{name} has shape {arrays.get(name, 'none')}, the module {shapes.get(name, 'none')}"
+        for name in sorted({*shapes, *arrays})
+        if shapes.get(name) != arrays.get(name)
+    ]
 
 
-def _joined(held: Roles) -> dict[str, dict[str, Any]]:
-    """Returns the variables of networks that are one, by collection and stream."""
-    joined: dict[str, dict[str, Any]] = {}
-    for role, values in held.items():
-        for collection, tree in values.items():
-            joined.setdefault(collection, {})["body_stream" if role == "body" else "face_stream"] = tree
-    return joined
+def checksum_of(variables: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the SHA-256 of names and values; classifiers, which no embedding depends on, stay out of it.
 
-
-def _size(source: Path, settings: Mapping[str, Any], name: str) -> Size | None:
-    value = settings.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(isinstance(v, int) and v > 0 for v in value):
-        raise InputError(f"{source}: {name} is {value!r}; expected height and width in pixels.")
-    return value[0], value[1]
-
-
-def _checksum(variables: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a digest of names and values; classifiers, which no embedding depends on, stay out of it."""
+    Args:
+        variables: of each network of an embedding.
+    """
     digest = hashlib.sha256()
     for values in variables:
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(values)}
@@ -278,10 +337,3 @@ def _checksum(variables: Sequence[Mapping[str, Any]]) -> str:
             digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
             digest.update(value.tobytes())
     return digest.hexdigest()
-
-
-def _json(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} holds no JSON object where it should ({error}): restore it.") from error

@@ -11,10 +11,9 @@ from absl import logging
 
 from deskpro_jax.config import fields as fields_
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage import files
 from deskpro_jax.workdir import layout
+from deskpro_jax.workdir.record import CONVERSION_FILE, read_record
 
-CONVERSION_FILE = "conversion.json"  # what `deskpro_jax.convert` leaves beside the networks
 _STREAM_FIELDS = ("model.body", "model.face")
 
 
@@ -32,22 +31,20 @@ def as_trained(config: ml_collections.ConfigDict, folder: Path) -> ml_collection
     Raises:
         InputError: the network is another one, or none of the streams asked for is there.
     """
-    own = files.read_json(folder / layout.CONFIG_FILE)
-    if own is not None and own.get("data", {}).get("name") == config.data.name:
+    if not (folder / layout.CONFIG_FILE).exists() and not (folder / CONVERSION_FILE).exists():
+        return config
+    record = read_record(folder)
+    if record.trained and record.config.data.name == config.data.name:
         layout.check_network(folder, config)
         return config
-    if own is not None:
-        source, trained = folder / layout.CONFIG_FILE, fields_.network_fields(own)
-    else:
-        source = folder / CONVERSION_FILE
-        model = (files.read_json(source) or {}).get("model")
-        if not model:
-            return config
-        trained = {f"model.{name}": value for name, value in model.items()}
+    source = folder / (layout.CONFIG_FILE if record.trained else CONVERSION_FILE)
+    trained = fields_.network_fields(record.config.to_dict())
+    if not record.sizes_known and config.model.name == record.config.model.name:
+        trained = {name: value for name, value in trained.items() if name.startswith("model.")}
     given = fields_.flatten(config)
     changes = {name: value for name, value in trained.items() if name in given and name not in _STREAM_FIELDS}
     changes |= _streams(config, trained, folder)
-    teacher = (own or {}).get("teacher", {}).get("checkpoint")
+    teacher = record.config.teacher.checkpoint
     if changes["model.face"] == "teacher" and teacher and not config.teacher.checkpoint:
         changes["teacher.checkpoint"] = teacher
     changes = {name: value for name, value in changes.items() if given[name] != value}

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import abstract_step, identities, remat
 from configs import synthetic
 from deskpro_jax.data.load import pipeline
-from deskpro_jax.methods.deskpro import init_variables
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers, step
 

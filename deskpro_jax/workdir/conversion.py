@@ -17,10 +17,10 @@ import safetensors.numpy
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage import files
-from deskpro_jax.weights.export import file_class_order, versions
+from deskpro_jax.weights.export import versions
 from deskpro_jax.weights.load import Loaded
-from deskpro_jax.workdir.opening import Opened, open_networks
-from deskpro_jax.workdir.stored import LEFT_OUT, PLACES, PREPROCESSING, RECORD
+from deskpro_jax.weights.opening import OpenedWeights, open_weights
+from deskpro_jax.workdir.record import CONVERSION_FILE, LEFT_OUT, PREPROCESSING
 
 
 def import_weights(
@@ -55,20 +55,20 @@ def import_weights(
         MissingInputError: there is no such file.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty: give a new folder.")
-    found = open_networks(
+        raise InputError(f"{folder} already exists and is not empty; choose a new folder.")
+    opened = open_weights(
         source, family=family, role=role, os_streams=os_streams, identities=identities, dont_load=dont_load
     )
-    loaded = found.loaded
+    loaded = opened.loaded
     _check_attention(source, loaded, attention)
-    record = _record(source, found)
+    record = _record(source, opened)
     with files.atomic_folder(folder) as partial:
-        for phase, state in _states(loaded).items():
+        for phase, state in opened.states.items():
             with CheckpointStore(partial / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
                 store.save(0, jax.tree.map(jnp.asarray, state), data={"source": source.name}, wait=True)
         if loaded.left_out:
             (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(loaded.left_out)))
-        files.write_json(partial / RECORD, record)
+        files.write_json(partial / CONVERSION_FILE, record)
     return record
 
 
@@ -85,41 +85,20 @@ def _check_attention(source: Path, loaded: Loaded, wanted: str | None) -> None:
             )
 
 
-def _states(loaded: Loaded) -> dict[str, dict[str, Any]]:
-    states: dict[str, dict[str, Any]] = {}
-    for role, variables in loaded.variables.items():
-        phase, module = PLACES[role]
-        state = states.setdefault(phase, {"params": {}, "batch_stats": {}})
-        for collection, tree in variables.items():
-            state[collection].update({module: tree} if module else tree)
-    return states
-
-
-def _record(source: Path, found: Opened) -> dict[str, Any]:
-    family, loaded = found.family, found.loaded
-    networks = {stream.role: asdict(stream) for stream in loaded.streams}
-    body = next((s for s in loaded.streams if s.role == "body"), None)
-    face = "student" if "student" in networks else "none"
-    model = {
-        "backbone": loaded.streams[0].backbone,
-        "streams": loaded.os_streams,
-        "attention": body.attention if body else "none",
-        "feature_dim": loaded.streams[0].feature_dim,
-        "body": body is not None,
-        "face": "teacher" if set(networks) == {"teacher"} else face,
-    }
+def _record(source: Path, opened: OpenedWeights) -> dict[str, Any]:
+    loaded = opened.loaded
     return {
         "source": source.name,
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "bytes": source.stat().st_size,
-        "format": found.format,
-        "family": family,
+        "format": opened.format,
+        "family": opened.family,
         "streams": loaded.os_streams,
-        "networks": networks,
-        "class_order": file_class_order(found.metadata),
+        "networks": {stream.role: asdict(stream) for stream in loaded.streams},
+        "class_order": opened.class_order,
         "notes": loaded.notes,
-        "model": None if family == "osnet" else model,
-        PREPROCESSING: found.preprocessing,
+        "model": opened.model,
+        PREPROCESSING: opened.preprocessing,
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

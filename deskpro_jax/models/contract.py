@@ -1,0 +1,177 @@
+"""The contract between a published method and everything that trains, evaluates, embeds, serves and reports it.
+
+A module of `deskpro_jax/methods` (or of a fork) has three functions and a name table:
+
+    build(config, counts) -> flax module      streams(config) -> tuple[StreamSpec, ...]
+    recipe(config) -> Recipe                  NAMES: the names of its published weights
+
+The flax module is applied to the fields of a batch: `module.apply(variables, inputs, train=..., rngs=...)` returns
+`(outputs, intermediates)`, both by stream; `outputs[stream]` has `logits`, `features` (before the neck) and
+`embeddings` (what is compared), each [parts, batch, ...].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import ml_collections
+from jaxtyping import Array
+
+Inputs = Mapping[str, Array]  # the fields of a batch, images normalised
+Outputs = Mapping[str, Mapping[str, Array]]  # by stream, then by name
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """One stream of a method: a network that reads one image and gives part features.
+
+    Attributes:
+        name: of the stream, as "body" or "face".
+        image: field of the batch that it reads: "body", "face" or "restored_face".
+        parts: names of its part features, in order.
+        triplet: positions of the parts that take the metric loss.
+        dim: size of each part's embedding.
+    """
+
+    name: str
+    image: str
+    parts: tuple[str, ...]
+    triplet: tuple[int, ...]
+    dim: int
+
+    @property
+    def reads_face(self) -> bool:
+        """Whether its image may be missing: a photo need not show a face."""
+        return self.image != "body"
+
+    @property
+    def width(self) -> int:
+        """Length of its share of an embedding."""
+        return len(self.parts) * self.dim
+
+    def rows(self, inputs: Inputs) -> Array:
+        """Returns which rows of a batch have its image, [batch] bool; padding has none."""
+        return inputs["valid"] & inputs["has_face"] if self.reads_face else inputs["valid"]
+
+
+class Counts(NamedTuple):
+    """How many classes a module's classifiers tell apart."""
+
+    identities: int
+    clothes: int = 0
+
+
+class Network(NamedTuple):
+    """A flax module and the streams that it gives."""
+
+    module: nn.Module
+    streams: tuple[StreamSpec, ...]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that it reads, as fields of a batch."""
+        return tuple(dict.fromkeys(stream.image for stream in self.streams))
+
+    def without_faces(self) -> Network:
+        """Returns the same module with the streams that read no face; it leaves out those whose image is not there."""
+        return self._replace(streams=tuple(stream for stream in self.streams if not stream.reads_face))
+
+
+def embedding_streams(networks: Iterable[Network]) -> tuple[StreamSpec, ...]:
+    """Returns the streams of an embedding in their order: those of faces first, otherwise as the networks have them."""
+    streams = [stream for network in networks for stream in network.streams]
+    return tuple(sorted(streams, key=lambda stream: not stream.reads_face))
+
+
+def image_sizes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, int]]:
+    """Returns height and width of the images of a batch by field."""
+    body, face = tuple(config.data.body_size), tuple(config.data.face_size)
+    return {"body": body, "face": face, "restored_face": face}
+
+
+class StepValues(NamedTuple):
+    """What a loss term is computed from.
+
+    Attributes:
+        outputs: of the module that is trained, by stream.
+        intermediates: its maps, by stream.
+        inputs: the batch, images normalised.
+        teacher: outputs of the frozen teacher, by stream; empty without one.
+        epoch: epochs done, counted from 0; an integer.
+    """
+
+    outputs: Outputs
+    intermediates: Outputs
+    inputs: Inputs
+    teacher: Outputs
+    epoch: Array | int
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A term of the loss: a scalar function of a step's values, and its weight in the total.
+
+    Attributes:
+        name: in the metrics.
+        compute: the function.
+        weight: a number, or a function of the epoch.
+    """
+
+    name: str
+    compute: Callable[[StepValues], Array]
+    weight: float | Callable[[Any], Any] = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a module is trained.
+
+    Attributes:
+        losses: the terms of the loss, added up in this order.
+        optimizer: name of the optimiser, one of `train.optimisers.OPTIMISERS`; by label where a method has several.
+        label: label of a parameter by its path, for a method with several optimisers.
+        schedule: name of the learning-rate schedule, one of `train.optimisers.SCHEDULES`.
+        fields: what the batch needs beside the images of the streams: "cloth_mask", "parts", "restored_face".
+        requires: images that a training example must have; those without are left out of the training split.
+        teacher: name of the earlier phase whose frozen network the losses compare with; "" without one.
+    """
+
+    losses: tuple[LossTerm, ...]
+    optimizer: str | Mapping[str, str] = "adam"
+    label: Callable[[tuple[str, ...]], str] | None = None
+    schedule: str = "cosine"
+    fields: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    teacher: str = ""
+
+
+@dataclass(frozen=True)
+class PhaseSpec:
+    """One training of one module, with a folder of its own in the workdir. Most methods have a single one.
+
+    Attributes:
+        name: of the phase and its folder.
+        build: the module, from the configuration and the number of classes.
+        streams: of the module.
+        recipe: how it is trained.
+        epochs: how long.
+        schedule_epochs: epochs until the schedule's end; 0 for all of `epochs`.
+        embeds: whether its streams are part of the embedding.
+        init: name of a stream -> field of `config.init` that names its pretrained initialisation.
+    """
+
+    name: str
+    build: Callable[[ml_collections.ConfigDict, Counts], nn.Module]
+    streams: tuple[StreamSpec, ...]
+    recipe: Recipe
+    epochs: int
+    schedule_epochs: int = 0
+    embeds: bool = True
+    init: Mapping[str, str] = field(default_factory=dict)
+
+    def network(self, config: ml_collections.ConfigDict, identities: int, clothes: int = 0) -> Network:
+        """Returns the module for so many classes, with its streams."""
+        return Network(self.build(config, Counts(identities, clothes)), self.streams)
