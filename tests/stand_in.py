@@ -54,7 +54,7 @@ class Small(nn.Module):
         self, images: jax.Array, *, train: bool, valid: jax.Array | None = None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         bands = images.reshape(images.shape[0], 4, -1, *images.shape[2:]).mean((2, 3)).reshape(len(images), 12)
-        kernel = self.param("kernel", initialisers.normal(0.3), (12, len(PARTS), 4))
+        kernel = self.param("kernel", initialisers.normal(0.3), (12, len(PARTS), self.feature_dim))
         features = jnp.einsum("bi,ipd->pbd", bands, kernel)[:, :, None, None]
         neck = layers.BatchNorm((len(PARTS),), frozen_bias=True, name="neck")
         embeddings = neck(features, train=train, valid=valid)
