@@ -109,7 +109,7 @@ def no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Embeddings out of a hat, and no attention: nothing is compiled."""
 
     def drawn(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
-        width = 7 * len(opened.trained.streams) * opened.trained.feature_dim
+        width = sum(spec.width for spec in opened.trained.streams)
         rng = np.random.default_rng(0)
         found = [rng.standard_normal((len(s), width)).astype(np.float32) for s in (opened.query, opened.gallery)]
         return found[0], found[1]
@@ -261,7 +261,9 @@ def test_converted_weights_name_their_dataset(
     trained: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained / "student" / "checkpoints", tmp_path / "student" / "checkpoints")
-    (tmp_path / "conversion.json").write_text(json.dumps({"source": "a.pth", "preprocessing": {"body_size": [64, 32]}}))
+    model = json.loads((trained / "config.json").read_text())["model"]
+    record = {"source": "a.pth", "model": model, "preprocessing": {"body_size": [64, 32]}}
+    (tmp_path / "conversion.json").write_text(json.dumps(record))
     assert report.main([str(tmp_path)]) == 0
     assert "nothing says on which dataset" in capsys.readouterr().err
     assert report.main([str(tmp_path), "--dataset=synthetic_tiny", f"--data-dir={tiny_data}"]) == 0
