@@ -17,6 +17,7 @@ from jax import tree
 from deskpro_jax.checkpoints.selection import METRICS
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.models.checksum import checksum_of
 from deskpro_jax.weights import export, load
 from deskpro_jax.weights.families import Stream
 from deskpro_jax.weights.read import read_tensors
@@ -96,7 +97,7 @@ def test_a_checksum_depends_on_all_but_the_classifiers() -> None:
     def checksum(**changed: float) -> str:
         numbers = {"neck": 1.0, "classifier": 2.0, "mean": 3.0} | changed
         params = {"body_stream": {name: {"scale": np.full(3, numbers[name])} for name in ("neck", "classifier")}}
-        return networks.checksum_of([{"params": params, "batch_stats": {"mean": np.full(3, numbers["mean"])}}])
+        return checksum_of([{"params": params, "batch_stats": {"mean": np.full(3, numbers["mean"])}}])
 
     assert checksum() == checksum(classifier=0)
     assert len({checksum(), checksum(neck=0), checksum(mean=0)}) == 3

@@ -196,13 +196,12 @@ def keeper(
             config.data.name,
             splits,
             variables,
-            images={field for net in networks for field in net.fields},
+            images={field for net in networks for field in net.images},
             sizes={"body_size": config.data.body_size, "face_size": config.data.face_size},
             flip=config.eval.flip,
             dtype=config.model.dtype,
         )
-        dimension = embeddings[0].shape[1]
-        similarity = evaluate.similarity_of(evaluate.streams(networks), dimension, config.eval.missing_face)
+        similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face)
         try:
             kept_embeddings.keep(workdir, embeddings, origin, similarity, steps)
         except OSError as error:  # the results are worth more than the copy of what they came from

@@ -131,10 +131,10 @@ def read_kept(opened: Opened, workdir: Path) -> tuple[np.ndarray, np.ndarray] | 
         opened.config.data.name,
         (opened.query, opened.gallery),
         trained.variables,
-        images={field for network in trained.networks for field in network.fields},
-        sizes={"body_size": trained.body_size, "face_size": trained.face_size},
-        flip=trained.flip,
-        dtype=trained.dtype,
+        images={field for network in trained.networks for field in network.images},
+        sizes={"body_size": trained.sizes["body"], "face_size": trained.sizes["face"]},
+        flip=bool(trained.config.eval.flip),
+        dtype=str(trained.config.model.dtype),
     )
     return kept_embeddings.read(workdir, origin)
 

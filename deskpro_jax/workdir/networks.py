@@ -6,8 +6,7 @@ weights, the names in a weights file); the shapes of its parameters are only com
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.methods.deskpro import FACE_IMAGES
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.check import DTYPES, FACES
+from deskpro_jax.models.checksum import checksum_of
 from deskpro_jax.models.contract import Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
 from deskpro_jax.weights.opening import open_weights
 from deskpro_jax.workdir.record import Record, file_record, read_record
@@ -319,21 +319,3 @@ def _differences(expected: Any, variables: Any) -> list[str]:
         for name in sorted({*shapes, *arrays})
         if shapes.get(name) != arrays.get(name)
     ]
-
-
-def checksum_of(variables: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the SHA-256 of names and values; classifiers, which no embedding depends on, stay out of it.
-
-    Args:
-        variables: of each network of an embedding.
-    """
-    digest = hashlib.sha256()
-    for values in variables:
-        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(values)}
-        for name in sorted(leaves):
-            if "['classifier']" in name:
-                continue
-            value = np.ascontiguousarray(leaves[name])
-            digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-            digest.update(value.tobytes())
-    return digest.hexdigest()
