@@ -74,6 +74,16 @@ def test_help_and_version_load_nothing() -> None:
     assert f"deskpro {__version__}" in found.stdout
 
 
+@pytest.mark.parametrize("name", ["embed", "report", "search", "version", "draw"])
+def test_the_help_of_these_commands_loads_no_jax(name: str) -> None:
+    script = (
+        f"import sys; from deskpro_jax.cli.{name} import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('jax' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "False"
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_every_module_has_what_is_called(command: Command) -> None:
     if not installed(command):

@@ -105,7 +105,7 @@ def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same_bytes(
         fake.blocks_left = blocks
         assert embed.main(flags(photos, cut)) == 1
         assert not cut.is_file()
-        assert "goes on" in capsys.readouterr().err
+        assert "continues" in capsys.readouterr().err
     fake.blocks_left = 2
     assert embed.main(flags(photos, cut)) == 0  # only the last part was left to do
     assert content(cut.parent) == content(whole.parent)
@@ -223,7 +223,7 @@ def test_a_signal_ends_it_between_two_batches(
 
     monkeypatch.setattr(fake, "stream", stream)
     assert embed.main(flags(photos, tmp_path / "folder")) == 1
-    assert "SIGTERM: stopped; the same command goes on" in capsys.readouterr().err
+    assert "SIGTERM: stopped; the same command continues" in capsys.readouterr().err
     assert len(list((tmp_path / "folder").glob("part-*.parquet"))) == 2
     monkeypatch.setattr(fake, "stream", original)
     fake.blocks_left = 4

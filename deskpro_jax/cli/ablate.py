@@ -15,7 +15,6 @@ from deskpro_jax.cli.arguments import positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.opening import build_data
 from deskpro_jax.errors import MissingInputError, end_command
-from deskpro_jax.experiment import validate
 from deskpro_jax.storage.files import write_text
 from deskpro_jax.storage.locks import locked
 from deskpro_jax.tables.deskpro import TABLE_3
@@ -78,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from deskpro_jax.experiment import validate
+
     stem = options.workdir / _TABLE if options.out is None else options.out
     if options.out is not None and not stem.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {stem.absolute().parent}: create it, or correct --out.")
