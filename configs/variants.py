@@ -1,7 +1,8 @@
-"""Named variants shared by all configurations: `debug`, `official`, and the nine rows of the paper's Table 3.
+"""Named variants shared by all configurations: `debug`, `official`, the rows of Table 3, and other methods.
 
 `--config configs/celeb_light.py:csa_att` trains row 3 (body stream with CSA and L_att). `official` makes the choices of
-the released code wherever it differs from the paper. Variants compose, a later one overrides: `:official,debug`.
+the released code wherever it differs from the paper; `osnet` and `osnet_triplet` train OSNet by itself. Variants
+compose, a later one overrides: `:official,debug`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,19 @@ def _rows() -> dict[str, dict[str, object]]:
     }
 
 
+# OSNet by itself, at the size that torchreid trains it with.
+_OSNET = {
+    "model.name": "osnet",
+    "model.body": True,
+    "model.face": "none",
+    "model.attention": "none",
+    "data.body_size": (256, 128),
+    "loss.label_smoothing": 0.1,
+}
+_METHODS = {
+    "osnet": {**_OSNET, "loss.triplet_weight": 0.0},  # cross-entropy only
+    "osnet_triplet": {**_OSNET, "loss.triplet_weight": 1.0, "loss.margin": 0.3},
+}
 # What makes a run short: a narrow network on small images, a handful of steps.
 DEBUG = {
     "data.body_size": (64, 32),
@@ -63,7 +77,7 @@ OFFICIAL = {
     "eval.report": "stitched",
 }
 _ROWS = _rows()
-_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS}
+_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS, **_METHODS}
 VARIANTS = tuple(_NAMED)
 ROWS = tuple(_ROWS)  # of Table 3
 

@@ -1,4 +1,4 @@
-"""What a fork imports to add a dataset, a term of the loss or a backbone; nothing in the package imports it."""
+"""What a fork imports to add a method, a dataset, a term of the loss or a backbone; the package does not import it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from deskpro_jax.data.datasets.protocols import Filter, Protocol
 from deskpro_jax.data.datasets.spec import DatasetSpec, FileNames, PhotoFolder, Size, split_folders
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses.extra import Term
+from deskpro_jax.methods.deskpro import identity_terms
+from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
+from deskpro_jax.models.osnet import Backbone
 
 __all__ = [
+    "Backbone",
+    "Counts",
     "DatasetSpec",
     "FileNames",
     "Filter",
+    "LossTerm",
+    "PhaseSpec",
     "PhotoFolder",
     "Protocol",
+    "Recipe",
     "Size",
+    "StepValues",
+    "StreamSpec",
     "Term",
     "add_dataset",
+    "identity_terms",
     "split_folders",
 ]
 

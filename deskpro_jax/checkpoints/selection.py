@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh
 
-from deskpro_jax.checkpoints.metadata import latest_data, saved_tree
+from deskpro_jax.checkpoints.metadata import latest_data
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.initialisers import variable_shapes
@@ -97,16 +97,6 @@ def read_variables(
     if found is None:
         raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
     return found
-
-
-def trained_classes(folder: Path) -> int | None:
-    """Returns how many identities the networks in a `checkpoints` folder were trained on, None where none tells."""
-    if not folder.is_dir():
-        return None
-    for stream in (saved_tree(folder) or {}).get("params", {}).values():
-        if "classifier" in stream:
-            return int(stream["classifier"]["kernel"].shape[-1])
-    return None
 
 
 def skipped_images(folder: Path) -> dict[str, int]:

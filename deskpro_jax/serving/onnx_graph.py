@@ -14,7 +14,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deskpro_jax.data.load.augment import MEAN, STD
-from deskpro_jax.methods import find_method
 from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.layers import BATCH_NORM_EPS
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS
@@ -24,7 +23,7 @@ from deskpro_jax.weights import table
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
 from deskpro_jax.weights.lmbn import DESKPRO
 from deskpro_jax.weights.load import stream_entries
-from deskpro_jax.workdir.export import describe, networks_by_role
+from deskpro_jax.workdir.export import describe, families_of, networks_by_role
 
 OPSET = 18
 IR_VERSION = 8  # the oldest that has the opset
@@ -204,7 +203,7 @@ def _osnet(nodes: _Nodes, x: str) -> str:
 
 def _tensors(program: Program) -> dict[str, np.ndarray]:
     """Returns the folded variables of the program under their published names."""
-    family = find_method(program.loaded.config.model.name).NAMES[0]
+    family = families_of(program.loaded)[0]
     tensors: dict[str, np.ndarray] = {}
     for role, (phase, stream) in networks_by_role(program.loaded).items():
         description = describe(program.loaded, role, phase, family)

@@ -155,16 +155,19 @@ def _size(name: str, size: Any) -> tuple[int, int]:
 def _for_serving(variables: Mapping[str, Any], foldable: bool) -> dict[str, Any]:
     """Returns folded variables with classifiers of one identity: an embedding needs none, and they may be large."""
     folded = fold(variables) if foldable else dict(variables)
-    params = {}
-    for stream, tree in folded["params"].items():
-        params[stream] = dict(tree)
-        if isinstance(tree, Mapping) and "classifier" in tree:
-            kernel, *rest = (tree["classifier"][name] for name in ("kernel", "bias") if name in tree["classifier"])
-            small = {"kernel": np.zeros((*kernel.shape[:-1], 1), np.float32)}
-            if rest:
-                small["bias"] = np.zeros((*rest[0].shape[:-1], 1), np.float32)
-            params[stream]["classifier"] = small
-    return {**folded, "params": params}
+    return {**folded, "params": _with_one_class(folded["params"])}
+
+
+def _with_one_class(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns parameters with zeros for one class in place of every classifier."""
+    return {
+        name: {key: np.zeros((*value.shape[:-1], 1), np.float32) for key, value in tree.items()}
+        if name == "classifier"
+        else _with_one_class(tree)
+        if isinstance(tree, Mapping)
+        else tree
+        for name, tree in params.items()
+    }
 
 
 def embedding_function(program: Program) -> Callable[..., Array]:

@@ -30,16 +30,26 @@ def networks_by_role(loaded: LoadedNetworks) -> dict[str, tuple[LoadedPhase, str
     Raises:
         InputError: the method, or its backbone, has no published names.
     """
+    families_of(loaded)
+    by_place = {(phase.name, spec.name): phase for phase in loaded.phases for spec in phase.network.streams}
+    return {role: (by_place[place], place[1]) for role, place in PLACES.items() if place in by_place}
+
+
+def families_of(loaded: LoadedNetworks) -> tuple[str, ...]:
+    """Returns the families of published names that networks can have, their own first.
+
+    Raises:
+        InputError: the method, or its backbone, has no published names.
+    """
     model = loaded.config.model
-    families = getattr(find_method(model.name), "NAMES", ())
+    families: tuple[str, ...] = getattr(find_method(model.name), "NAMES", ())
     if not families:
         raise InputError(f"the method {model.name!r} has no published names: use the workdir, or export StableHLO.")
     if ":" in model.backbone:
         raise InputError(
             f"the backbone {model.backbone!r} has no published names: use the workdir, or export StableHLO."
         )
-    by_place = {(phase.name, spec.name): phase for phase in loaded.phases for spec in phase.network.streams}
-    return {role: (by_place[place], place[1]) for role, place in PLACES.items() if place in by_place}
+    return families
 
 
 def describe(loaded: LoadedNetworks, role: str, phase: LoadedPhase, family: str) -> Stream:
@@ -70,7 +80,7 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
     check_new(target, target.with_suffix(".md"))
     loaded = load_networks(folder, report=report, every_phase=True)
     roles = networks_by_role(loaded)
-    record, own = loaded.record, find_method(loaded.config.model.name).NAMES
+    record, own = loaded.record, families_of(loaded)
     family = family or record.family or own[0]
     if family not in own or (family == "lmbn" and len(roles) > 1):
         raise InputError(f"{folder} holds {', '.join(roles)}, which have no names in the family {family}.")

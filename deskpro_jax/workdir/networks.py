@@ -293,9 +293,9 @@ def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _identities(params: Mapping[str, Any]) -> int | None:
     """Returns how many identities the classifiers tell apart, None where there are none."""
-    for stream in params.values():
-        if "classifier" in stream:
-            return int(stream["classifier"]["kernel"].shape[-1])
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if [entry.key for entry in path[-2:]] == ["classifier", "kernel"]:
+            return int(leaf.shape[-1])
     return None
 
 
