@@ -367,7 +367,7 @@ def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> No
         (["--config.loss.mask_rule=papr"], "loss.mask_rule is 'papr'; expected one of paper, released."),
         (["--out", "absent/table"], "no folder"),
         (["--frobnicate"], "unknown argument '--frobnicate'"),
-        (["--config.train.epochs=many"], "--config "),
+        (["--config.train.epochs=many"], "--config.train.epochs=many: invalid literal for int()"),
     ],
 )
 def test_bad_flags_end_with_one_line(

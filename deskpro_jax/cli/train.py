@@ -7,7 +7,6 @@ python -m deskpro_jax.main --config configs/celeb.py --workdir runs/celeb
 from __future__ import annotations
 
 import logging as std_logging
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,8 @@ from ml_collections import config_flags
 from deskpro_jax import experiment
 from deskpro_jax.cli.commands import EXIT_CODES, PROGRAM, examples, find_command
 from deskpro_jax.config import files
-from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.config.reading import explain
+from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime import cpu
 
 MODES = ("train", "evaluate")
@@ -51,29 +51,10 @@ def parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         left = flags.FLAGS(_with_config_file(arguments))
         _ = _CONFIG.value and _CONFIG.value.seed  # a file that could not be read raises when it is first used
-    except (flags.Error, AttributeError, ImportError, OSError, SyntaxError) as error:
-        print(f"error: {_explain(error)}", file=sys.stderr)
+    except Exception as error:  # the configuration file is the user's code
+        print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(2)
     return left
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, AttributeError):  # ml_collections wraps a KeyError: 'epoch'\nDid you mean "epochs" ...
-        inner = error.args[0] if error.args else ""
-        text = str(inner.args[0] if isinstance(inner, KeyError) and inner.args else inner)
-        return f"the configuration has no field {' - '.join(text.splitlines())} (configs/base.py lists them all)"
-    if isinstance(error, MissingInputError):
-        return str(error)
-    if isinstance(error, (ImportError, SyntaxError)):
-        return f"--config cannot be run: {type(error).__name__}: {error}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, OSError):
-        return f"--config cannot be read: {lines[-1]}"
-    if any(line.startswith("Traceback") for line in lines):  # raised while a configuration file ran
-        return f"{lines[0].removesuffix('Error whilst parsing config file:')}{lines[-1].removeprefix('ValueError: ')}"
-    text = " ".join(lines)
-    missing = re.fullmatch(r"flag --(\w+)=None: .*must have a value other than None\.", text)
-    return f"--{missing[1]} is missing: --help shows examples." if missing else text
 
 
 def _join(coordinator: str, processes: int | None, process: int | None) -> None:

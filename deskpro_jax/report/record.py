@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def _steps(checkpoints: Path) -> tuple[int, ...]:
 
 def phase_names(record: Record) -> tuple[str, ...]:
     """Returns the phases of a run: those of its method, and others that have checkpoints."""
-    model = (record.config or record.conversion or {}).get("model") or {}
-    name = str(model.get("name", "deskpro")).rpartition(".")[2]
+    model = (record.config or record.conversion or {}).get("model")
+    name = str(model.get("name", "deskpro") if isinstance(model, Mapping) else "deskpro").rpartition(".")[2]
     known = _PHASES if name == "deskpro" and "osnet" not in record.steps else (name,)
     return tuple(dict.fromkeys((*(known if name else ()), *record.steps)))
 

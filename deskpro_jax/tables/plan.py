@@ -5,18 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from deskpro_jax.config.fields import FREE, differences, flatten
-from deskpro_jax.config.files import find_config
+from deskpro_jax.config.reading import read_config
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.similarity import BOTH
@@ -61,34 +58,6 @@ class Cell:
     def config(self) -> dict[str, Any]:
         """All fields of its configuration, by dotted name."""
         return flatten(json.loads(self.configuration.to_json_best_effort()))
-
-
-def read_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
-    """Reads a configuration as `deskpro_jax.main` does.
-
-    Args:
-        path: of the file, or an installed one's name, optionally with ":variant".
-        overrides: flags like "--config.train.epochs=2".
-
-    Raises:
-        MissingInputError: there is no such file.
-        InputError: a variant or field is unknown, or a value is of the wrong type.
-    """
-    path = find_config(path)
-    values, arguments = flags.FlagValues(), ["ablate", f"--config={path}", *overrides]
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of how ml_collections imports the file
-            values(arguments)
-        return ml_collections.ConfigDict(holder.value)
-    except (flags.Error, AttributeError, ValueError, OSError, TypeError) as error:
-        inner = error.args[0] if isinstance(error, AttributeError) and error.args else error
-        inner = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner
-        lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
-        lines[:1] = [f"no field {lines[0]}"] if isinstance(error, AttributeError) and lines else lines[:1]
-        reason = lines[-1] if any(line.startswith("Traceback") for line in lines) else " ".join(lines)
-        raise InputError(f"--config {path}: {reason.removeprefix('ValueError: ')}") from error
 
 
 def plan_cells(

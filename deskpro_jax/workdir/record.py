@@ -135,7 +135,10 @@ def _filled(path: Path, fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
             if part not in group:
                 group[part] = ml_collections.ConfigDict()
             group = group[part]
-        group[last] = _size(path, name, value) if name in _SIZES else _sequence(value)
+        try:
+            group[last] = _size(path, name, value) if name in _SIZES else _sequence(value)
+        except TypeError as error:  # another type than the default's
+            raise InputError(f"{path}: {name} is {value!r}, which is not of the type of this field.") from error
     return config
 
 
