@@ -24,7 +24,6 @@ from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import results_files, scoring
 from deskpro_jax.evaluation.evaluate import Result
-from deskpro_jax.evaluation.protocols import Protocol
 from deskpro_jax.losses import check as loss_check
 from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
 from deskpro_jax.runtime import compilation, sharding
@@ -42,11 +41,11 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
 
     Args:
         config: the configuration.
-        folder: the workdir; everything is written there and nowhere else, the datasets of `data.data_dir` apart.
-        mode: "train" (phases that are done are skipped), or "evaluate" for the checkpoints that are there.
+        folder: the workdir; everything is written there, except datasets, which go into `data.data_dir`.
+        mode: "train" (finished phases are skipped), or "evaluate" for the existing checkpoints.
 
     Returns:
-        The results, which are also in `results.json`, in `results.md` and on the terminal.
+        The results, which are also written to `results.json` and `results.md`, and printed.
     """
     validate(config, mode)
     first = jax.process_index() == 0
@@ -65,8 +64,8 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
             splits = (data.query, data.gallery) if data else load_test(config, folder)
             chosen = scoring.choose_protocols(config, splits)
         scoring.tell_left_out(chosen)
-        found = _train(config, folder, mesh, data, guard) if data else _load_trained(config, folder, mesh)
-        networks, variables, steps = found
+        trained = _train(config, folder, mesh, data, guard) if data else _load_trained(config, folder, mesh)
+        networks, variables, steps = trained
         skipped = selection.skipped_images(folder) if config.data.skip_corrupt else {}
         with guard.expendable("everything is trained and saved; run again for the results."):
             results = scoring.score_networks(
@@ -81,21 +80,20 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
                 show=first,
                 keep=scoring.keeper(config, folder, splits, networks, variables, steps),
             )
-            rest = scoring.readable(splits, skipped)
-            wanted = chosen.protocols[0]
-            others = []
+            baselines = []
             if config.eval.baselines:
-                others = scoring.baselines(config, mesh, rest, networks, wanted, show=first)
+                scored = scoring.readable(splits, skipped)
+                baselines = scoring.baselines(config, mesh, scored, networks, chosen.protocols[0], show=first)
         if first:
             file = results_files.find_results_file(config, folder, splits[0], own=mode == "train")
-            results_files.publish(config, file, splits[0], results, others, steps, chosen.left_out, skipped)
+            results_files.publish(config, file, splits[0], results, baselines, steps, chosen.left_out, skipped)
     return results
 
 
 def _train(
     config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, data: Data, guard: SignalGuard
 ) -> tuple[list[Network], list[Any], dict[str, Steps]]:
-    """Trains the phases that are not done yet; returns the networks of the embedding, their variables and steps."""
+    """Trains the unfinished phases; returns the networks of the embedding, their variables and steps."""
     specs = methods.phases(config)
     initial_weights.warn_of_unused(config, specs)
     trained: dict[str, _Trained] = {}
@@ -201,9 +199,9 @@ def _warn_if_no_masks(recipe: Recipe, split: ReIDSplit) -> None:
 
 
 def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: list[Network]) -> Any:
-    """Returns the evaluation that runs during training: on the identities held out, or else on query and gallery."""
+    """Returns the evaluation that runs during training: on held-out identities, otherwise on query and gallery."""
     if data.validation:
-        wanted: tuple[Protocol, ...] = (scoring.held_out_protocol(data.validation),)
-        return scoring.make_scorer(config, mesh, data.validation, networks, wanted)
+        protocol = scoring.held_out_protocol(data.validation)
+        return scoring.make_scorer(config, mesh, data.validation, networks, (protocol,))
     splits = data.query, data.gallery
     return scoring.make_scorer(config, mesh, splits, networks, scoring.choose_protocols(config, splits).protocols)
