@@ -27,8 +27,8 @@ def load(name: str, variant: str | None = None) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def test_the_variants_are_debug_official_and_the_rows_of_table_3() -> None:
-    assert list(variants.VARIANTS) == ["debug", "official", *ROWS]
+def test_the_variants_are_debug_official_the_rows_of_table_3_and_the_other_method() -> None:
+    assert list(variants.VARIANTS) == ["debug", "official", *ROWS, "osnet", "osnet_triplet"]
 
 
 @pytest.mark.parametrize("variant", [None, "", *variants.VARIANTS, "face_fkp,debug"])

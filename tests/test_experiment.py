@@ -1,4 +1,4 @@
-"""A run says which of its losses the dataset leaves without anything to do."""
+"""A run warns of losses that the dataset has no labels for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import runs
-from deskpro_jax import experiment
-from deskpro_jax.data import opening
+from deskpro_jax import experiment, methods
 from deskpro_jax.data.load import dataset
 
 
 @pytest.mark.parametrize(
-    ("variant", "masks", "fields", "said"),
+    ("variant", "masks", "fields", "warned"),
     [
         ("deskpro", 0, {}, True),
         ("deskpro", 1, {}, False),
@@ -25,20 +24,17 @@ from deskpro_jax.data.load import dataset
         ("face_fkp", 0, {}, False),
     ],
 )
-def test_a_run_without_any_mask_says_that_l_att_is_off(
+def test_a_run_without_any_mask_warns_that_l_att_is_off(
     tiny_data: Path,
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     variant: str,
     masks: int,
     fields: dict[str, float],
-    said: bool,
+    warned: bool,
 ) -> None:
     split = dataset.load("synthetic_tiny", tiny_data, "train")
     has_mask = np.arange(len(split)) < masks
-    data = opening.Data(dataclasses.replace(split, has_mask=has_mask), split, split, None, runs.CLASSES)
-    monkeypatch.setattr(experiment, "run_phase", lambda *_: ({}, 0))
     config = runs.config(tiny_data, f"debug,{variant}", **{name.replace(".", "__"): v for name, v in fields.items()})
-    experiment._student(config, tmp_path, experiment.sharding.make_mesh(config), data, None, None, None)
-    assert ("L_att is off: no image of synthetic_tiny/train has a mask" in caplog.text) == said
+    for phase in methods.phases(config):
+        experiment._warn_if_no_masks(phase.recipe, dataclasses.replace(split, has_mask=has_mask))
+    assert ("L_att is off: no image of synthetic_tiny/train has a mask" in caplog.text) == warned
