@@ -107,6 +107,10 @@ def get_config() -> ml_collections.ConfigDict:
     # What the backward pass computes again instead of keeping it in memory: "none"; "light", all of an OSBlock but its
     # matrix products; "blocks", whole OSBlocks (docs/scaling.md). Results are the same but for rounding.
     r.remat = "none"
+    # How depthwise 3x3 convolutions are computed; results are the same but for rounding. "auto": nine shifted
+    # multiply-adds, which read a padded copy on CPUs ("padded") and pad as they read elsewhere ("shifted");
+    # "grouped": XLA's own grouped convolution, to compare with on an accelerator (docs/scaling.md).
+    r.depthwise = "auto"
 
     c.eval = e = ml_collections.ConfigDict()
     e.every = 20  # epochs between evaluations; 0 = at the end only

@@ -47,6 +47,7 @@ class Small(nn.Module):
     feature_dim: int = 512
     drop_ratio: float = 0.33
     remat: str = "none"
+    depthwise: str = "auto"
     dtype: Any = jnp.float32
 
     @nn.compact

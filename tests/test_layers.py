@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
+from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 
 GROUPS = (2, 3)
@@ -57,12 +58,41 @@ def grouped_convolution(x: Array, kernel: Array) -> Array:
     return jnp.moveaxis(y.reshape(batch, height, width, *GROUPS, channels), (3, 4), (0, 1))
 
 
-def test_depthwise_convolution_and_its_gradients_are_those_of_a_grouped_convolution(x64: None) -> None:
+@pytest.mark.parametrize("form", layers.DEPTHWISE_FORMS)
+def test_depthwise_convolution_and_its_gradients_are_those_of_a_grouped_convolution(x64: None, form: str) -> None:
     x, kernel = normal(0, *GROUPS, 2, 5, 4, 3), normal(1, *GROUPS, 3, 3, 3)
     cotangent = jnp.asarray(normal(2, *x.shape))
-    expected, found = (with_gradients(f, x, kernel, cotangent) for f in (grouped_convolution, layers.depthwise_conv3x3))
-    for ours, theirs in zip(found, expected, strict=True):
+    expected = with_gradients(grouped_convolution, x, kernel, cotangent)
+    values = with_gradients(lambda x, kernel: layers.depthwise_conv3x3(x, kernel, form), x, kernel, cotangent)
+    for ours, theirs in zip(values, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_depthwise_convolution_of_an_unknown_form_is_refused() -> None:
+    with pytest.raises(InputError, match=r"train\.depthwise is 'fast'; expected one of auto, padded, shifted, grouped"):
+        layers.depthwise_conv3x3(jnp.zeros((1, 2, 2, 1)), jnp.zeros((3, 3, 1)), "fast")
+
+
+def barriers(function: Any, platform: str, *args: Any) -> int:
+    """Returns how many arrays a program keeps apart from the operations that read them."""
+    text = jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+    return text.count("optimization_barrier")
+
+
+@pytest.mark.parametrize(
+    ("form", "cpu", "elsewhere"), [("auto", 3, 0), ("padded", 3, 3), ("shifted", 0, 0), ("grouped", 0, 0)]
+)
+def test_padded_copies_are_kept_on_cpus_only(form: str, cpu: int, elsewhere: int) -> None:
+    x, kernel = jnp.zeros((2, 4, 4, 3)), jnp.zeros((3, 3, 3))
+    step = jax.value_and_grad(lambda x, kernel: (layers.depthwise_conv3x3(x, kernel, form) ** 2).sum(), (0, 1))
+    assert barriers(step, "cpu", x, kernel) == cpu
+    for platform in ("tpu", "cuda", "rocm"):
+        assert barriers(step, platform, x, kernel) == elsewhere
+    pooling = jax.grad(lambda x: layers.max_pool3x3(x).sum())
+    assert [barriers(pooling, platform, x) > 0 for platform in ("cpu", "tpu", "cuda")] == [True, False, False]
+    images, taps = jnp.zeros((1, 8, 8, 3)), jnp.zeros((7, 7, 3, 4))
+    stem = jax.grad(lambda taps: layers.stem_conv7x7(images, taps).sum())
+    assert [barriers(stem, platform, taps) > 0 for platform in ("cpu", "tpu", "cuda")] == [True, False, False]
 
 
 def test_depthwise_convolution_sums_bfloat16_kernel_gradients_in_float32() -> None:

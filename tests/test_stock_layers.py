@@ -50,7 +50,6 @@ class Whole(nn.Module):
     """A method's whole module without running statistics; called as DeSKPro is."""
 
     rate: float = 0.5
-    remat: str = "none"
 
     @nn.compact
     def __call__(self, inputs: Any, *, train: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:

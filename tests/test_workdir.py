@@ -28,6 +28,7 @@ FREE = {
     "mesh.model": 2,
     "train.log_every": 1,
     "train.remat": "blocks",
+    "train.depthwise": "grouped",
     "compilation_cache": "none",
 }
 

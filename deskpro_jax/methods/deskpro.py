@@ -36,6 +36,7 @@ class DeSKPro(nn.Module):
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
     face_image: str = "face"
+    depthwise: str = "auto"
 
     def setup(self) -> None:
         stream = functools.partial(
@@ -47,6 +48,7 @@ class DeSKPro(nn.Module):
             drop_ratio=self.drop_ratio,
             dtype=self.dtype,
             remat=self.remat,
+            depthwise=self.depthwise,
         )
         if self.face:
             self.face_stream = stream()

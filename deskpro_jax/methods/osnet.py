@@ -31,10 +31,11 @@ class OSNetStream(nn.Module):
     feature_dim: int = 512
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    depthwise: str = "auto"
 
     def setup(self) -> None:
         self.body_stream = OSNet(
-            self.backbone, self.num_classes, self.feature_dim, self.streams, self.dtype, self.remat
+            self.backbone, self.num_classes, self.feature_dim, self.streams, self.dtype, self.remat, self.depthwise
         )
 
     def __call__(

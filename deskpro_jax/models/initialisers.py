@@ -149,10 +149,11 @@ def fill(init: Callable[[Array], Any], shapes: Any, seed: int) -> dict[str, Any]
     def value(path: Any, leaf: Any) -> np.ndarray:
         return _fill(leaf, seed, jax.tree_util.keystr(path)) if isinstance(leaf, Drawn) else next(own)
 
-    return {"batch_stats": {}} | {
+    filled = {
         collection: jax.tree_util.tree_map_with_path(value, shapes[collection], is_leaf=_is_box)
         for collection in sorted(shapes)  # the order of the leaves above
     }
+    return {"params": {}, "batch_stats": {}, **filled}
 
 
 def _is_box(leaf: Any) -> bool:

@@ -8,12 +8,14 @@ branches of LightMBN run that way: fewer, larger operations compile faster and k
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from deskpro_jax.errors import InputError
 from deskpro_jax.models.initialisers import Initialiser, constant, kaiming_fan_out
 
 Dtype = jnp.dtype | str
@@ -50,14 +52,29 @@ class Pointwise(nn.Module):
         return y.reshape(*y.shape[:-2], batch, height, width, self.features)
 
 
-def _pad_borders(x: Array) -> Array:
-    """Adds one row and column of zeros on every side, as its own operation.
+def _apart(x: Array) -> Array:
+    """Keeps `x` as an array of its own on CPUs; elsewhere the compiler may compute it where it is read.
 
-    Fused into the shifted products, the padding turns every load into a bounds check and nine contiguous reads into
-    scalar code (27 ms against 3 ms at [4, 8, 96, 32, 64] on two cores); the barrier keeps it apart.
+    Fused into the shifted products of a convolution, padding turns every load of a CPU into a bounds check and nine
+    contiguous reads into scalar code (27 ms against 3 ms at [4, 8, 96, 32, 64] on two cores). Compiled for a TPU, an
+    OSBlock that keeps the padded copies moves 1.6 times the bytes.
     """
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+# Form of the depthwise convolution -> what becomes of the padded copy that its nine shifted products read.
+_PADDED: dict[str, Callable[[Array], Array]] = {
+    "auto": _apart,
+    "padded": jax.lax.optimization_barrier,
+    "shifted": lambda x: x,
+}
+DEPTHWISE_FORMS = (*_PADDED, "grouped")
+
+
+def _pad_borders(x: Array, form: str) -> Array:
+    """Adds one row and column of zeros on every side."""
     pad = [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)]
-    return jax.lax.optimization_barrier(jnp.pad(x, pad))
+    return _PADDED[form](jnp.pad(x, pad))
 
 
 def _shifted(padded: Array) -> list[Array]:
@@ -73,39 +90,64 @@ def _shift_and_add(padded: Array, kernel: Array) -> Array:
     )
 
 
-@jax.custom_vjp
 def depthwise_conv3x3(
-    x: Float[Array, "*groups batch height width channels"], kernel: Float[Array, "*groups 3 3 channels"]
+    x: Float[Array, "*groups batch height width channels"],
+    kernel: Float[Array, "*groups 3 3 channels"],
+    form: str = "auto",
 ) -> Float[Array, "*groups batch height width channels"]:
     """Convolves every channel with its own 3x3 kernel, stride 1, zero padding 1.
-
-    Nine shifted multiply-adds: XLA's grouped convolution is an order of magnitude slower on CPU.
 
     Args:
         x: images or feature maps.
         kernel: one 3x3 kernel for each group and channel, in the type of `x`.
+        form: how it is computed, with the same result but for rounding. "grouped" is XLA's own grouped convolution, an
+            order of magnitude slower on CPUs. The others are nine shifted multiply-adds, which read a padded copy
+            ("padded"), or pad as they read ("shifted"); "auto" is "padded" on CPUs and "shifted" elsewhere.
 
     Returns:
         Feature maps of the shape and type of `x`.
+
+    Raises:
+        InputError: there is no such form.
     """
-    return _shift_and_add(_pad_borders(x), kernel)
+    if form not in DEPTHWISE_FORMS:
+        raise InputError(f"train.depthwise is {form!r}; expected one of {', '.join(DEPTHWISE_FORMS)}.")
+    return _grouped_conv(x, kernel) if form == "grouped" else _shifted_conv(x, kernel, form)
 
 
-def _depthwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return depthwise_conv3x3(x, kernel), (x, kernel)
+def _grouped_conv(x: Array, kernel: Array) -> Array:
+    if x.ndim > 4:
+        return jax.vmap(_grouped_conv)(x, kernel)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[:, :, None],
+        window_strides=(1, 1),
+        padding=((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
 
 
-@jax.jit
-def _depthwise_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _shifted_conv(x: Array, kernel: Array, form: str) -> Array:
+    return _shift_and_add(_pad_borders(x, form), kernel)
+
+
+def _shifted_forward(x: Array, kernel: Array, form: str) -> tuple[Array, tuple[Array, Array]]:
+    return _shifted_conv(x, kernel, form), (x, kernel)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _shifted_backward(form: str, residuals: tuple[Array, Array], grad: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     # From the padded copy, `grad` is read by both sums and not computed anew for each out of what it came from.
-    padded = _pad_borders(grad)
+    padded = _pad_borders(grad, form)
     grad = padded[..., 1:-1, 1:-1, :]
     grad_x = _shift_and_add(padded, kernel[..., ::-1, ::-1, :])
     # All nine sums in one pass over height and width; summing over the batch apart keeps the one-pass reduction
     # local to a device when the batch is sharded.
     total = at_least_float32(x.dtype)
-    products = [window.astype(total) * grad.astype(total) for window in _shifted(_pad_borders(x))]
+    products = [window.astype(total) * grad.astype(total) for window in _shifted(_pad_borders(x, form))]
     sums = jax.lax.reduce(
         products,
         [jnp.zeros((), total)] * 9,
@@ -116,7 +158,7 @@ def _depthwise_backward(residuals: tuple[Array, Array], grad: Array) -> tuple[Ar
     return grad_x, grad_kernel.astype(kernel.dtype)
 
 
-depthwise_conv3x3.defvjp(_depthwise_forward, _depthwise_backward)
+_shifted_conv.defvjp(_shifted_forward, _shifted_backward)
 
 
 class Depthwise3x3(nn.Module):
@@ -124,12 +166,13 @@ class Depthwise3x3(nn.Module):
 
     groups: tuple[int, ...] = ()
     dtype: Dtype = jnp.float32
+    form: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*groups batch height width channels"]) -> Array:
         channels = x.shape[-1]
         kernel = self.param("kernel", kaiming_fan_out(9 * channels), (*self.groups, 3, 3, channels))
-        return depthwise_conv3x3(x.astype(self.dtype), kernel.astype(self.dtype))
+        return depthwise_conv3x3(x.astype(self.dtype), kernel.astype(self.dtype), self.form)
 
 
 def _stem_conv(x: Array, kernel: Array) -> Array:
@@ -328,7 +371,7 @@ class InstanceNorm(nn.Module):
 def max_pool3x3(x: Float[Array, "batch height width channels"]) -> Array:
     """Max pooling 3x3, stride 2, padding 1 (PyTorch), as maxima of shifted slices: fast backward without windows."""
     pad = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    pad = jax.lax.optimization_barrier(pad)
+    pad = _apart(pad)
     height, width = x.shape[1], x.shape[2]
     rows = jnp.maximum(pad[:, 0:height:2], pad[:, 1 : height + 1 : 2])
     rows = jnp.maximum(rows, pad[:, 2 : height + 2 : 2])

@@ -45,6 +45,7 @@ class LightMBN(nn.Module):
     drop_ratio: float = 0.33
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(
@@ -69,8 +70,9 @@ class LightMBN(nn.Module):
         """
         spec = backbone(self.backbone)
         stats = layers.at_least_float32(self.dtype)
+        execution = self.remat, self.depthwise
         if spec.trunk is None:
-            trunk_module: nn.Module = Trunk(spec, self.streams, self.dtype, self.remat, name="trunk")
+            trunk_module: nn.Module = Trunk(spec, self.streams, self.dtype, *execution, name="trunk")
         else:
             trunk_module = spec.trunk(spec, self.streams, self.dtype, name="trunk")
         trunk = trunk_module(images, train=train, valid=valid)
@@ -79,12 +81,16 @@ class LightMBN(nn.Module):
             trunk, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(trunk)
             middle["refined"] = trunk
         if spec.tail is None:
-            tail: nn.Module = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, self.remat, name="branches")
+            tail: nn.Module = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, *execution, name="branches")
         else:
             tail = spec.tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")
         maps = tail(trunk, train=train, valid=valid)
         middle["branches"] = maps
-        block = (spec.block or OSBlock)(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
+        if spec.block is None:
+            features = spec.channels[3]
+            block: nn.Module = OSBlock(features, (), self.streams, False, self.dtype, self.depthwise, name="drop_block")
+        else:
+            block = spec.block(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
         global_map = run_block(block, maps[0], train=train, valid=valid, remat=self.remat)
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped

@@ -97,11 +97,12 @@ class LightStage(nn.Module):
     groups: tuple[int, ...]
     passes: tuple[int, ...] | None = None
     dtype: layers.Dtype = jnp.float32
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         x = layers.Pointwise(self.features, self.groups, dtype=self.dtype, name="pointwise")(x)
-        x = layers.Depthwise3x3(self.groups, dtype=self.dtype, name="depthwise")(x)
+        x = layers.Depthwise3x3(self.groups, self.dtype, self.depthwise, name="depthwise")(x)
         x = layers.BatchNorm(self.groups, self.passes, dtype=self.dtype, name="bn")(x, train=train, valid=valid)
         return nn.relu(x)
 
@@ -131,6 +132,7 @@ class OSBlock(nn.Module):
     streams: str = "abcd"
     instance_norm: bool = False
     dtype: layers.Dtype = jnp.float32
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(
@@ -154,6 +156,7 @@ class OSBlock(nn.Module):
                 (*self.groups, len(running)),
                 passes if max(passes) > 1 else None,
                 self.dtype,
+                self.depthwise,
                 name=f"stage{depth}",
             )(current, train=train, valid=valid)
             ended = sum(STREAM_DEPTHS[name] == depth + 1 for name in running)
@@ -186,6 +189,7 @@ class Trunk(nn.Module):
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(
@@ -200,11 +204,11 @@ class Trunk(nn.Module):
             x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train=train, valid=valid)
         x = layers.max_pool3x3(nn.relu(x))
         for i in range(2):
-            block = OSBlock(second, (), self.streams, norm, self.dtype, name=f"block2_{i}")
+            block = OSBlock(second, (), self.streams, norm, self.dtype, self.depthwise, name=f"block2_{i}")
             x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(second, dtype=self.dtype, name="transition2")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
-        block = OSBlock(third, (), self.streams, dtype=self.dtype, name="block3_0")
+        block = OSBlock(third, (), self.streams, False, self.dtype, self.depthwise, name="block3_0")
         return run_block(block, x, train=train, valid=valid, remat=self.remat)
 
 
@@ -216,16 +220,17 @@ class Tail(nn.Module):
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         _, _, third, fourth = self.backbone.channels
-        block = OSBlock(third, self.groups, self.streams, dtype=self.dtype, name="block3_1")
+        block = OSBlock(third, self.groups, self.streams, False, self.dtype, self.depthwise, name="block3_1")
         x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
         for i in range(2):
-            block = OSBlock(fourth, self.groups, self.streams, dtype=self.dtype, name=f"block4_{i}")
+            block = OSBlock(fourth, self.groups, self.streams, False, self.dtype, self.depthwise, name=f"block4_{i}")
             x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, train=train, valid=valid)
 
@@ -239,6 +244,7 @@ class OSNet(nn.Module):
     streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    depthwise: str = "auto"
 
     @nn.compact
     def __call__(
@@ -246,9 +252,9 @@ class OSNet(nn.Module):
     ) -> tuple[Float[Array, "batch classes"], dict[str, Array]]:
         """Returns the logits and, by name, the last feature map and the 512-d features (the embedding)."""
         spec = backbone(self.name_of_backbone)
-        trunk = Trunk(spec, self.streams, self.dtype, self.remat, name="trunk")
+        trunk = Trunk(spec, self.streams, self.dtype, self.remat, self.depthwise, name="trunk")
         x = trunk(images, train=train, valid=valid)
-        tail = Tail(spec, (), self.streams, self.dtype, self.remat, name="tail")
+        tail = Tail(spec, (), self.streams, self.dtype, self.remat, self.depthwise, name="tail")
         feature_map = tail(x, train=train, valid=valid)
         pooled = feature_map.mean((-3, -2))[:, None, None]
         x = layers.Pointwise(self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc")(pooled)

@@ -8,6 +8,7 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
+from deskpro_jax.models.layers import DEPTHWISE_FORMS
 from deskpro_jax.models.remat import REMATS
 from deskpro_jax.train import teacher
 from deskpro_jax.train.step import TEACHER_STATISTICS
@@ -28,6 +29,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.integer(config, "train.log_every", least=1)
     _check_profile_steps(config)
     expect.choice(config, "train.remat", REMATS)
+    expect.choice(config, "train.depthwise", DEPTHWISE_FORMS)
     expect.text(config, "teacher.checkpoint")
     expect.boolean(config, "teacher.train")
     expect.choice(config, "teacher.statistics", TEACHER_STATISTICS)

@@ -209,7 +209,8 @@ def make_train_step(
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
         them, `key` is the phase's key. Augmentation happens here, on the device, fresh for every step.
     """
-    trained = module.clone(remat=config.train.remat) if hasattr(module, "remat") else module
+    choices = {name: config.train[name] for name in ("remat", "depthwise") if hasattr(module, name)}
+    trained = module.clone(**choices)
     losses = (*recipe.losses, *extra_terms(config.loss.extra))
 
     def step(

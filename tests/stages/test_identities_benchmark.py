@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import abstract_step, identities, remat
+from benchmarks import abstract_step, depthwise, identities, remat
 from configs import synthetic
 from deskpro_jax.data.load import pipeline
 from deskpro_jax.models.initialisers import init_variables
@@ -52,3 +52,16 @@ def test_wrong_flags_are_refused(
 ) -> None:
     assert command.main(arguments) == 2  # type: ignore[attr-defined]
     assert words in capsys.readouterr().err
+
+
+def test_the_forms_of_the_depthwise_convolution_are_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(depthwise, "MAP", (4, 4, 8))
+    monkeypatch.setattr(depthwise, "FEATURES", 64)
+    assert depthwise.main(["--forms=auto,grouped", "--batch=2", "--seconds=0"]) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows] == ["auto", "grouped"]
+    assert all(float(cell.replace(",", "")) >= 0 for row in rows for cell in row[1:])
+    assert depthwise.main(["--forms=fast"]) == 2
+    assert "train.depthwise is 'fast'" in capsys.readouterr().err
