@@ -25,6 +25,7 @@ from ml_collections import config_flags
 
 import documented
 import runs
+import test_rooms
 from deskpro_jax.cli import deskpro, embed, train
 from deskpro_jax.cli.commands import COMMANDS, find_command
 from deskpro_jax.data.load import dataset
@@ -244,3 +245,15 @@ def test_the_commands_of_a_page_run_one_after_the_other(
     assert len(ran) >= {"docs/embedding_and_search.md": 6, "docs/quick_start.md": 4}.get(page, 1)
     if "embed" in ran:
         assert (tmp_path / "gallery.parquet").stat().st_size > 0
+
+
+def test_the_picture_of_the_rooms_is_drawn_anew_and_in_the_order_of_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = runs.ROOT / "docs" / "images"
+    monkeypatch.syspath_prepend(str(images))
+    draw_rooms = importlib.import_module("draw_rooms")
+    assert draw_rooms.drawing() == (images / "rooms.svg").read_text(encoding="utf-8")
+    assert draw_rooms.ROOMS == test_rooms.ROOMS
+
+
+def test_the_readme_is_short() -> None:
+    assert len((runs.ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 130
