@@ -107,9 +107,9 @@ def test_depthwise_convolution_sums_bfloat16_kernel_gradients_in_float32() -> No
 def test_pointwise_convolution_has_a_matrix_and_a_bias_for_every_group(x64: None) -> None:
     x, kernel, bias = normal(0, *GROUPS, 2, 3, 4, 5), normal(1, *GROUPS, 5, 6), normal(2, *GROUPS, 6)
     layer = layers.Pointwise(6, GROUPS, use_bias=True, dtype=jnp.float64)
-    found: Any = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    computed: Any = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
     expected = np.einsum("ijbhwc,ijcd->ijbhwd", x, kernel) + bias[:, :, None, None, None]
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(computed, expected, rtol=1e-12, atol=1e-12)
 
 
 def normalise(
@@ -142,7 +142,7 @@ def test_batchnorm_in_training_uses_batch_statistics_and_moves_the_running_ones_
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * var * count / (count - 1), rtol=1e-9)
 
 
-def test_batchnorm_in_evaluation_uses_the_running_statistics_and_leaves_them_alone(x64: None) -> None:
+def test_batchnorm_in_evaluation_uses_the_running_statistics_and_does_not_move_them(x64: None) -> None:
     x = normal(0, 4, 3, 2, 5)
     before = {"mean": jnp.arange(5.0), "var": jnp.arange(1.0, 6.0)}
     y, stats = normalise(x, train=False, stats=before)
@@ -254,12 +254,12 @@ def test_bfloat16_batchnorm_keeps_its_statistics_in_float32() -> None:
 
 def test_instance_norm_takes_statistics_of_each_image_and_channel(x64: None) -> None:
     x, scale, bias = 2.0 + normal(0, 3, 4, 5, 2), normal(1, 2), normal(2, 2)
-    found: Any = layers.InstanceNorm(dtype=jnp.float64).apply({"params": {"scale": scale, "bias": bias}}, x)
+    computed: Any = layers.InstanceNorm(dtype=jnp.float64).apply({"params": {"scale": scale, "bias": bias}}, x)
     for image in range(3):
         for channel in range(2):
             plane = x[image, :, :, channel]
             expected = (plane - plane.mean()) / np.sqrt(plane.var() + 1e-5) * scale[channel] + bias[channel]
-            np.testing.assert_allclose(found[image, :, :, channel], expected, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(computed[image, :, :, channel], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 5), (8, 5), (1, 2)])
@@ -268,12 +268,12 @@ def test_max_pooling_and_its_gradient_are_those_of_a_window(x64: None, size: tup
     windowed = lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # noqa: E731
     cotangent = normal(1, 2, -(-size[0] // 2), -(-size[1] // 2), 3)
     expected, expected_gradient = with_gradients(windowed, x, cotangent)
-    found, gradient = with_gradients(layers.max_pool3x3, x, cotangent)
-    np.testing.assert_array_equal(found, expected)
+    computed, gradient = with_gradients(layers.max_pool3x3, x, cotangent)
+    np.testing.assert_array_equal(computed, expected)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-12)
 
 
-def test_the_gradient_of_a_global_maximum_goes_to_its_first_place_alone() -> None:
+def test_the_gradient_of_a_global_maximum_goes_only_to_its_first_place() -> None:
     x = jnp.asarray([[[3.0, 1.0], [7.0, 7.0]], [[-5.0, -1.0], [-1.0, -9.0]]])[..., None]
     np.testing.assert_array_equal(layers.global_max(x), [[7.0], [-1.0]])
     grad = jax.grad(lambda x: (layers.global_max(x)[:, 0] * jnp.asarray([2.0, 3.0])).sum())(x)
@@ -300,16 +300,16 @@ def test_the_gradients_of_the_stem_are_those_of_the_convolution(x64: None, size:
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=layout)
 
     expected = jax.vjp(convolution, x, kernel)[1](cotangent)
-    for found, right in zip(jax.vjp(layers.stem_conv7x7, x, kernel)[1](cotangent), expected, strict=True):
-        np.testing.assert_allclose(found, right, rtol=1e-9, atol=1e-12)
+    for computed, right in zip(jax.vjp(layers.stem_conv7x7, x, kernel)[1](cotangent), expected, strict=True):
+        np.testing.assert_allclose(computed, right, rtol=1e-9, atol=1e-12)
 
 
 def test_the_stem_pads_three_pixels_and_halves_both_sides(x64: None) -> None:
     x, kernel = normal(0, 1, 9, 6, 2), normal(1, 7, 7, 2, 4)
-    found: Any = layers.StemConv(4, dtype=jnp.float64).apply({"params": {"kernel": kernel}}, x)
+    computed: Any = layers.StemConv(4, dtype=jnp.float64).apply({"params": {"kernel": kernel}}, x)
     padded = np.pad(x[0], ((3, 3), (3, 3), (0, 0)))
-    assert found.shape == (1, 5, 3, 4)
+    assert computed.shape == (1, 5, 3, 4)
     for i in range(5):
         for j in range(3):
             window = padded[2 * i : 2 * i + 7, 2 * j : 2 * j + 7]
-            np.testing.assert_allclose(found[0, i, j], np.einsum("ijc,ijcd->d", window, kernel), rtol=1e-9)
+            np.testing.assert_allclose(computed[0, i, j], np.einsum("ijc,ijcd->d", window, kernel), rtol=1e-9)

@@ -1,4 +1,4 @@
-"""LightMBN's seven parts come from the right maps, its top-drop block drops in training alone, CSA weighs the trunk."""
+"""LightMBN's seven parts come from the right maps, its top-drop block drops only in training, CSA weighs the trunk."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_attention_multiplies_the_trunk(stream: Stream, evaluated: tuple[Any, An
     np.testing.assert_allclose(middle["refined"], middle["trunk"] * attention[..., None], rtol=1e-6)
 
 
-def test_the_top_drop_block_drops_in_training_alone(evaluated: tuple[Any, Any], trained: Any) -> None:
+def test_the_top_drop_block_drops_only_in_training(evaluated: tuple[Any, Any], trained: Any) -> None:
     empty_rows = lambda maps: (np.asarray(maps) == 0).all((2, 3)).sum(1)  # noqa: E731
     (_, middle), _ = trained
     assert (empty_rows(middle["dropped"]) == 1).all()  # round(0.33 * 3 rows)

@@ -164,8 +164,8 @@ def test_attention_loss_is_eq_4(rule: str, size: tuple[int, int]) -> None:
         target = resized_like_opencv(mask, 3, 2)
         target[target == 0] = epsilon
     expected = np.mean([((maps[i] - target[i]) ** 2).mean() for i in range(BATCH) if SOME[i]])
-    found, grad = jax.value_and_grad(losses.attention_loss)(maps, mask, SOME, epsilon=epsilon, rule=rule)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    computed, grad = jax.value_and_grad(losses.attention_loss)(maps, mask, SOME, epsilon=epsilon, rule=rule)
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
     slope = 2 * (maps - target) / (target[0].size * SOME.sum()) * SOME[:, None, None]
     np.testing.assert_allclose(grad, slope, rtol=1e-4, atol=1e-7)
 
@@ -203,12 +203,12 @@ def test_cross_entropy_gives_one_mean_a_part_and_ignores_labels_of_masked_rows()
     labels = np.where(SOME, LABELS, -1)
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = [-np.mean([math.log(p[part, i, labels[i]]) for i in range(BATCH) if SOME[i]]) for part in range(PARTS)]
-    found = losses.cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), SOME)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    computed = losses.cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), SOME)
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
 
 
 def triplet_by_loops(features: np.ndarray, labels: np.ndarray, valid: np.ndarray, margin: float, soft: bool) -> float:
-    found = []
+    computed = []
     rows = [i for i in range(len(labels)) if valid[i]]
     for anchor in rows:
         distances = {i: float(np.linalg.norm(features[anchor] - features[i])) for i in rows if i != anchor}
@@ -216,8 +216,8 @@ def triplet_by_loops(features: np.ndarray, labels: np.ndarray, valid: np.ndarray
         negatives = [d for i, d in distances.items() if labels[i] != labels[anchor]]
         if positives and negatives:
             gap = max(positives) - min(negatives)
-            found.append(math.log1p(math.exp(gap)) if soft else max(0.0, gap + margin))
-    return float(np.mean(found)) if found else 0.0
+            computed.append(math.log1p(math.exp(gap)) if soft else max(0.0, gap + margin))
+    return float(np.mean(computed)) if computed else 0.0
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -230,8 +230,8 @@ def test_triplet_mines_the_hardest_valid_pairs_of_every_anchor(soft: bool) -> No
         features = rng.standard_normal((2, 10, 3)).astype(np.float32)
         features[:, :, 0] += 2.0 * labels
         expected = [triplet_by_loops(part, labels, valid, 0.3, soft) for part in features]
-        found = triplet(features, labels, valid)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        computed = triplet(features, labels, valid)
+        np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-5)
         above_zero += sum(value > 0 for value in expected)
     assert above_zero > 10
 
@@ -239,8 +239,8 @@ def test_triplet_mines_the_hardest_valid_pairs_of_every_anchor(soft: bool) -> No
 def test_anchors_without_a_positive_or_without_a_negative_are_ignored() -> None:
     # On a line: identity 0 at 0 and 3, identity 1 alone at 1. Only the two images of identity 0 are anchors.
     features, labels = jnp.asarray([[0.0], [3.0], [1.0]]), jnp.asarray([0, 0, 1])
-    found = losses.batch_hard_triplet(features, labels, jnp.ones(3, bool), margin=0.5)
-    np.testing.assert_allclose(found, ((3 - 1 + 0.5) + (3 - 2 + 0.5)) / 2, rtol=1e-5)
+    computed = losses.batch_hard_triplet(features, labels, jnp.ones(3, bool), margin=0.5)
+    np.testing.assert_allclose(computed, ((3 - 1 + 0.5) + (3 - 2 + 0.5)) / 2, rtol=1e-5)
     one_identity = losses.batch_hard_triplet(features, jnp.zeros(3, int), jnp.ones(3, bool), margin=0.5)
     all_different = losses.batch_hard_triplet(features, jnp.arange(3), jnp.ones(3, bool), margin=0.5)
     assert one_identity == 0
@@ -264,8 +264,8 @@ def test_distances_are_euclidean() -> None:
     expected = np.linalg.norm(features[:, :, None] - features[:, None, :], axis=-1)
     np.testing.assert_allclose(losses.pairwise_distance(features), expected, rtol=1e-4, atol=2e-3)
     off_diagonal = ~np.eye(BATCH, dtype=bool)
-    found = np.asarray(losses.pairwise_distance(features))[:, off_diagonal]
-    np.testing.assert_allclose(found, expected[:, off_diagonal], rtol=1e-5)
+    computed = np.asarray(losses.pairwise_distance(features))[:, off_diagonal]
+    np.testing.assert_allclose(computed, expected[:, off_diagonal], rtol=1e-5)
 
 
 def divergence_by_hand(teacher: np.ndarray, student: np.ndarray, tau: float) -> float:
@@ -284,9 +284,9 @@ def divergence_by_hand(teacher: np.ndarray, student: np.ndarray, tau: float) -> 
 @pytest.mark.parametrize("tau", [1.0, 5.0])
 def test_propagation_is_eq_5_summed_over_outputs_and_averaged_over_valid_rows(tau: float) -> None:
     teacher, student = normal(11, PARTS, BATCH, CLASSES), normal(12, PARTS, BATCH, CLASSES)
-    found = losses.knowledge_propagation(teacher, student, SOME, temperature=tau)
+    computed = losses.knowledge_propagation(teacher, student, SOME, temperature=tau)
     expected = divergence_by_hand(teacher.astype(np.float64), student.astype(np.float64), tau)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(computed, expected, rtol=1e-4)
 
 
 def test_a_student_that_equals_its_teacher_costs_nothing() -> None:

@@ -63,12 +63,12 @@ def test_parameter_counts_are_those_of_the_published_networks(name: str) -> None
     classes = published["classifier.weight"][0]
     running = ("running_mean", "running_var")
     learned = [key for key in published if not key.endswith((*running, "num_batches_tracked"))]
-    found = shapes(osnet.OSNet(name, classes), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    computed = shapes(osnet.OSNet(name, classes), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     total = sum(int(np.prod(published[key])) for key in learned)
     statistics = sum(int(np.prod(published[key])) for key in published if key.endswith(running))
-    assert count(found["params"]) == total
-    assert count(found["batch_stats"]) == statistics
+    assert count(computed["params"]) == total
+    assert count(computed["batch_stats"]) == statistics
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_outputs_have_the_stated_names_and_shapes(narrow: tuple[Any, Any]) -> No
     }
 
 
-def test_in_evaluation_an_image_does_not_see_the_others_of_its_batch(narrow: tuple[Any, Any]) -> None:
+def test_in_evaluation_an_image_does_not_see_other_images_of_its_batch(narrow: tuple[Any, Any]) -> None:
     apply, variables = narrow
     one, other = normal(0, 2, 48, 32, 3), normal(1, 2, 48, 32, 3)
     other[0] = one[0]
@@ -106,15 +106,15 @@ def test_stacked_blocks_compute_what_single_blocks_do(streams: str) -> None:
     stacked, single = osnet.OSBlock(64, (2,), streams), osnet.OSBlock(64, (), streams)
     variables = initialisers.draw(lambda key: stacked.init(key, x, train=False), 0)
     run = lambda block: fast_jit(lambda v, x: block.apply(v, x, train=True, mutable=["batch_stats"]))  # noqa: E731
-    found, stats = run(stacked)(variables, x)
+    computed, stats = run(stacked)(variables, x)
     one_by_one = run(single)
     for copy in range(2):
-        alone, alone_stats = one_by_one(jax.tree.map(lambda leaf: leaf[copy], variables), x[copy])  # noqa: B023
-        np.testing.assert_allclose(found[copy], alone, rtol=1e-4, atol=1e-5)
+        one, one_stats = one_by_one(jax.tree.map(lambda leaf: leaf[copy], variables), x[copy])  # noqa: B023
+        np.testing.assert_allclose(computed[copy], one, rtol=1e-4, atol=1e-5)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a[copy], b, rtol=1e-4, atol=1e-6),  # noqa: B023
             stats,
-            alone_stats,
+            one_stats,
         )
 
 
@@ -133,7 +133,7 @@ def test_the_released_codes_block_has_no_parameters_of_stream_b() -> None:
 
 
 def test_the_released_codes_block_counts_stream_a_twice() -> None:
-    # With streams b, c and d silenced in their last layers, what is added to the input is stream a's share alone.
+    # With streams b, c and d silenced in their last layers, what is added to the input is stream a's output only.
     x = 10.0 + normal(0, 2, 3, 2, 64)
     _, released = released_block()
     published = osnet.OSBlock(64)

@@ -53,16 +53,16 @@ def loss_of(remat: str, groups: tuple[int, ...] = ()) -> tuple[Callable[[Any], t
 
 
 def test_losses_gradients_and_statistics_are_the_same() -> None:
-    found = {}
+    by_choice = {}
     with jax.enable_x64(True):
         for remat in REMATS:
             loss, params = loss_of(remat)
             result = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
             leaves = jax.tree_util.tree_leaves_with_path(result)
-            found[remat] = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-    expected = found.pop("none")
+            by_choice[remat] = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+    expected = by_choice.pop("none")
     assert any("stage3" in name for name in expected)
-    for leaves in found.values():
+    for leaves in by_choice.values():
         assert leaves.keys() == expected.keys()
         for name, value in expected.items():
             # In float64 nothing but the order of a sum may differ.

@@ -1,4 +1,4 @@
-"""Training losses, one file a family: pure functions, each with a mask of the rows that take part."""
+"""Training losses, one file per family: pure functions, each with a mask of the rows that take part."""
 
 from deskpro_jax.losses.attention import MASK_RULES, attention_loss, cloth_target
 from deskpro_jax.losses.distillation import knowledge_propagation

@@ -50,7 +50,7 @@ def attention_loss(
     Args:
         attention: CSA maps in (0, 1).
         not_clothing: 0/1 masks, 1 where there is no clothing.
-        has_mask: images that have a mask; the others take no part.
+        has_mask: images that have a mask; all others are left out.
         epsilon: see `cloth_target`.
         rule: see `cloth_target`.
 

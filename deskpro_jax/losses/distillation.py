@@ -36,6 +36,7 @@ def knowledge_propagation(
 
 def _tempered_log_softmax(logits: Array, temperature: float) -> Array:
     # The largest logit goes before the division: fused with it into one multiply-add, the subtraction inside
-    # log_softmax meets a maximum that was rounded otherwise, and huge logits leave a positive rest that overflows.
+    # log_softmax meets a maximum that was rounded differently, and huge logits leave a positive remainder, which
+    # overflows.
     largest = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
     return jax.nn.log_softmax((logits - largest) / temperature)

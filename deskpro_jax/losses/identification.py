@@ -26,14 +26,14 @@ def cross_entropy(
         smoothing: s.
 
     Returns:
-        The mean over valid rows, one value a leading index. Reference: Szegedy et al., CVPR 2016.
+        The mean over valid rows, one value per leading index. Reference: Szegedy et al., CVPR 2016.
     """
     log_p = jax.nn.log_softmax(logits.astype(float_type(logits)))
     labels = jnp.where(valid, labels, 0)
     picked = jnp.take_along_axis(
         log_p, jnp.broadcast_to(labels[:, None], (*log_p.shape[:-1], 1)).astype(jnp.int32), axis=-1
     )[..., 0]
-    # The targets are float32 in whatever type the rest is, as in the reference: a step amplifies even their rounding.
-    others = np.float32(smoothing / logits.shape[-1])
-    excess = float(np.float32(1.0 - smoothing) + others) - float(others)
-    return masked_mean(-excess * picked - float(others) * log_p.sum(-1), valid)
+    # The targets are always float32, as in the reference: a step amplifies even their rounding.
+    off_target = np.float32(smoothing / logits.shape[-1])
+    excess = float(np.float32(1.0 - smoothing) + off_target) - float(off_target)
+    return masked_mean(-excess * picked - float(off_target) * log_p.sum(-1), valid)

@@ -39,8 +39,8 @@ def batch_hard_triplet(
         soft: softplus(d_ap - d_an) in place of the hinge.
 
     Returns:
-        The mean over the anchors that have a positive and a negative, 0 when there are none; one value a leading
-        index. Reference: Hermans et al., arXiv:1703.07737.
+        The mean over the anchors that have a positive and a negative, 0 when there are none; one value per
+        leading index. Reference: Hermans et al., arXiv:1703.07737.
     """
     distance = pairwise_distance(features)
     same = labels[:, None] == labels[None, :]

@@ -13,4 +13,5 @@ def masked_mean(values: Float[Array, "*parts batch"], valid: Bool[Array, " batch
 
 
 def float_type(x: Array) -> jnp.dtype:
+    """Returns the type that a loss of `x` is computed in: float32, or float64 where `x` already is."""
     return jnp.promote_types(x.dtype, jnp.float32)

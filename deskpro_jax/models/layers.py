@@ -25,12 +25,12 @@ BATCH_NORM_MOMENTUM = 0.1
 
 
 def at_least_float32(dtype: Dtype) -> jnp.dtype:
-    """Returns the type statistics and losses are kept in: float32, or float64 where the input already is."""
+    """Returns the type for statistics and losses: float32, or float64 where the input already is."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 class Pointwise(nn.Module):
-    """1x1 convolution, one matrix product a group."""
+    """1x1 convolution: one matrix product per group."""
 
     features: int
     groups: tuple[int, ...] = ()
@@ -254,7 +254,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation as PyTorch computes it: eps 1e-5, momentum 0.1, unbiased running variance.
 
     Statistics are those of the whole batch, also when it is sharded over devices, and optionally of its valid
-    rows alone. `passes` tells how often each group sees the batch in one step, since the released code's `aacd`
+    rows only. `passes` is how often each group sees the batch in one step, since the released code's `aacd`
     blocks run their first stream twice and so move its running statistics twice. `calls > 1` is one module
     applied to that many inputs one after the other: the inputs lie on a leading axis and share all parameters.
     `frozen_bias` keeps the bias at its initial zero (a BNNeck).
@@ -321,7 +321,7 @@ def _batch_normalised(
     unbiased = var * (count / jnp.maximum(count - 1, 1))
     after = []
     for old, new in ((running_mean, mean), (running_var, unbiased)):
-        moved = jnp.where(count > 0, _move(old, new, passes, calls), old)  # no valid row tells nothing
+        moved = jnp.where(count > 0, _move(old, new, passes, calls), old)  # without a valid row they stay
         after.append(moved.astype(old.dtype))
     return _normalised(x, scale, bias, mean, var, dtype), after[0], after[1]
 
@@ -333,8 +333,8 @@ def _move(running: Array, batch: Array, passes: tuple[int, ...] | None, calls: i
         return running
     if passes is None:
         return running + BATCH_NORM_MOMENTUM * (batch - running)
-    share = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** jnp.asarray(passes, running.dtype)
-    return running + share[:, None] * (batch - running)
+    fraction = 1.0 - (1.0 - BATCH_NORM_MOMENTUM) ** jnp.asarray(passes, running.dtype)
+    return running + fraction[:, None] * (batch - running)
 
 
 def _batch_moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
@@ -380,7 +380,7 @@ def max_pool3x3(x: Float[Array, "batch height width channels"]) -> Array:
 
 
 def global_max(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:
-    """Largest value of each map; its gradient goes to the first of them alone, as in PyTorch.
+    """Largest value of each map; its gradient goes only to the first of them, as in PyTorch.
 
     Chosen by position: the gradient of `jnp.max` compares values, and where the compiler computes them a second time,
     rounded otherwise, none compares equal and the gradient is 0 / 0.

@@ -87,8 +87,9 @@ class LightMBN(nn.Module):
         maps = tail(trunk, train=train, valid=valid)
         middle["branches"] = maps
         if spec.block is None:
-            features = spec.channels[3]
-            block: nn.Module = OSBlock(features, (), self.streams, False, self.dtype, self.depthwise, name="drop_block")
+            block: nn.Module = OSBlock(
+                spec.channels[3], (), self.streams, False, self.dtype, self.depthwise, name="drop_block"
+            )
         else:
             block = spec.block(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
         global_map = run_block(block, maps[0], train=train, valid=valid, remat=self.remat)
@@ -142,7 +143,7 @@ def drop_top(
 
     Args:
         x: feature maps.
-        ratio: share of the rows to drop, rounded to whole rows.
+        ratio: fraction of the rows to drop, rounded to whole rows.
 
     Returns:
         The maps without their strongest rows, chosen for each image by the largest energy within the row.

@@ -25,7 +25,7 @@ STREAM_CHOICES = ("abcd", "aacd")
 class Backbone:
     """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's).
 
-    Another network takes OSNet's place by its own modules, which are made and called as those that they replace:
+    A fork's network takes OSNet's place by modules of its own, built and called as those that they replace:
     `trunk` as `Trunk` [batch, height, width, 3] -> [batch, rows, columns, features], `tail` as `Tail` with groups (3,)
     -> [3, batch, ...], `block` as `OSBlock` on the first of these.
     """
@@ -53,10 +53,10 @@ def backbone(name: str) -> Backbone:
         InputError: there is no such backbone.
     """
     if ":" in name:
-        found = user_modules.find("model.backbone", name)
-        if not isinstance(found, Backbone):
-            raise InputError(f"model.backbone is {name!r}, a {type(found).__name__}; expected a Backbone.")
-        return found
+        own = user_modules.find("model.backbone", name)
+        if not isinstance(own, Backbone):
+            raise InputError(f"model.backbone is {name!r}, a {type(own).__name__}; expected a Backbone.")
+        return own
     if name not in BACKBONES:
         raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
     return BACKBONES[name]
@@ -213,7 +213,7 @@ class Trunk(nn.Module):
 
 
 class Tail(nn.Module):
-    """The rest of OSNet, in as many independent copies as `groups` says: -> `[*groups, B, H/16, W/16, channels[3]]`."""
+    """The remaining blocks of OSNet, one independent copy per group: -> `[*groups, B, H/16, W/16, channels[3]]`."""
 
     backbone: Backbone
     groups: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Rematerialisation: what the backward pass of a block computes again instead of keeping it in memory."""
+"""Rematerialisation: a block's backward pass recomputes intermediate results instead of keeping them in memory."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ REMATS = ("none", *_KEPT)
 
 
 def check_remat(remat: str) -> None:
-    """Raises InputError when `train.remat` is none of `REMATS`."""
+    """Raises InputError when `train.remat` is not one of `REMATS`."""
     if remat not in REMATS:
         raise InputError(f"train.remat is {remat!r}; expected one of {', '.join(REMATS)}.")
 
 
 def run_block(block: nn.Module, x: Array, *, train: bool, valid: Array | None, remat: str) -> Array:
-    """Runs a block so that its backward pass keeps no more than asked for (Chen et al., arXiv:1604.06174).
+    """Runs a block, rematerialised as `remat` says (Chen et al., arXiv:1604.06174).
 
     Args:
         block: a module called as `block(x, train=..., valid=...)`.
         x: its input.
         train: see the block; without training there is no backward pass to keep anything for.
         valid: see the block.
-        remat: "none" keeps everything; "light" keeps the results of matrix products and computes normalisation,
-            depthwise convolutions and gates again; "blocks" keeps the input alone.
+        remat: "none" keeps everything; "light" keeps the results of matrix products and recomputes normalisation,
+            depthwise convolutions and gates; "blocks" keeps only the input.
 
     Returns:
-        What the block returns; its parameters and statistics are the same, under the same names.
+        The block's output; its parameters and statistics have the same values and names for each choice.
     """
     if not train or remat == "none":
         return block(x, train=train, valid=valid)
