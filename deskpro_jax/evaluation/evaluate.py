@@ -78,11 +78,11 @@ def make_embed(
     specs = embedding_streams(networks)
 
     def features(variables: Sequence[Any], images: Mapping[str, Array]) -> dict[str, Array]:
-        found: dict[str, Array] = {}
+        by_stream: dict[str, Array] = {}
         for net, values in zip(networks, variables, strict=True):
             outputs, _ = net.module.apply(values, {name: images[name] for name in net.images}, train=False)
-            found |= {stream.name: outputs[stream.name]["embeddings"] for stream in net.streams}
-        return found
+            by_stream |= {stream.name: outputs[stream.name]["embeddings"] for stream in net.streams}
+        return by_stream
 
     def embed(variables: Sequence[Any], batch: Mapping[str, Array]) -> Array:
         images = augment.normalise_batch(dict(batch))
@@ -90,12 +90,12 @@ def make_embed(
         if flip:  # an image and its mirror image one after the other: one pass over both, each device over its own
             fields = {name: _interleave(image, image[:, :, ::-1]) for name, image in fields.items()}
         if one_by_one:
-            found = _one_by_one(lambda image: features(variables, image), fields)
+            by_stream = _one_by_one(lambda image: features(variables, image), fields)
         else:
-            found = features(variables, fields)
+            by_stream = features(variables, fields)
         if flip:
-            found, mirrored = ({name: value[:, i::2] for name, value in found.items()} for i in range(2))
-        joined = embeddings.combine(specs, found, mirrored if flip else None, has_face=batch["has_face"])
+            by_stream, mirrored = ({name: value[:, i::2] for name, value in by_stream.items()} for i in range(2))
+        joined = embeddings.combine(specs, by_stream, mirrored if flip else None, has_face=batch["has_face"])
         return jnp.where(batch["valid"][:, None], joined, 0)
 
     # One image's maps stay in a CPU's cache, those of a batch do not; and sums over them are rounded the same way
@@ -115,8 +115,8 @@ def _one_by_one(
     function: Callable[[Mapping[str, Array]], dict[str, Array]], images: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Applies a function to one row of a batch at a time; its results hold the batch on their second axis."""
-    found = jax.lax.map(function, {name: image[:, None] for name, image in images.items()})
-    return {name: jnp.moveaxis(value[:, :, 0], 0, 1) for name, value in found.items()}
+    results = jax.lax.map(function, {name: image[:, None] for name, image in images.items()})
+    return {name: jnp.moveaxis(value[:, :, 0], 0, 1) for name, value in results.items()}
 
 
 def embed_split(
@@ -161,7 +161,7 @@ def embed_split(
 
 
 def labels_of(split: ReIDSplit) -> Labels:
-    """Returns what retrieval needs to know of a split."""
+    """Returns identities, cameras and clothes of a split."""
     return Labels(split.identity, split.camera, split.clothes)
 
 
@@ -184,7 +184,7 @@ def score_embeddings(
     gallery: np.ndarray,
     splits: tuple[ReIDSplit, ReIDSplit],
     similarity: Similarity,
-    wanted: Sequence[protocols.Protocol],
+    chosen: Sequence[protocols.Protocol],
     seed: int,
     reranking: Reranking | None = None,
 ) -> list[Result]:
@@ -195,7 +195,7 @@ def score_embeddings(
         gallery: embeddings [gallery images, dimension].
         splits: query and gallery.
         similarity: the similarity of these embeddings.
-        wanted: protocols; those that these labels do not allow are left out and logged.
+        chosen: protocols; those that these labels do not allow are left out and logged.
         seed: of single-shot draws.
         reranking: adds the same results re-ranked; None leaves them out.
 
@@ -204,7 +204,7 @@ def score_embeddings(
     """
     labels = labels_of(splits[0]), labels_of(splits[1])
     results = []
-    for protocol in wanted:
+    for protocol in chosen:
         reason = protocols.not_applicable(protocol, *labels)
         if reason:
             logging.warning("left out: %s", reason)

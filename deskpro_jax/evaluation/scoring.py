@@ -51,8 +51,8 @@ def choose_protocols(config: ml_collections.ConfigDict, splits: Splits) -> Chose
         InputError: a protocol is unknown, one asked for by name cannot be scored, or none can; it names the rule or
             the label that is to blame.
     """
-    wanted = protocols.find_protocols(config.data.name, config.eval.protocols)
-    able, left_out = protocols.applicable(wanted, *(evaluate.labels_of(split) for split in splits))
+    named = protocols.find_protocols(config.data.name, config.eval.protocols)
+    able, left_out = protocols.applicable(named, *(evaluate.labels_of(split) for split in splits))
     if left_out and (not able or config.eval.protocols):
         listed = "".join(f"\n  {reason}" for reason in left_out.values())
         data = f"the labels of dataset {config.data.name}"
@@ -81,7 +81,7 @@ def make_scorer(
     mesh: Mesh,
     splits: Splits,
     networks: Sequence[Network],
-    wanted: Sequence[Protocol],
+    chosen: Sequence[Protocol],
 ) -> Callable[[Any], dict[str, float]]:
     """Returns the evaluation that runs during training.
 
@@ -90,7 +90,7 @@ def make_scorer(
         mesh: the devices.
         splits: query and gallery.
         networks: what is being trained.
-        wanted: protocols; the first decides which checkpoint is the best.
+        chosen: protocols; the first decides which checkpoint is the best.
 
     Returns:
         Function from variables to scores by `protocol/stream/figure`; `face_mAP`, `body_mAP` and `both_mAP` are the
@@ -100,7 +100,7 @@ def make_scorer(
 
     def scorer(variables: Any) -> dict[str, float]:
         skipped: Skipped = {}
-        results = score_networks(config, mesh, splits, networks, [variables], wanted, embed=embed, skipped=skipped)
+        results = score_networks(config, mesh, splits, networks, [variables], chosen, embed=embed, skipped=skipped)
         scores = {name: value for result in results for name, value in result.scalars().items()}
         if config.data.skip_corrupt:
             scores["skipped_test_images"] = float(sum(len(ids) for ids in skipped.values() if isinstance(ids, list)))
@@ -124,7 +124,7 @@ def score_networks(
     splits: Splits,
     networks: Sequence[Network],
     variables: Sequence[Any],
-    wanted: Sequence[Protocol],
+    chosen: Sequence[Protocol],
     *,
     reranking: Reranking | None = None,
     embed: Any = None,
@@ -140,7 +140,7 @@ def score_networks(
         splits: query and gallery.
         networks: together they give the embedding.
         variables: of each network.
-        wanted: protocols.
+        chosen: protocols.
         reranking: adds re-ranked results.
         embed: from `evaluate.make_embed` of the same networks; None makes it.
         show: whether there is a progress line for each split.
@@ -155,19 +155,19 @@ def score_networks(
     embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.images))
     unreadable = [np.zeros(len(split), bool) for split in splits]
-    found = [
+    embeddings = [
         evaluate.embed_split(embed, variables, split, config, mesh, fields, show=show, unreadable=lost)
         for split, lost in zip(splits, unreadable, strict=True)
     ]
     if keep is not None:
-        keep(found)
+        keep(embeddings)
     for name, split, lost in zip(_TEST, splits, unreadable, strict=True):
         skipped[name] = [split.image_id[index] for index in np.flatnonzero(lost)]
     if any(skipped[name] for name in _TEST):
-        found = [rows[~lost] for rows, lost in zip(found, unreadable, strict=True)]
+        embeddings = [rows[~lost] for rows, lost in zip(embeddings, unreadable, strict=True)]
         splits = readable(splits, skipped)
     similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face)
-    return evaluate.score_embeddings(found[0], found[1], splits, similarity, wanted, config.seed, reranking)
+    return evaluate.score_embeddings(embeddings[0], embeddings[1], splits, similarity, chosen, config.seed, reranking)
 
 
 def keeper(

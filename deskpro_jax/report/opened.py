@@ -160,8 +160,8 @@ def embed(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
             progress.advance(steps=int(np.count_nonzero(batch["valid"])))
             return compute(values, batch)
 
-        found = [
+        query, gallery = (
             evaluate.embed_split(counted, variables, split, config, mesh, fields)
             for split in (opened.query, opened.gallery)
-        ]
-    return found[0], found[1]
+        )
+    return query, gallery
