@@ -112,7 +112,10 @@ def test_classifiers_are_not_in_the_checksum() -> None:
 def test_the_report_reads_what_the_evaluation_kept(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = small_models.write_workdir(tmp_path / "run", tiny_data, eval__flip=False)
+    config = runs.config(tiny_data, eval__flip=False)
+    folder = small_models.write_workdir(
+        tmp_path / "run", tiny_data, eval__flip=False, model__backbone=config.model.backbone
+    )
     shown = []
     monkeypatch.setattr(contents, "_attention", lambda *args: sections.Shown(missing="not in this test"))
     monkeypatch.setattr(contents, "embed", lambda opened: shown.append("anew") or (_ for _ in ()).throw(OSError()))
@@ -126,7 +129,7 @@ def test_the_report_reads_what_the_evaluation_kept(
     assert not (folder / "embeddings").exists()
     page()
     assert shown == ["anew"]
-    (result, *_) = runs.run(runs.config(tiny_data, eval__flip=False), folder, "evaluate")
+    (result, *_) = runs.run(config, folder, "evaluate")
     text = page()
     assert not shown
     assert "those of the last evaluation" in text
