@@ -1,4 +1,4 @@
-"""An ablation runs each cell once, goes on after any end, and its table says what holds."""
+"""A table runs each cell once, continues after any end, and reports which findings hold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def score(cell: Cell) -> float:
 
 
 def write_results(cell: Cell, **config: object) -> None:
-    """Leaves what a run leaves."""
+    """Writes the results that a run writes."""
     fields: dict[str, object] = {}
     for name, value in (cell.config | config).items():
         node = fields
@@ -57,7 +57,7 @@ def write_results(cell: Cell, **config: object) -> None:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Puts a runner in place that leaves results at once; returns what was run."""
+    """Replaces the processes of cells by ones that write results at once; returns what was run."""
     done: list[str] = []
 
     def start(cell: Cell, cores: Sequence[int]) -> Ended:
@@ -145,7 +145,7 @@ def test_streams_that_may_differ_when_trained_together_are_trained_together(tmp_
     assert [(cell.row.name, cell.config["train.epochs"]) for cell in cells] == [("two_stream", 2)]
 
 
-def test_rows_bring_those_they_need(tmp_path: Path) -> None:
+def test_rows_that_other_rows_need_are_added(tmp_path: Path) -> None:
     cells, notes = plan_cells(TABLE_3, TABLE_3.choose(["deskpro", "csa"]), CONFIG, [], 1, tmp_path)
     assert [cell.row.name for cell in cells] == ["teacher", "csa", "csa_att", "face_fkp", "deskpro"]
     assert notes == [
@@ -199,7 +199,7 @@ def test_results_of_another_configuration_are_refused(
         read_scores(cells[0])
 
 
-def test_one_failure_stops_nothing_but_what_needs_it(
+def test_a_failure_stops_only_the_rows_that_need_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = []
@@ -232,7 +232,7 @@ def test_one_failure_stops_nothing_but_what_needs_it(
     )
 
 
-def test_a_signal_ends_it_and_the_same_command_goes_on(
+def test_a_signal_stops_the_runs_and_the_same_command_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Saving(Ended):
@@ -259,7 +259,7 @@ def test_a_signal_ends_it_and_the_same_command_goes_on(
     assert "| 20.0 |" in (tmp_path / "ablation.md").read_text()  # the table of what there is
 
 
-def test_runs_go_side_by_side_once_they_have_what_they_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_go_side_by_side_once_needed_rows_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Together(Ended):
         """Ends once both rows of one stream have started: never, unless they go side by side."""
 

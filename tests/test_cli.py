@@ -1,4 +1,4 @@
-"""`deskpro COMMAND`: every command is there, says how it is used, and is loaded when it is asked for."""
+"""`deskpro COMMAND`: every command exists, shows how it is used, and is loaded only when it is run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def installed(command: Command) -> bool:
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """The dispatcher answers SIGTERM for its process; here that is the process of the tests."""
+    """The dispatcher handles SIGTERM for its process; here that is the process of the tests."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -63,7 +63,7 @@ def test_a_misspelt_command_is_answered_with_near_ones(capsys: pytest.CaptureFix
     assert "'deskpro --help' lists them" in capsys.readouterr().err
 
 
-def test_help_and_version_load_nothing() -> None:
+def test_help_and_version_load_no_large_package() -> None:
     script = (
         "import sys; from deskpro_jax.cli import deskpro as cli\n"
         "assert cli.main(['--help']) == cli.main(['--version']) == 0 and cli.main(['serach']) == 2\n"
@@ -107,7 +107,7 @@ def test_the_help_of_a_command_has_its_name_and_examples(command: Command, capsy
     assert "exit codes: 0" in out
 
 
-def test_help_may_stand_before_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_may_precede_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         deskpro.main(["help", "check"])
     assert "usage: deskpro check" in capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_wrong_input_ends_with_one_line_and_code_2(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_configuration_is_a_file_that_is_there_or_one_that_is_installed(
+def test_a_configuration_is_an_existing_file_or_an_installed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,13 +173,13 @@ def test_a_configuration_is_a_file_that_is_there_or_one_that_is_installed(
             config_files.find_config(given)
 
 
-def test_every_installed_configuration_is_one_of_the_folder() -> None:
+def test_every_installed_configuration_is_a_file_of_configs() -> None:
     files = {path.stem for path in (runs.ROOT / "configs").glob("*.py")}
     assert set(config_files.names()) == files - {"__init__", "base", "variants"}
     assert config_files.FOLDER.resolve() == runs.ROOT / "configs"
 
 
-def test_the_name_of_a_configuration_is_replaced_wherever_it_stands() -> None:
+def test_the_name_of_a_configuration_is_replaced_by_its_path() -> None:
     celeb = str(config_files.FOLDER / "celeb.py")
     found = train._with_config_file(["x", "--workdir", "celeb", "--config", "celeb", "--config.seed=1"])
     assert found == ["x", "--workdir", "celeb", "--config", celeb, "--config.seed=1"]

@@ -1,4 +1,4 @@
-"""Every configuration loads, says what it sets, and refuses what it does not know."""
+"""Every configuration loads, documents what it sets, and refuses unknown names."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TABLE_3 = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_row_of_table_3_sets_what_it_says(row: str) -> None:
+def test_a_row_of_table_3_sets_its_components(row: str) -> None:
     config = load("celeb", row)
     body, face, attention, attention_loss, distils, teacher = TABLE_3[row]
     assert (config.model.body, config.model.face) == (body, face)

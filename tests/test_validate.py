@@ -78,6 +78,8 @@ def test_wrong_types_and_values_of_a_field_are_refused(name: str) -> None:
     ("name", "value", "message"),
     [
         ("seed", 2**32, "an integer >= 0 and <= 4294967295"),
+        ("model.name", "deskpr", "model.name has 'deskpr', .* did you mean deskpro"),
+        ("model.name", "json", "model.name is 'json', whose module has no function 'build'"),
         ("model.backbone", "x1", "model.backbone is 'x1'; expected one of x1_0, .* Did you mean x1_0"),
         ("model.backbone", "nowhere:net", "and nowhere cannot be imported"),
         ("model.backbone", "math:pi", "model.backbone is 'math:pi', a float; expected a Backbone"),

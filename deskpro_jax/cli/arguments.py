@@ -18,13 +18,13 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
         choices=("last", "validation", "stitched"),  # selection.REPORTS, whose import would load JAX
         help="checkpoint of a workdir (default: as trained)",
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation (default: as trained)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="type of computation (default: as trained)")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="add mirrored images (default: as trained)"
     )
-    parser.add_argument("--body-size", type=size, metavar="HxW", help="of photos, in pixels (default: as trained)")
-    parser.add_argument("--face-size", type=size, metavar="HxW", help="of faces, in pixels (default: as trained)")
-    parser.add_argument("--batch", type=positive, help="photos computed at a time (default: as trained)")
+    parser.add_argument("--body-size", type=size, metavar="HxW", help="size of photos in pixels (default: as trained)")
+    parser.add_argument("--face-size", type=size, metavar="HxW", help="size of faces in pixels (default: as trained)")
+    parser.add_argument("--batch", type=positive, help="photos per batch (default: as trained)")
     parser.add_argument("--threads", type=positive, help="threads that decode (default: one per core, at most 16)")
     parser.add_argument(
         "--detector", metavar="FILE", help="weights of a RetinaFace, which detects faces in photos without one"

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 PROGRAM = "deskpro"
-EXIT_CODES = "exit codes: 0 done, 1 failed or something is left to do, 2 wrong flag, field or file"
+EXIT_CODES = "exit codes: 0 done, 1 failed or work remains, 2 wrong flag, field or file"
 
 
 @dataclass(frozen=True)

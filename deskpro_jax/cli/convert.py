@@ -54,8 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     programs.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="add the mirrored image's features (default: eval.flip)"
     )
-    programs.add_argument("--body-size", type=size, metavar="HxW", help="of images (default: the configuration's)")
-    programs.add_argument("--face-size", type=size, metavar="HxW", help="of faces (default: the configuration's)")
+    programs.add_argument("--body-size", type=size, metavar="HxW", help="size of photos (default: the configuration's)")
+    programs.add_argument("--face-size", type=size, metavar="HxW", help="size of faces (default: the configuration's)")
     return parser
 
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--faces", help="folder with the photos' faces: of the data preparation, or named as the photos"
     )
     parser.add_argument("--root", help="folder that names and relative paths start from (default: that of --images)")
-    parser.add_argument("--format", choices=FORMATS, help="of a folder's parts (default: parquet)")
+    parser.add_argument("--format", choices=FORMATS, help="format of the parts in a folder (default: parquet)")
     parser.add_argument("--stored", choices=STORED, default="float32", help="type of the embeddings in the file")
     parser.add_argument("--part", type=positive, default=PART, help=f"photos per part (default: {PART})")
     parser.add_argument("--process", type=int, default=0, help="number of this process, from 0; with --processes")

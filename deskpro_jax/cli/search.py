@@ -1,4 +1,4 @@
-"""Command line: who in a gallery looks most like the people on some photos.
+"""Command line: ranks a gallery of embeddings by similarity to query photos.
 
 python -m deskpro_jax.search --gallery embeddings.parquet --query photo.jpg --checkpoint runs/celeb -k 20
 """
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--thresholds", metavar="FILE.json", help="written with --calibrate, read without")
     parser.add_argument("--format", choices=FORMATS, help="format of the output (default: by --out, else table)")
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
-    parser.add_argument("--streams", type=_streams, help="of embeddings that another program wrote: face,body")
+    parser.add_argument("--streams", type=_streams, help="streams of embeddings by another program: face,body")
     photos = parser.add_argument_group("query photos")
     photos.add_argument("--checkpoint", help="the networks that the gallery was embedded with")
     photos.add_argument(
