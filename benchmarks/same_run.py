@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from deskpro_jax.checkpoints.metadata import saved_tree
+from deskpro_jax.checkpoints.scores import SCORES_FILE
 from deskpro_jax.checkpoints.selection import METRICS
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.storage import files
@@ -82,6 +83,9 @@ def compare(folder: Path, expected: Path) -> tuple[list[str], dict[str, int]]:
             ]
             if unequal:
                 differences.append(f"{phase}: {len(unequal)} arrays of step {step} differ, as {unequal[0]}")
+        scores = [files.read_json(place / phase / SCORES_FILE) for place in (folder, expected)]
+        if scores[0] != scores[1]:
+            differences.append(f"{phase}: {SCORES_FILE} differs")
     results = [(files.read_json(place / layout.RESULTS_FILE) or {}).get("results") for place in (folder, expected)]
     if results[0] != results[1]:
         differences.append(f"{layout.RESULTS_FILE} differs")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging as std_logging
+import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +23,15 @@ import pytest
 import runs
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError, RunError
+from deskpro_jax.storage import checksums
+
+
+@pytest.fixture
+def tmp_path(tmp_path):
+    """A phase's folder of checkpoints: its scores are beside it."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return folder
 
 
 def _state(seed, width=8):
@@ -67,7 +78,8 @@ def test_a_restored_state_is_bit_identical(tmp_path, asynchronous):
     data = {"epoch": 3, "position": [1, 2], "config": "abc"}
     with CheckpointStore(tmp_path, best_metric=None, asynchronous=asynchronous) as store:
         assert store.restore(_template(state)) is None
-        assert store.save(7, state, data=data, metrics={"map": 0.5})
+        assert store.save(7, state, data=data)
+        store.add_scores(7, {"map": 0.5})
     with CheckpointStore(tmp_path, best_metric=None) as store:
         restored = store.restore(_template(state))
     assert restored.step == 7
@@ -99,7 +111,9 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
     scores = {1: 0.1, 2: 0.9, 3: 0.2, 4: float("nan"), 5: None, 6: 0.3}
     with CheckpointStore(tmp_path, best_metric="map") as store:
         for step, score in scores.items():
-            store.save(step, _state(step), data={}, metrics=None if score is None else {"map": score, "r1": 1.0})
+            store.save(step, _state(step), data={})
+            if score is not None:
+                store.add_scores(step, {"map": score, "r1": 1.0})
         store.wait()
         assert store.steps() == (2, 5, 6)
         assert (store.latest_step(), store.best_step()) == (6, 2)
@@ -109,9 +123,47 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         assert store.best_step() == 2
         assert store.restore(_template(_state(2)), "best").step == 2
         assert store.restore(_template(_state(2)), 5).step == 5
-        store.save(7, _state(7), data={}, metrics={"map": 0.9})
+        store.save(7, _state(7), data={})
+        store.add_scores(7, {"map": 0.9})
+        assert store.best_step() == 7  # equal: the newer is the best
+        store.save(8, _state(8), data={})
         store.wait()
-        assert store.steps() == (6, 7)  # equal: the newer is the best
+        assert store.steps() == (7, 8)
+
+
+def test_scores_of_a_step_that_is_trained_again_are_forgotten(tmp_path):
+    with CheckpointStore(_filled(tmp_path, [1, 2]), best_metric="map") as store:
+        store.add_scores(1, {"map": 0.5})
+        store.add_scores(2, {"map": math.nan})
+        assert store.restore(_template(_state(2))).scores == {"map": None}
+    assert "NaN" not in (tmp_path.parent / "scores.json").read_text()
+    shutil.rmtree(tmp_path / "2")
+    with CheckpointStore(tmp_path, best_metric="map") as store:
+        store.save(2, _state(2), data={}, wait=True)
+        restored = store.restore(_template(_state(2)))
+        assert (restored.step, restored.scores) == (2, None)
+        assert store.restore(_template(_state(1)), 1).scores == {"map": 0.5}
+
+
+def test_scores_that_an_earlier_version_kept_in_the_checkpoints_still_count(tmp_path):
+    _filled(tmp_path, [1, 2])
+    for step, score in ((1, 0.9), (2, 0.4)):
+        record = {"step": step, "data": {"epoch": step}, "metrics": {"map": score}}
+        (tmp_path / str(step) / "data" / "metadata").write_text(json.dumps(record))
+        checksums.write_checksums(tmp_path / str(step))
+    (tmp_path.parent / "scores.json").unlink(missing_ok=True)
+    with CheckpointStore(tmp_path, best_metric="map", read_only=True) as store:
+        assert store.best_step() == 1
+    assert not (tmp_path.parent / "scores.json").exists()
+    with CheckpointStore(tmp_path, best_metric="map") as store:
+        assert store.restore(_template(_state(2))).scores == {"map": 0.4}
+        for step in (3, 4):
+            store.save(step, _state(step), data={})
+            store.add_scores(step, {"map": 0.1})
+        store.wait()
+        assert store.steps() == (1, 3, 4)  # the best of the earlier version stays
+    with CheckpointStore(tmp_path, best_metric="map") as store:
+        assert store.restore(_template(_state(1)), "best").scores == {"map": 0.9}
 
 
 def test_without_a_metric_best_is_an_error_that_says_so(tmp_path):
@@ -381,7 +433,8 @@ rank = jax.process_index()
 assert any_process(rank == 1) and not any_process(False)
 with CheckpointStore(sys.argv[1], best_metric="map") as store:
     for step in (1, 2):
-        store.save(step, make(step), data={"step": step}, metrics={"map": step / 10}, wait=step == 2)
+        store.save(step, make(step), data={"step": step}, wait=step == 2)
+        store.add_scores(step, {"map": step / 10})
     if rank == 0:
         path = max((p for p in store._directory.glob("2/state/**/d/*")), key=lambda p: p.stat().st_size)
         path.write_bytes(path.read_bytes()[:-3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging as std_logging
 import os
@@ -24,6 +25,7 @@ import runs
 import stand_in
 from benchmarks import same_run, soak
 from deskpro_jax.checkpoints.metadata import saved_tree
+from deskpro_jax.checkpoints.scores import SCORES_FILE
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.cli import train
 from deskpro_jax.errors import InputError, RunError, Stopped
@@ -130,7 +132,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with CheckpointStore(folder, best_metric="mAP", asynchronous=False) as store:
         for step, score in ((5, 0.9), (10, 0.5)):
             store.save(step, state(step), data={"skipped": step}, wait=True)
-            store.add_metrics(step, {"mAP": score})
+            store.add_scores(step, {"mAP": score})
     return folder
 
 
@@ -172,69 +174,56 @@ def test_any_file_that_is_not_whole_is_noticed(damage: str, two: Path, tmp_path:
         path.write_bytes(whole)
 
 
-def test_a_flipped_score_does_not_make_another_checkpoint_the_best(
-    two: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def copied(two: Path, to: Path) -> Path:
+    """Returns a copy of the two checkpoints with their scores."""
+    return Path(shutil.copytree(two.parent, to)) / two.name
+
+
+@pytest.mark.parametrize("content", ["flipped", "cut", "[1]"])
+def test_a_damaged_score_does_not_make_another_checkpoint_the_best_unnoticed(
+    content: str, two: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = Path(shutil.copytree(two, tmp_path / "two"))
-    record = folder / "5" / "data" / "metadata"
-    record.write_text(record.read_text().replace("0.9", "0.1"))
+    folder = copied(two, tmp_path / "two")
+    file = folder.parent / SCORES_FILE
+    whole = file.read_text()
+    assert "0.9" in whole
+    file.write_text({"flipped": whole.replace("0.9", "0.1"), "cut": whole[:-20]}.get(content, content))
     template = {"params": state(0)["params"]}
     with CheckpointStore(folder, best_metric="mAP", read_only=True) as store, caplog.at_level(std_logging.WARNING):
-        restored = store.restore_subtree(template, "best")
-    assert restored is not None
-    assert restored.step == 10
-    assert f"the scores of checkpoint {folder / '5'} are not compared with others" in caplog.text
-    assert "data/metadata differs from its checksum" in caplog.text
-
-
-def test_scores_are_added_whole_or_not_at_all(two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, calls = checksums._write, [0]
-
-    def dying(folder: Path, name: str, content: bytes) -> None:
-        calls[0] += 1
-        if calls[0] > alive:
-            raise KeyboardInterrupt
-        write(folder, name, content)
-
-    for alive in (0, 1):
-        folder, calls[0] = Path(shutil.copytree(two, tmp_path / str(alive))), 0
-        with CheckpointStore(folder, best_metric="mAP") as store:
-            monkeypatch.setattr(checksums, "_write", dying)
-            with pytest.raises(KeyboardInterrupt):
-                store.add_metrics(10, {"mAP": 0.7})
-            monkeypatch.undo()
-        with CheckpointStore(folder, best_metric="mAP") as store:
-            restored = store.restore(state(0))
+        if content == "flipped":
+            restored = store.restore_subtree(template, "best")
             assert restored is not None
-            assert (restored.step, restored.metrics) == (10, {"mAP": (0.5, 0.7)[alive]})
-        assert checksums.has_checksums(folder / "10")
+            assert restored.step == 10
+            assert f"{file} is damaged: the scores of step 5 are not compared with others" in caplog.text
+        else:
+            with pytest.raises(InputError, match=r"has the metric 'mAP' \(steps \[10, 5\]\): ask for the latest"):
+                store.restore_subtree(template, "best")
+            assert f"{file} is damaged, its scores are not used" in caplog.text
 
 
-@pytest.mark.parametrize("alive", [0, 1])
-def test_a_file_that_was_half_way_to_its_name_is_not_left_behind(
-    alive: int, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("killed", [True, False])
+def test_scores_are_added_whole_or_not_at_all(
+    killed: bool, two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename, unlink, calls = Path.replace, Path.unlink, [0]
+    folder, unlink = copied(two, tmp_path / "two"), Path.unlink
 
     def dying(path: Path, target: Path) -> Path:
-        calls[0] += 1
-        if calls[0] > alive:
-            raise KeyboardInterrupt
-        return rename(path, target)
+        raise KeyboardInterrupt
 
-    folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
+    with CheckpointStore(folder, best_metric="mAP") as store, monkeypatch.context() as patch:
+        if killed:
+            patch.setattr(Path, "replace", dying)
+            # Nothing is cleaned up after a kill.
+            kept = lambda path, missing_ok=False: None if is_temporary(path) else unlink(path, missing_ok)  # noqa: E731
+            patch.setattr(Path, "unlink", kept)
+        with pytest.raises(KeyboardInterrupt) if killed else contextlib.nullcontext():
+            store.add_scores(10, {"mAP": 0.7})
+    hidden = lambda: [path for path in folder.parent.rglob(".*") if path.is_file()]  # noqa: E731
+    assert len(hidden()) == killed  # as a kill would leave it
     with CheckpointStore(folder, best_metric="mAP") as store:
-        monkeypatch.setattr(Path, "replace", dying)
-        # Nothing is cleaned up after a kill.
-        kept = lambda path, missing_ok=False: None if is_temporary(path) else unlink(path, missing_ok)  # noqa: E731
-        monkeypatch.setattr(Path, "unlink", kept)
-        with pytest.raises(KeyboardInterrupt):
-            store.add_metrics(10, {"mAP": 0.7})
-        monkeypatch.undo()
-    hidden = lambda: [path for path in folder.rglob(".*") if path.is_file()]  # noqa: E731
-    assert len(hidden()) == 1  # as a kill would leave it
-    with CheckpointStore(folder, best_metric="mAP") as store:
-        assert store.restore(state(0)) is not None
+        restored = store.restore(state(0))
+        assert restored is not None
+        assert (restored.step, restored.scores) == (10, {"mAP": 0.5 if killed else 0.7})
     assert not hidden()
     assert not checksums.find_damage(folder / "10")
 
@@ -412,6 +401,7 @@ def test_a_soak_tells_what_differs(undisturbed: Path, copy: Path) -> None:
     (copy / "results.json").unlink()
     assert same_run.compare(copy, undisturbed)[0] == [
         "teacher: 1 arrays of step 10 differ, as ['params']['face_stream']['kernel']",
+        "teacher: scores.json differs",
         "student: metrics.jsonl differs (10, 9 lines)",
         "results.json differs",
         "left behind: student/.parameters.json.77",

@@ -87,7 +87,8 @@ def test_each_stream_may_come_from_its_own_checkpoint(tmp_path: Path) -> None:
         for step, face, body in ((1, 0.9, 0.1), (2, 0.1, 0.9), (3, 0.2, 0.2)):
             tree = {name: {"scale": jnp.full(2, step)} for name in ("face_stream", "body_stream")}
             metrics = {"mAP": 0.5, "face_mAP": face, "body_mAP": body}
-            store.save(step, {"params": tree, "batch_stats": tree}, data={}, metrics=metrics, wait=True)
+            store.save(step, {"params": tree, "batch_stats": tree}, data={}, wait=True)
+            store.add_scores(step, metrics)
     for report, steps in (("last", (3, 3)), ("stitched", (1, 2))):
         state, _ = networks.read_checkpoint(place, report)
         assert tuple(int(state["params"][f"{name}_stream"]["scale"][0]) for name in ("face", "body")) == steps

@@ -27,11 +27,11 @@ def value(found: Any, stream: str) -> float:
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored")
+    folder = tmp_path_factory.mktemp("scored") / "checkpoints"
     with CheckpointStore(folder, best_metric=METRICS, asynchronous=False) as store:
         for step, scores in SCORES.items():
-            metrics = dict(zip(METRICS, scores, strict=True))
-            store.save(step, {**state(step), "opt_state": jnp.zeros(2)}, data={}, metrics=metrics)
+            store.save(step, {**state(step), "opt_state": jnp.zeros(2)}, data={})
+            store.add_scores(step, dict(zip(METRICS, scores, strict=True)))
     return folder
 
 
@@ -44,7 +44,8 @@ def test_the_newest_two_and_the_best_of_each_metric_stay(scored: Path) -> None:
 def test_a_checkpoint_that_is_no_longer_the_best_of_anything_goes(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path, best_metric=METRICS, asynchronous=False) as store:
         for step, best in ((1, 0.1), (2, 0.2), (3, 0.3), (4, 0.1)):
-            store.save(step, state(step), data={}, metrics=dict.fromkeys(METRICS, best))
+            store.save(step, state(step), data={})
+            store.add_scores(step, dict.fromkeys(METRICS, best))
         assert store.steps() == (3, 4)
 
 

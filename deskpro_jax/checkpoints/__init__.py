@@ -1,1 +1,1 @@
-"""Checkpoints: the Orbax store, which are kept, which is reported."""
+"""Checkpoints: the Orbax store, scores, which are kept, which one results come from."""

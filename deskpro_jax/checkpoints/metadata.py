@@ -1,4 +1,4 @@
-"""What a folder of checkpoints tells without restoring one: shapes, the data saved with them, what is damaged."""
+"""What is known of a folder of checkpoints without restoring one: shapes, the data saved with them, damages."""
 
 from __future__ import annotations
 
@@ -21,47 +21,51 @@ def saved_steps(directory: Path) -> list[int]:
 
 
 def saved_tree(directory: Path) -> PyTree | None:
-    """Returns the tree of the saved states with shapes and types, from the newest checkpoint that can tell.
+    """Returns the tree of the saved states with shapes and types, from the newest checkpoint that is readable.
 
     Args:
-      directory: the checkpoints of a phase.
+        directory: the checkpoints of a phase.
 
     Returns:
-      The tree, None where there is no checkpoint.
+        The tree, None where there is no checkpoint.
 
     Raises:
-      RunError: there are checkpoints, and none can tell.
+        RunError: there are checkpoints, and none is readable.
     """
     damages: dict[int, str] = {}
     for step in saved_steps(directory):
         folder = directory / str(step)
-        # The arrays themselves may be large, and say nothing here.
+        # The arrays themselves may be large, and are not needed here.
         damage = checksums.find_damage(folder, lambda name: "/d/" not in name)
         tree = None if damage else templates.saved_shapes(folder)
         if tree is not None:
             return tree
         damages[step] = damage or "its metadata cannot be read"
     if damages:
-        raise RunError(tell_damages(directory, damages))
+        raise RunError(damages_message(directory, damages))
+    return None
+
+
+def saved_record(folder: Path) -> dict[str, Any] | None:
+    """Returns the JSON record of a step (`step`, `data`), None where it is damaged."""
+    if not checksums.find_damage(folder, lambda name: name.startswith("data/")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return dict(json.loads((folder / "data" / "metadata").read_text("utf-8")))
     return None
 
 
 def latest_data(directory: Path) -> dict[str, Any]:
-    """Returns the `data` saved with the newest checkpoint that can tell, {} where none can."""
-    for step in saved_steps(directory):
-        folder = directory / str(step)
-        if not checksums.find_damage(folder, lambda name: name.startswith("data/")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                return dict(json.loads((folder / "data" / "metadata").read_text("utf-8"))["data"])
-    return {}
+    """Returns the `data` saved with the newest checkpoint whose record is readable, otherwise {}."""
+    records = (saved_record(directory / str(step)) for step in saved_steps(directory))
+    return next((dict(record["data"]) for record in records if record and "data" in record), {})
 
 
-def tell_damages(directory: Path, damages: Mapping[int, str]) -> str:
+def damages_message(directory: Path, damages: Mapping[int, str]) -> str:
     """Returns the message for when every checkpoint asked for is damaged.
 
     Args:
-      directory: the checkpoints of a phase.
-      damages: step -> what is wrong with it.
+        directory: the checkpoints of a phase.
+        damages: step -> what is wrong with it.
     """
     listed = "".join(f"\n  step {step}: {damage}" for step, damage in damages.items())
     others = sorted(step for step in saved_steps(directory) if step not in damages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -14,12 +15,12 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
+from deskpro_jax.checkpoints import scores as scores_
 from deskpro_jax.checkpoints import templates
-from deskpro_jax.checkpoints.metadata import tell_damages
-from deskpro_jax.checkpoints.retention import NewestAndBest
+from deskpro_jax.checkpoints.metadata import damages_message
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.runtime.processes import from_process_0
-from deskpro_jax.storage import checksums
+from deskpro_jax.storage import checksums, files
 
 PyTree = Any
 Step = int | Literal["latest", "best"]
@@ -31,14 +32,15 @@ class Restored(NamedTuple):
     state: PyTree
     data: dict[str, Any]
     step: int
-    metrics: dict[str, float] | None = None
+    scores: dict[str, float | None] | None = None
 
 
 class CheckpointStore:
     """The checkpoints of one training phase in one folder, a folder for each step.
 
-    Every process calls every method, in the same order; process 0 alone writes the checksums. A step folder whose
-    content does not match its checksums is renamed to `damaged_<step>` once an older one has been restored.
+    Every process calls every method, in the same order; only process 0 writes checksums and scores. The newest two
+    and the best of each metric are kept. A step folder whose content does not match its checksums is renamed to
+    `damaged_<step>` once an older one has been restored.
     """
 
     def __init__(
@@ -52,26 +54,28 @@ class CheckpointStore:
         """Opens a folder of checkpoints and removes what a killed save left in it.
 
         Args:
-          directory: the folder; made when it is not there.
-          best_metric: name in the `metrics` given to `save` whose largest value makes the best checkpoint; of several
-            names the best of each is kept, and the first is the one meant by default; None keeps the newest two alone.
-          asynchronous: whether `save` returns once the arrays are copied, and writes in the background.
-          read_only: True neither makes, removes, renames nor writes anything.
+            directory: the folder, of a phase that gets `scores.json` beside it; made when it does not exist.
+            best_metric: name of the score whose largest value makes the best checkpoint; of several names the best of
+                each is kept, and the first is the default; None keeps only the newest two.
+            asynchronous: whether `save` returns once the arrays are copied, and writes in the background.
+            read_only: True neither makes, removes, renames nor writes anything.
 
         Raises:
-          MissingInputError: `read_only` and the folder is not there.
+            MissingInputError: `read_only` and there is no such folder.
         """
         self._directory = Path(directory).absolute()
-        metrics = (best_metric,) if isinstance(best_metric, str) else tuple(best_metric or ())
-        self._best_metric, self._read_only = next(iter(metrics), None), read_only
+        self._metrics = (best_metric,) if isinstance(best_metric, str) else tuple(best_metric or ())
+        self._best_metric, self._read_only = next(iter(self._metrics), None), read_only
         if read_only and not self._directory.is_dir():
             raise MissingInputError(f"no checkpoint folder at {self._directory}: train first, or correct the path")
-        self._ranking = NewestAndBest(self._directory, metrics)
+        if not read_only and jax.process_index() == 0:
+            files.remove_temporaries(self._directory.parent)
+        self._scores = scores_.read_scores(self._directory)
         self._sealer: threading.Thread | None = None
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._ranking,
+                preservation_policy=self,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
                 enable_async_checkpointing=asynchronous,
@@ -89,39 +93,30 @@ class CheckpointStore:
                 raise
             logging.error("%s", failure)  # the error on its way out says more than its consequence
 
-    def save(
-        self,
-        step: int,
-        state: PyTree,
-        *,
-        data: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
-        wait: bool = False,
-    ) -> bool:
+    def save(self, step: int, state: PyTree, *, data: Mapping[str, Any], wait: bool = False) -> bool:
         """Saves `state` as the checkpoint of `step`; the arrays may be donated or overwritten as soon as it returns.
 
         Args:
-          step: training steps done; a step that is already saved is left as it is.
-          state: tree of jax arrays.
-          data: what else a restart needs, as JSON values (epoch, data position, config digest).
-          metrics: evaluation results of this state, of which `best_metric` is compared; None when not evaluated.
-          wait: whether to return only when the checkpoint and its checksums are on disk.
+            step: training steps done; a step that is already saved is left as it is.
+            state: tree of jax arrays.
+            data: what else a restart needs, as JSON values (epoch, images skipped, loss terms not yet written).
+            wait: whether to return only when the checkpoint and its checksums are on disk.
 
         Returns:
-          Whether this call saved anything.
+            Whether this call saved anything.
 
         Raises:
-          InputError: `data` or `metrics` is not JSON, or the store is read-only.
-          RunError: a newer step is already there, or this or the save before it could not be written.
+            InputError: `data` is not JSON, or the store is read-only.
+            RunError: a newer step is already there, or this or the save before it could not be written.
         """
         step = int(step)
         if self._read_only:
             raise InputError(f"the checkpoints in {self._directory} were opened read-only: open them writable to save")
-        record = {"step": step, "data": dict(data), "metrics": None if metrics is None else dict(metrics)}
+        record = {"step": step, "data": dict(data)}
         try:
             json.dumps(record)
         except (TypeError, ValueError) as error:
-            raise InputError(f"data and metrics of checkpoint {step} must be JSON values: {error}") from error
+            raise InputError(f"the data of checkpoint {step} must be JSON values: {error}") from error
         if step in self.steps():
             if wait:
                 self.wait()
@@ -132,9 +127,10 @@ class CheckpointStore:
                 " restore the latest step before training on, or use another workdir"
             )
         self.wait()
-        self._ranking.note(step, record)
         arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(state), data=ocp.args.JsonSave(record))
         with self._explained(f"step {step}"):
+            if any(scored >= step for scored in self._scores):  # of checkpoints that were removed or set aside
+                self._set_scores({scored: value for scored, value in self._scores.items() if scored < step})
             self._manager.save(step, args=arguments, force=True)
         if jax.process_index() == 0:
             self._sealer = threading.Thread(target=self._seal, args=(step,), name="checksums", daemon=True)
@@ -143,50 +139,85 @@ class CheckpointStore:
             self.wait()
         return True
 
-    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds evaluation results to a checkpoint that was saved without; killed on the way, it has none or all.
+    def add_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Adds the scores of a checkpoint to the phase's `scores.json`; killed on the way, it has none or all of them.
 
         Args:
-          step: of a checkpoint that this store has saved or restored.
-          metrics: as `save` takes them.
+            step: of a checkpoint that this store has saved or restored.
+            scores: by name; those of `best_metric` are compared.
 
         Raises:
-          RunError: the folder cannot be written.
+            RunError: the folder cannot be written.
         """
-        self.wait()
-        path = self._directory / str(step) / "data" / "metadata"
-        if jax.process_index() == 0:
-            with self._explained(f"step {step}"):
-                record = {**json.loads(path.read_text("utf-8")), "metrics": dict(metrics)}
-                checksums.replace_file(self._directory / str(step), "data/metadata", json.dumps(record).encode())
-        self._ranking.note(step, {"metrics": dict(metrics)})
+        with self._explained(f"step {step}"):
+            finite = {name: float(value) if math.isfinite(value) else None for name, value in scores.items()}
+            self._set_scores({**self._scores, int(step): finite})
 
-    def restore(self, template: PyTree, step: Step = "latest") -> Restored | None:
+    def _set_scores(self, scores: scores_.Scores) -> None:
+        self._scores = scores
+        if jax.process_index() == 0:
+            scores_.write_scores(self._directory, scores)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Returns for each checkpoint, oldest first, whether it stays: Orbax's preservation policy."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = scores_.kept(self._scores, steps, self._metrics)
+        return [step in kept for step in steps]
+
+    def restore(
+        self, template: PyTree, step: Step = "latest", *, metric: str | None = None, subtree: bool = False
+    ) -> Restored | None:
         """Restores a whole state, bit for bit, onto the devices that the template names.
 
         Args:
-          template: tree of arrays or `jax.ShapeDtypeStruct` equal to the saved one in names, shapes and types; its
-            shardings may be of other devices than those at the time of saving.
-          step: a step, "latest", or "best" (largest `best_metric`). A damaged checkpoint is reported, and for
-            "latest" and "best" the next one is taken.
+            template: tree of arrays or `jax.ShapeDtypeStruct` equal to the saved one in names, shapes and types; its
+                shardings may be of other devices than those at the time of saving.
+            step: a step, "latest", or "best" (largest `best_metric`). A damaged checkpoint is reported, and for
+                "latest" and "best" the next one is taken.
+            metric: score that "best" goes by; None for the first `best_metric`.
+            subtree: whether the saved tree may have more branches than the template: the optimiser's, other streams.
 
         Returns:
-          The checkpoint, or None when the folder holds none.
+            The checkpoint, or None when the folder holds none.
 
         Raises:
-          InputError: the template does not fit the checkpoint, or "best" is asked for and no checkpoint has a metric.
-          MissingInputError: `step` is a number and there is no such step.
-          RunError: every candidate is damaged.
+            InputError: the template does not fit the checkpoint, or no checkpoint has a score to find the best by.
+            MissingInputError: `step` is a number and there is no such step.
+            RunError: every candidate is damaged.
         """
-        return self._restore(template, step, subtree=False)
+        self.wait()
+        if self._read_only:
+            self._manager.reload()  # a training run may have saved, scored and removed steps meanwhile
+            self._scores = scores_.read_scores(self._directory)
+        damages: dict[int, str] = {}
+        for candidate in self._candidates(step, metric or self._best_metric):
+            folder = self._directory / str(candidate)
+            sealed = checksums.has_checksums(folder)
+            damage = from_process_0(partial(checksums.find_damage, folder))
+            if not damage:
+                try:
+                    restored = self._read(folder, candidate, template, subtree)
+                except InputError:
+                    raise
+                except Exception as error:
+                    if sealed:  # the files are as they were written, so an older step would fail alike
+                        raise RunError(
+                            f"checkpoint {folder} matches its checksums but cannot be restored ({_short(error)})"
+                        ) from error
+                    damage = _short(error)
+                else:
+                    self._settle(candidate, sealed, damages)
+                    return restored
+            logging.warning("checkpoint %s is damaged and not used: %s", folder, damage)
+            damages[candidate] = damage
+        if not damages:
+            return None
+        raise RunError(damages_message(self._directory, damages))
 
     def restore_subtree(self, template: PyTree, step: Step = "latest", *, metric: str | None = None) -> Restored | None:
-        """Restores a part of a state, for instance parameters and statistics without the optimiser's.
-
-        Args, Returns and Raises are those of `restore`; the template is the saved tree with only the wanted branches,
-        and `metric` is what "best" goes by, in place of the first `best_metric`.
-        """
-        return self._restore(template, step, subtree=True, metric=metric)
+        """Restores the branches of a state that the template has, for instance parameters and statistics only."""
+        return self.restore(template, step, metric=metric, subtree=True)
 
     def steps(self) -> tuple[int, ...]:
         """Returns the steps in the folder, ascending, a save in progress included and unchecked for damage."""
@@ -197,8 +228,8 @@ class CheckpointStore:
         return max(self.steps(), default=None)
 
     def best_step(self, metric: str | None = None) -> int | None:
-        """Returns the step with the largest finite metric (the newer of equals; the first `best_metric` by default)."""
-        return next(iter(self._ranking.ranked(self.steps(), metric or self._best_metric)), None)
+        """Returns the step with the largest finite score (the newer of equals; the first `best_metric` by default)."""
+        return next(iter(scores_.ranked(self._scores, self.steps(), metric or self._best_metric)), None)
 
     def wait(self) -> None:
         """Waits until the last save and its checksums are on disk; raises RunError when it could not be written."""
@@ -241,58 +272,28 @@ class CheckpointStore:
         if isinstance(step, str):
             if step not in ("latest", "best"):
                 raise InputError(f"no checkpoint is called {step!r}: ask for a step, 'latest' or 'best'")
-            found = steps if step == "latest" else self._ranking.ranked(steps, metric)
-            if steps and not found:
+            candidates = steps if step == "latest" else scores_.ranked(self._scores, steps, metric)
+            if steps and not candidates:
                 raise InputError(
                     f"no checkpoint in {self._directory} has the metric {metric!r} (steps {steps}):"
                     " ask for the latest, or evaluate during training"
                 )
-            return found
+            return candidates
         if step not in steps:
             raise MissingInputError(f"no checkpoint of step {step} in {self._directory}: it holds {steps or 'none'}")
         return [int(step)]
 
-    def _restore(self, template: PyTree, step: Step, subtree: bool, metric: str | None = None) -> Restored | None:
-        self.wait()
-        if self._read_only:
-            self._manager.reload()  # a training run may have saved and removed steps meanwhile
-        damages: dict[int, str] = {}
-        for candidate in self._candidates(step, metric or self._best_metric):
-            folder = self._directory / str(candidate)
-            sealed = checksums.has_checksums(folder)
-            damage = from_process_0(partial(checksums.find_damage, folder))
-            if not damage:
-                try:
-                    restored = self._read(folder, candidate, template, subtree)
-                except InputError:
-                    raise
-                except Exception as error:
-                    if sealed:  # the files are as they were written, so an older step would fail alike
-                        raise RunError(
-                            f"checkpoint {folder} matches its checksums but cannot be restored ({_short(error)})"
-                        ) from error
-                    damage = _short(error)
-                else:
-                    self._settle(candidate, sealed, damages)
-                    return restored
-            logging.warning("checkpoint %s is damaged and not used: %s", folder, damage)
-            damages[candidate] = damage
-        if not damages:
-            return None
-        raise RunError(tell_damages(self._directory, damages))
-
     def _read(self, folder: Path, step: int, template: PyTree, subtree: bool) -> Restored:
-        wanted = templates.placed(template)
+        expected = templates.placed(template)
         metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
-        templates.check_fits(folder, getattr(metadata, "tree", metadata), wanted, subtree)
+        templates.check_fits(folder, getattr(metadata, "tree", metadata), expected, subtree)
         state_arguments = ocp.args.PyTreeRestore(
-            item=wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            item=expected,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(expected),
             partial_restore=subtree,
         )
-        found = self._manager.restore(step, args=ocp.args.Composite(state=state_arguments, data=ocp.args.JsonRestore()))
-        record = found["data"]
-        return Restored(found["state"], dict(record["data"]), step, record.get("metrics"))
+        items = self._manager.restore(step, args=ocp.args.Composite(state=state_arguments, data=ocp.args.JsonRestore()))
+        return Restored(items["state"], dict(items["data"]["data"]), step, self._scores.get(step))
 
     def _settle(self, step: int, sealed: bool, damages: Mapping[int, str]) -> None:
         folder = self._directory / str(step)
@@ -309,7 +310,6 @@ class CheckpointStore:
                 checksums.set_aside(self._directory / str(damaged))
         if damages:
             from_process_0(lambda: "renamed")  # nobody lists the folder before process 0 is done
-            self._ranking.forget(damages)
             self._manager.reload()
 
 

@@ -1,4 +1,4 @@
-"""Restore templates: where a restored array goes, and whether a saved tree is the one expected."""
+"""Restore templates: the devices of a restored array, and whether a saved tree is the expected one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def placed(template: PyTree) -> PyTree:
     """Returns the template with `jax.ShapeDtypeStruct` leaves that all have a sharding.
 
     Args:
-      template: tree of arrays or `jax.ShapeDtypeStruct`; leaves without a sharding go to the first device, or, with
-        several processes, onto every device.
+        template: tree of arrays or `jax.ShapeDtypeStruct`; leaves without a sharding go to the first device, or, with
+            several processes, onto every device.
     """
     default: jax.sharding.Sharding
     if jax.process_count() == 1:
@@ -42,11 +42,11 @@ def saved_shapes(folder: Path) -> PyTree | None:
     """Returns the tree of a saved state with its shapes and types, None where it cannot be read.
 
     Args:
-      folder: a step of a checkpoint folder.
+        folder: a step of a checkpoint folder.
     """
     try:
         metadata = ocp.PyTreeCheckpointHandler().metadata(folder.absolute() / "state")
-    except Exception:  # whoever restores it says what is wrong with it
+    except Exception:  # restoring it raises what is wrong with it
         return None
     return getattr(metadata, "tree", metadata)
 
@@ -68,12 +68,12 @@ def check_fits(folder: Path, saved_tree: PyTree, wanted_tree: PyTree, partial: b
     """Compares names, shapes and types of a saved tree with those expected.
 
     Args:
-      folder: the checkpoint, named in the message.
-      saved_tree, wanted_tree: trees whose leaves have `shape` and `dtype`.
-      partial: whether the saved tree may hold more than the expected one.
+        folder: the checkpoint, named in the message.
+        saved_tree, wanted_tree: trees whose leaves have `shape` and `dtype`.
+        partial: whether the saved tree may hold more than the expected one.
 
     Raises:
-      InputError: they differ; it lists the first ten differing entries.
+        InputError: they differ; it lists the first ten differing entries.
     """
     saved, wanted = _described(saved_tree), _described(wanted_tree)
     names = list(wanted)

@@ -43,42 +43,12 @@ def write_checksums(folder: Path) -> None:
     entries = {
         p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
     }
-    _write(folder, CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
+    files.write_text(folder / CHECKSUM_FILE, json.dumps({"files": entries}, indent=1))
 
 
 def has_checksums(folder: Path) -> bool:
     """Returns whether `folder` holds a checksum file."""
     return (folder / CHECKSUM_FILE).is_file()
-
-
-def replace_file(folder: Path, name: str, content: bytes) -> None:
-    """Replaces one file of a checkpoint folder and its checksum; the checksums of the others stay as they are.
-
-    Killed in between, it leaves the old or the new file whole, without a checksum file.
-
-    Args:
-      folder: a complete checkpoint folder.
-      name: of the file, relative to the folder.
-      content: what it holds from now on.
-
-    Raises:
-      OSError: the folder cannot be written.
-      ValueError: the checksum file is none.
-    """
-    sealed = folder / CHECKSUM_FILE
-    entries = json.loads(sealed.read_text("utf-8"))["files"] if sealed.exists() else None
-    sealed.unlink(missing_ok=True)
-    _write(folder, name, content)
-    if entries is None:
-        write_checksums(folder)
-        return
-    entries[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _write(folder, CHECKSUM_FILE, json.dumps({"files": entries}, indent=1).encode())
-
-
-def _write(folder: Path, name: str, content: bytes) -> None:
-    # In the folder itself, where `write_checksums` removes what a killed process left.
-    files.write_bytes(folder / name, content, scratch=folder)
 
 
 def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True) -> str:

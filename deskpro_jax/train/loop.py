@@ -197,7 +197,7 @@ def score(run: Training, writer: MetricWriter) -> None:
     with run.guard.expendable(message, run.store.wait), cpu.freed_memory_returned():
         scores = dict(run.evaluate(run.state.variables))
     writer.scalars(run.step, scores, epoch=run.step // run.epoch_steps)
-    run.store.add_metrics(run.step, scores)
+    run.store.add_scores(run.step, scores)
 
 
 def _write_terms(run: Training, writer: MetricWriter) -> dict[str, float] | None:
@@ -275,7 +275,7 @@ def _resume_info(restored: Restored | None) -> ResumeInfo:
         return ResumeInfo()
     rows = restored.data.get("unwritten", [])
     unwritten = tuple((step, {name: np.float32(value) for name, value in terms.items()}) for step, terms in rows)
-    return ResumeInfo(restored.metrics is not None, unwritten, restored.data.get("skipped", 0))
+    return ResumeInfo(restored.scores is not None, unwritten, restored.data.get("skipped", 0))
 
 
 def _init_seed(seed: int, phase: str) -> int:

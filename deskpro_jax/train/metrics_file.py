@@ -35,14 +35,14 @@ class MetricWriter:
         """Opens the files of a phase, first dropping what a killed run wrote after its last checkpoint.
 
         Args:
-          folder: where both files are; made when it is not there.
-          resume_step: the step training goes on from; later lines are dropped and TensorBoard hides later events, so
-            that each step appears once. None keeps every line.
-          redo: names of scalars that are about to be written again for `resume_step`: its lines with them go too.
-          enabled: False writes and changes nothing: pass it in every process but the first.
+            folder: of the phase; made when it does not exist.
+            resume_step: the step that training goes on from; later lines are dropped and TensorBoard hides later
+                events, so that each step appears once. None keeps every line.
+            redo: names of scalars that are about to be written again for `resume_step`: its lines with them go too.
+            enabled: False writes and changes nothing: for every process but the first.
 
         Raises:
-          RunError: a file cannot be written.
+            RunError: a file cannot be written.
         """
         self._lines: Any = None
         self._events: Any = None
@@ -68,25 +68,25 @@ class MetricWriter:
         self.close()
 
     def scalars(self, step: int, values: Mapping[str, Any], *, epoch: float | None = None) -> None:
-        """Writes one line and one event a value, at once visible to readers.
+        """Writes one line, and one event per value, at once visible to readers.
 
         The line is strict JSON: step, epoch (null when not given), time (seconds since 1970), then the values; one
         that is not finite becomes the text "nan", "inf" or "-inf", which `float` reads back.
 
         Args:
-          step: training steps done.
-          values: name -> number or scalar array (reading a device array waits for it).
-          epoch: epochs done, fractions included.
+            step: training steps done.
+            values: name -> number or scalar array (reading a device array waits for it).
+            epoch: epochs done, fractions included.
 
         Raises:
-          InputError: a name is `step`, `epoch` or `time`.
-          RunError: a file cannot be written; the writer is closed then.
+            InputError: a name is `step`, `epoch` or `time`.
+            RunError: a file cannot be written; the writer is closed then.
         """
         if self._lines is None:
             return
         clash = sorted(set(values) & set(_RESERVED))
         if clash:
-            raise InputError(f"metric name {clash[0]!r} is a column of {METRICS_FILE} already: choose another name")
+            raise InputError(f"metric name {clash[0]!r} is a column of {METRICS_FILE}: choose another name")
         numbers = {name: float(value) for name, value in values.items()}
         record: dict[str, Any] = {"step": int(step), "epoch": epoch, "time": round(time.time(), 3)}
         record |= {name: v if math.isfinite(v) else str(v) for name, v in numbers.items()}
@@ -98,7 +98,7 @@ class MetricWriter:
             self._events.flush()
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """Writes a text (a configuration, a results table) to the event file alone."""
+        """Writes a text (a configuration, a results table) only to the event file."""
         if self._events is not None:
             with self._explained():
                 self._events.add_text(name, markdown, int(step))
@@ -123,8 +123,8 @@ class MetricWriter:
                     self._lines.close()
             self._lines = self._events = None
             raise RunError(
-                f"the metrics in {self._folder} could not be written ({error.strerror or error}): free space or mend"
-                " permissions and run again; it goes on from the last checkpoint"
+                f"the metrics in {self._folder} could not be written ({error.strerror or error}): free space or"
+                " correct permissions, and run again; it goes on from the last checkpoint"
             ) from error
 
 

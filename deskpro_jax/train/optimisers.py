@@ -1,4 +1,4 @@
-"""Learning-rate schedule and the optimiser: Adam with L2 in the gradient, frozen parameters left alone."""
+"""Learning-rate schedule and the optimiser: Adam with L2 in the gradient, frozen parameters unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FALLING_EPOCHS = 500  # past the end of the schedule
 
 
 def base_learning_rate(rate: float, batch: int) -> float:
-    """Returns the rate for a global batch: `rate` * sqrt(batch / 20)."""
+    """Returns the learning rate for a global batch: `rate` * sqrt(batch / 20)."""
     return rate * math.sqrt(batch / REFERENCE_BATCH)
 
 
@@ -35,7 +35,7 @@ def learning_rates(
         base: highest rate.
         epochs: length of the training, warm-up included.
         warmup_epochs: epoch e of them (from 0) has base * (e + 1) / warmup_epochs.
-        final_fraction: share of the base rate where the cosine ends.
+        final_fraction: fraction of the base rate where the cosine ends.
         schedule_epochs: epochs until the cosine's end, warm-up included; 0 for all of `epochs`.
 
     Returns:
@@ -72,7 +72,7 @@ def adam(learning_rate: Callable[[Any], Any] | float, weight_decay: float) -> op
 
     Frozen parameters get neither gradient nor decay.
     """
-    trained = lambda params: jax.tree.map(lambda still: not still, frozen(params))  # noqa: E731
+    trained = lambda params: jax.tree.map(lambda is_frozen: not is_frozen, frozen(params))  # noqa: E731
     return optax.chain(
         optax.masked(optax.add_decayed_weights(weight_decay), trained),
         optax.masked(optax.scale_by_adam(), trained),
