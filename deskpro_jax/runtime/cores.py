@@ -6,12 +6,12 @@ import os
 
 
 def usable() -> list[int]:
-    """Returns the numbers of the cores, at least one."""
+    """Returns the numbers of the usable cores, at least one."""
     if hasattr(os, "sched_getaffinity"):  # Linux
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def count() -> int:
-    """Returns how many cores there are for this process."""
+    """Returns the number of cores that this process may use."""
     return len(usable())

@@ -1,8 +1,8 @@
-"""The device mesh: batches split over it, networks whole on every device, their classifiers split where asked for.
+"""The device mesh: batches split over it, networks whole on every device, their classifiers split if configured.
 
 `mesh.data` devices along the batch times `mesh.model` devices that share the classifiers. Every device of both axes
-works on rows of its own; only the classifiers, whose size grows with the identities, lie in parts along the model axis,
-and so do the logits: [7, batch, identities] is never whole on a device.
+works on its own rows; only the classifiers, whose size grows with the identities, are split along the model axis,
+and so are the logits: [7, batch, identities] is never whole on a device.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
         raise InputError(f"mesh.model is {model}, but there are {devices} devices: set it to 1 up to that.")
     if data == -1 and devices % model:
         raise InputError(
-            f"mesh.model is {model}, which does not divide the {devices} devices: change it, or say with mesh.data how "
-            "many groups of so many devices to use."
+            f"mesh.model is {model}, which does not divide the {devices} devices: change it, or set mesh.data to how "
+            "many groups of that many devices to use."
         )
     count = devices if data == -1 else data * model
     if not 1 <= count <= devices:
@@ -87,18 +87,18 @@ def placement(mesh: Mesh, tree: Any) -> Any:
     Raises:
         InputError: neither the identities nor the features divide among the devices of the model axis.
     """
-    share = model_devices(mesh)
+    split = model_devices(mesh)
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if share == 1 or not _is_classifier(path):
+        if split == 1 or not _is_classifier(path):
             return replicated(mesh)
         *parts, features, identities = np.shape(leaf)
-        if identities % share == 0:
+        if identities % split == 0:
             return _along_identities(mesh, len(parts))
-        if features % share == 0:
+        if features % split == 0:
             return NamedSharding(mesh, PartitionSpec(*[None] * len(parts), MODEL_AXIS, None))
         raise InputError(
-            f"mesh.model is {share}, and neither the {identities} identities nor model.feature_dim ({features}) are a "
+            f"mesh.model is {split}, and neither the {identities} identities nor model.feature_dim ({features}) are a "
             "multiple of it: choose a number that divides one of them."
         )
 
@@ -130,7 +130,7 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
 
     Args:
         mesh: the mesh.
-        batch: arrays whose first axis is this process's share of the global batch.
+        batch: arrays whose first axis is this process's part of the global batch.
 
     Returns:
         Arrays of the whole batch, split over the mesh.
@@ -146,7 +146,7 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
 
 
 def put_variables(mesh: Mesh, variables: Any) -> Any:
-    """Puts the variables of a network, host arrays that are the same in every process, where `placement` says."""
+    """Puts the variables of a network, host arrays that are the same in every process, as `placement` shards them."""
 
     def put(leaf: Any, sharding: NamedSharding) -> Array:
         value = np.asarray(leaf)
@@ -156,7 +156,7 @@ def put_variables(mesh: Mesh, variables: Any) -> Any:
 
 
 def without_model_axis(mesh: Mesh) -> Mesh:
-    """Returns the same devices along the batch alone, for what every process has to hold whole."""
+    """Returns the same devices with the batch axis only, for arrays that every process has to hold whole."""
     return Mesh(mesh.devices.reshape(-1), (DATA_AXIS,))
 
 
