@@ -31,7 +31,7 @@ from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
 from deskpro_jax.train.loop import run_phase
-from deskpro_jax.train.phase import Phase
+from deskpro_jax.train.phase import PhaseSetup
 from deskpro_jax.workdir import layout, transfer
 from deskpro_jax.workdir.networks import load_networks
 
@@ -173,7 +173,7 @@ def _train_phase(
         config = config.copy_and_resolve_references()
         config.data.require_face = True
     images = [*network.images, *spec.recipe.fields, *(frozen.network.images if frozen else ())]
-    phase = Phase(
+    phase = PhaseSetup(
         spec.name,
         network.module,
         spec.recipe,

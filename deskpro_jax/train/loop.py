@@ -30,11 +30,11 @@ from deskpro_jax.train import loss_terms, optimisers
 from deskpro_jax.train import state as state_
 from deskpro_jax.train import step as train
 from deskpro_jax.train.metrics_file import MetricWriter
-from deskpro_jax.train.phase import Evaluate, Phase, ResumeInfo, Training
+from deskpro_jax.train.phase import Evaluate, PhaseSetup, ResumeInfo, Training
 
 
 def run_phase(
-    phase: Phase,
+    phase: PhaseSetup,
     config: ml_collections.ConfigDict,
     mesh: Mesh,
     folder: Path,
@@ -78,7 +78,7 @@ def run_phase(
 
 
 def prepare(
-    phase: Phase,
+    phase: PhaseSetup,
     config: ml_collections.ConfigDict,
     mesh: Mesh,
     guard: SignalGuard,
@@ -250,7 +250,7 @@ def _batches(run: Training) -> pipeline.Batches:
     )
 
 
-def _fields_resized_on_device(phase: Phase, config: ml_collections.ConfigDict) -> list[str]:
+def _fields_resized_on_device(phase: PhaseSetup, config: ml_collections.ConfigDict) -> list[str]:
     """Returns the photos that the device enlarges in every process: they all run one program."""
     small = pipeline.device_enlarges(phase.split, config, phase.fields)
     return [name for name in phase.fields if not any_process(name not in small)]

@@ -22,7 +22,7 @@ Evaluate = Callable[[Any], Mapping[str, float]]  # variables -> scores by name
 
 
 @dataclass(frozen=True)
-class Phase:
+class PhaseSetup:
     """What one phase trains, and on what."""
 
     name: str
@@ -59,7 +59,7 @@ class Training:
         skipped: reads of unreadable images so far, counted at ends of epochs and when the run stops.
     """
 
-    phase: Phase
+    phase: PhaseSetup
     config: ml_collections.ConfigDict
     mesh: Mesh
     guard: SignalGuard
