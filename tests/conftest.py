@@ -13,12 +13,13 @@ CACHE = Path(os.environ.get("DESKPRO_TEST_CACHE", Path(tempfile.gettempdir()) / 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
 # Most of the suite's time is compiling. Programs here run a few times, so they are compiled with few optimisations, and
-# without the fusion emitters, which take half of what is left; processes that tests start do the same. Files that
-# compare numbers with those of another implementation ask for the fixture `optimised`.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# without the fusion emitters, which take half of what is left; processes that tests start do the same. With
+# DESKPRO_TEST_OPTIMISED=1 they are compiled as users compile them: .ci/run does so for the files that compare numbers.
 EMITTERS = "--xla_cpu_use_fusion_emitters"
-if EMITTERS not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EMITTERS}=false".strip()
+if os.environ.get("DESKPRO_TEST_OPTIMISED") != "1":
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    if EMITTERS not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {EMITTERS}=false".strip()
 
 from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
@@ -39,17 +40,6 @@ def log_level() -> Iterator[None]:
     logger.setLevel(LOG_LEVEL)  # a fixture of the module may have called one
     yield
     logger.setLevel(LOG_LEVEL)
-
-
-@pytest.fixture(scope="module")
-def optimised() -> Iterator[None]:
-    """Compiles as users do: `pytestmark = pytest.mark.usefixtures("optimised")` in files that compare numbers."""
-    import jax
-
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -94,7 +84,16 @@ def untrained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
 
 
+# Files that take longest come first, so that no process is left with one of them at the end.
+LONGEST = ("test_golden", "test_sharded", "test_faults", "test_convert", "test_run", "test_ablation", "test_official")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts files with slow tests first, so that no process is left alone with one at the end."""
+    """Sorts by how long files take."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST) + (item.path not in slow)
+
+    items.sort(key=rank)
