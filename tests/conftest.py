@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CACHE = Path(os.environ.get("DESKPRO_TEST_CACHE", Path(tempfile.gettempdir()) / "deskpro_jax_test_cache"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 # Most of the suite's time is compiling. Programs here run a few times, so they are compiled with few optimisations, and
 # without the fusion emitters, which take half of what is left; processes that tests start do the same. With
 # DESKPRO_TEST_OPTIMISED=1 they are compiled as users compile them: .ci/run does so for the files that compare numbers.
