@@ -79,8 +79,9 @@ def untrained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The workdir of networks that nothing trained, mirrored images left out; tests leave it as it is."""
     import small_models
 
+    fields = {"model__backbone": "x0_25", "eval__flip": False}  # an OSNet has published names, to be exported with
     return made_once(
-        tmp_path_factory, "untrained", lambda folder: small_models.write_workdir(folder, tiny_data, eval__flip=False)
+        tmp_path_factory, "untrained", lambda folder: small_models.write_workdir(folder, tiny_data, **fields)
     )
 
 

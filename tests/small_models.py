@@ -21,7 +21,7 @@ from deskpro_jax.workdir import layout
 
 def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: int = 0, **fields: Any) -> Path:
     """Writes a workdir as training leaves it, its networks as they were drawn."""
-    config = runs.config(data_dir, variant, **{"model__backbone": "x0_25"} | fields)
+    config = runs.config(data_dir, variant, **fields)
     layout.settle_config(folder, config)
     phases = {"student": deskpro.build(config, Counts(runs.CLASSES))}
     if config.model.face == "teacher":

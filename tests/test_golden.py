@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.core import meta as flax_meta
 
 from configs import base
 from deskpro_jax.data.load import augment, pipeline
@@ -24,16 +22,13 @@ from deskpro_jax.evaluation import ranking, reranking
 from deskpro_jax.methods import deskpro as methods_deskpro
 from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.contract import Recipe, StepValues
-from deskpro_jax.models.lmbn import LightMBN
-from deskpro_jax.models.osnet import OSNet
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
-from deskpro_jax.weights import deskpro, lmbn, osnet, table
+from deskpro_jax.weights import deskpro, table
 from gallery import parts_of
-from golden_rule import images, masks, state_dict
+from golden_networks import FOLDER, deskpro_networks, lightmbn_network, osnet_network
+from golden_rule import images, masks
 
-FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or Path(__file__).parent / "golden")
-MANIFESTS = Path(__file__).parent / "golden"
 ADAM_EPS_REGION = 1e-7  # where |g| is near Adam's eps the first step is not lr * sign(g) but noise
 
 
@@ -47,15 +42,6 @@ def cases(kind: str) -> list[Any]:
 def read(path: Path) -> tuple[Any, dict[str, Any]]:
     data = np.load(path)
     return data, json.loads(str(data["meta"]))
-
-
-def manifest(name: str) -> dict[str, Any]:
-    path = FOLDER / name
-    return json.loads((path if path.exists() else MANIFESTS / name).read_text())
-
-
-def cast(tree: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def worst(actual: Any, expected: np.ndarray) -> float:
@@ -75,12 +61,8 @@ def test_osnet_features_equal_torchreids(path):
     data, meta = read(path)
     x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
     for name in (key for key in data.files if key.startswith("osnet") and "/" not in key):
-        backbone = name.removeprefix("osnet_")
-        model = OSNet(backbone, meta["num_classes"])
-        template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), x))
-        tensors = state_dict(manifest("osnet_manifest.json")[name], meta["weights_seed"], meta["num_classes"])
-        variables = table.load(osnet.osnet(instance_norm="ibn" in name), tensors, template)
-        _, middle = jax.jit(model.apply)(cast(variables, jnp.float32), x)
+        model, variables = osnet_network(meta, name)
+        _, middle = jax.jit(model.apply)(variables, x)
         assert worst(middle["features"], data[name]) < 1e-4, name
         assert worst(middle["feature_map"].mean((1, 2)), data[f"{name}/featuremap_mean"]) < 1e-4, name
 
@@ -90,32 +72,9 @@ def test_osnet_features_equal_torchreids(path):
 def test_lightmbn_embeddings_equal_the_published_ones(path):
     data, meta = read(path)
     x = jnp.asarray(images(meta["input_seed"], meta["input"]), jnp.float32)
-    model = LightMBN(meta["num_classes"])
-    apply = functools.partial(model.apply, train=False)
-    template = flax_meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False)))
-    tensors = state_dict(manifest("lmbn_manifest.json"), meta["weights_seed"], meta["num_classes"])
-    variables = table.load(lmbn.light_mbn(lmbn.PUBLISHED, streams="abcd"), tensors, template)
-    outputs, _ = jax.jit(apply)(cast(variables, jnp.float32), x)
+    model, variables = lightmbn_network(meta)
+    outputs, _ = jax.jit(functools.partial(model.apply, train=False))(variables, x)
     assert worst(outputs["embeddings"].transpose(1, 0, 2), data["embeddings"]) < 1e-4
-
-
-def deskpro_variables(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, DeSKPro, Any]:
-    """Returns the two-stream model, its variables, and the same for the teacher, filled by the rule."""
-    tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"], meta["num_classes"])
-    shape = {"num_classes": meta["num_classes"], "streams": meta["streams"], "dtype": jnp.dtype(dtype)}
-    student = DeSKPro(**shape, attention="released")
-    teacher = DeSKPro(**shape, body=False, face_image="restored_face")
-    small = jnp.zeros((1, 32, 32, 3), dtype)  # parameters do not depend on the size of the images
-    pairs = []
-    for model, entries in (
-        (student, deskpro.two_streams(streams=meta["streams"], attention_form="released")),
-        (teacher, deskpro.stream("teacher", streams=meta["streams"])),
-    ):
-        template = flax_meta.unbox(
-            jax.eval_shape(model.init, jax.random.key(0), dict.fromkeys(("body", "face", "restored_face"), small))
-        )
-        pairs += [model, cast(table.load(entries, tensors, template), dtype)]
-    return tuple(pairs)  # type: ignore[return-value]
 
 
 def two_stream_embeddings(model: DeSKPro, variables: Any, body: Any, face: Any) -> tuple[np.ndarray, Any]:
@@ -128,7 +87,7 @@ def two_stream_embeddings(model: DeSKPro, variables: Any, body: Any, face: Any) 
 @pytest.mark.parametrize("path", cases("deskpro_eval"))
 def test_deskpro_embeddings_and_attention_equal_the_released_codes(path):
     data, meta = read(path)
-    model, variables, _, _ = deskpro_variables(meta, jnp.float32)
+    model, variables, _, _ = deskpro_networks(meta, jnp.float32)
     body = jnp.asarray(images(meta["body_seed"], meta["body"]), jnp.float32)
     face = jnp.asarray(images(meta["face_seed"], meta["face"]), jnp.float32)
     embeddings, middle = two_stream_embeddings(model, variables, body, face)
@@ -185,7 +144,7 @@ def reference_step(meta: dict[str, Any]):
 @functools.cache
 def _reference_step(fields: str):
     meta = json.loads(fields)
-    model, variables, teacher, frozen = deskpro_variables(meta, jnp.float64)
+    model, variables, teacher, frozen = deskpro_networks(meta, jnp.float64)
     optimizer = optimisers.adam(meta["learning_rate"], meta["weight_decay"])
     recipe = student_recipe(meta)
     statistics = teacher_statistics(meta)
@@ -254,7 +213,7 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
-    model, variables, teacher, frozen = deskpro_variables(meta, jnp.float32)
+    model, variables, teacher, frozen = deskpro_networks(meta, jnp.float32)
     recipe, statistics = student_recipe(meta), teacher_statistics(meta)
 
     @jax.jit

@@ -32,7 +32,9 @@ from small_models import write_workdir
 def workdir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A body network and a face teacher."""
     folder = tmp_path_factory.mktemp("star") / "workdir"
-    return write_workdir(folder, tiny_data, "deskpro_star,debug", eval__batch=6, eval__flip=False)
+    return write_workdir(
+        folder, tiny_data, "deskpro_star,debug", model__backbone="x0_25", eval__batch=6, eval__flip=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -93,12 +93,13 @@ def test_a_run_is_evaluated_on_another_dataset(
 
 @pytest.mark.slow
 def test_converted_weights_are_evaluated_whatever_their_classifier(tiny_data: Path, tmp_path: Path) -> None:
-    source = small_models.write_workdir(tmp_path / "source", tiny_data)
-    runs.run(runs.config(tiny_data, model__backbone="x0_25"), source, "evaluate")
+    source, fields = tmp_path / "source", {"model__backbone": "x0_25", "eval__flip": False}
+    small_models.write_workdir(source, tiny_data, "csa_att,debug", **fields)
+    runs.run(runs.config(tiny_data, "csa_att,debug", **fields), source, "evaluate")
     exported, folder = tmp_path / "exported.safetensors", tmp_path / "converted"
     assert convert.main([str(source), "--to", str(exported)]) == 0
     assert convert.main([str(exported), "--to", str(folder), "--identities", "3"]) == 0
-    config = runs.config(tiny_data, "csa_att,debug", model__backbone="x1_0", model__feature_dim=512)
+    config = runs.config(tiny_data, "csa_att,debug", model__backbone="x1_0", model__feature_dim=512, eval__flip=False)
     runs.run(config, folder, "evaluate")
     found = record(folder / "results.json")
     assert (found["dataset"], found["trained_on"]) == ("synthetic_tiny", None)
