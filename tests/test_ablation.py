@@ -26,6 +26,7 @@ from deskpro_jax.tables.run import LOG, Start, run_cells
 from deskpro_jax.tables.table import check_claims, figure, latex, markdown
 from deskpro_jax.workdir.networks import load_networks
 from small_backbones import TINY
+from small_models import write_workdir
 
 CONFIG = f"{runs.ROOT / 'configs' / 'synthetic.py'}:debug"
 MAP = {"baseline": 0.2, "csa": 0.25, "csa_att": 0.3, "face": 0.4, "face_fkp": 0.5, "teacher": 0.55, "two_stream": 0.35}
@@ -412,38 +413,46 @@ def test_a_row_is_really_trained(
     assert "1 of 1 runs are finished already" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def apart(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Trains row 7, its face stream by itself, and puts the row together with the latter; returns workdirs by name."""
-    folder = tmp_path_factory.mktemp("apart")
-    taken = {"init__body": str(folder / "joint"), "init__face": str(folder / "face"), "train__epochs": 0}
-    for name, row, fields in (("joint", "two_stream", {}), ("face", "face", {}), ("taken", "two_stream", taken)):
-        given = {"model__backbone": "x0_25", "train__epochs": 1, **fields}
-        runs.run(runs.config(tiny_data, f"debug,{row}", **given), folder / name)
-    return {path.name: path for path in folder.iterdir()}
-
-
-@pytest.mark.slow
-def test_a_stream_trained_apart_is_that_trained_beside_the_other(apart: dict[str, Path]) -> None:
-    joint, face, taken = (load_networks(apart[name]).variables[0] for name in ("joint", "face", "taken"))
-    for one, other in zip(_leaves(face, "face"), _leaves(joint, "face"), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
-    for stream, trained in (("body", joint), ("face", face)):
-        for one, other in zip(_leaves(taken, stream), _leaves(trained, stream), strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
 def _leaves(variables: dict[str, dict[str, object]], stream: str) -> list[object]:
     return [leaf for tree in variables.values() for leaf in jax.tree.leaves(tree[f"{stream}_stream"])]
 
 
 @pytest.mark.slow
-def test_a_run_of_no_epochs_scores_what_it_begins_with(apart: dict[str, Path]) -> None:
-    results = {name: json.loads((path / "results.json").read_text())["results"] for name, path in apart.items()}
+def test_a_stream_trained_apart_is_that_trained_beside_the_other(tiny_data: Path, tmp_path: Path) -> None:
+    for name, row in (("joint", "two_stream"), ("apart", "face")):
+        runs.run(runs.config(tiny_data, f"debug,{row}", train__epochs=1), tmp_path / name)
+    joint, apart = (load_networks(tmp_path / name).variables[0] for name in ("joint", "apart"))
+    for one, other in zip(_leaves(apart, "face"), _leaves(joint, "face"), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def put_together(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A workdir of two streams, one of a face stream, and one that takes a stream of each; OSNets, scored."""
+    folder = tmp_path_factory.mktemp("together")
+    taken = {"init__body": str(folder / "joint"), "init__face": str(folder / "face"), "train__epochs": 0}
+    for seed, (name, row) in enumerate((("joint", "two_stream"), ("face", "face"), ("taken", "two_stream"))):
+        fields = {"model__backbone": "x0_25", "eval__flip": False, **(taken if name == "taken" else {})}
+        if name != "taken":
+            write_workdir(folder / name, tiny_data, f"debug,{row}", seed=seed, **fields)
+        mode = "train" if name == "taken" else "evaluate"
+        runs.run(runs.config(tiny_data, f"debug,{row}", **fields), folder / name, mode)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_a_run_of_no_epochs_takes_the_streams_of_others(put_together: dict[str, Path]) -> None:
+    joint, face, taken = (load_networks(put_together[name]).variables[0] for name in ("joint", "face", "taken"))
+    for stream, source in (("body", joint), ("face", face)):
+        for one, other in zip(_leaves(taken, stream), _leaves(source, stream), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_of_no_epochs_scores_what_it_begins_with(put_together: dict[str, Path]) -> None:
+    results = {name: json.loads((path / "results.json").read_text())["results"] for name, path in put_together.items()}
     found = {
         name: {r["stream"]: r["mAP"] for r in rows if r["protocol"] == "general"} for name, rows in results.items()
     }
     assert found["taken"]["body"] == pytest.approx(found["joint"]["body"], abs=1e-6)
     assert found["taken"]["face"] == pytest.approx(found["face"]["face"], abs=1e-6)
     assert BOTH in found["taken"]
-    assert (apart["taken"] / "student/start.json").is_file()
+    assert (put_together["taken"] / "student/start.json").is_file()

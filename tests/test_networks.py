@@ -41,7 +41,7 @@ def workdir(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A body network."""
     folder = tmp_path_factory.mktemp("alone") / "workdir"
-    return write_workdir(folder, tiny_data, "csa_att,debug", eval__flip=False)
+    return write_workdir(folder, tiny_data, "csa_att,debug", model__backbone="x0_25", eval__flip=False)
 
 
 @pytest.fixture(scope="module")
