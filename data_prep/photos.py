@@ -1,4 +1,4 @@
-"""The photos of a folder: which there are, what they are called in the output, and reading one."""
+"""Lists the photos of a folder and their names in the output."""
 
 from __future__ import annotations
 
@@ -6,14 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image
-
-from deskpro_jax.data.images import SUFFIXES, UnreadableError, explained, upright
-from deskpro_jax.data.inspection import EIGHT_BIT, MAX_PIXELS, count_frames
+from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.errors import InputError, MissingInputError
-
-MIN_SIDE = 2  # pixels: less has no extent that a network could be shown
 
 
 def find_photos(root: Path) -> list[str]:
@@ -74,28 +68,3 @@ def _check_names(root: Path, names: Iterable[str]) -> None:
                 f"{root / other} and {root / name} differ only in their suffix, so their output would have the same "
                 "name: rename or remove one."
             )
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Reads a photo as RGB, turned upright as its EXIF orientation says: so it gets into a dataset as well.
-
-    Args:
-        path: the file.
-
-    Returns:
-        [height, width, 3] uint8.
-
-    Raises:
-        UnreadableError: it is missing, damaged, no image, too large or too small, has several frames or not 8 bits.
-    """
-    with explained(path), Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:  # a few canvases of such a photo would fill a memory
-            raise UnreadableError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-        if image.mode not in EIGHT_BIT:
-            raise UnreadableError(f"mode {image.mode}, not 8 bits a channel")
-        if count_frames(image) > 1:
-            raise UnreadableError("several frames")
-        pixels = np.asarray(upright(image))
-    if min(pixels.shape[:2]) < MIN_SIDE:
-        raise UnreadableError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, too small")
-    return pixels

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from data_prep import devices
 from data_prep.detection.load import load_detector
 from data_prep.parsing.load import load_parser
-from data_prep.photos import find_photos, read_photo
+from data_prep.photos import find_photos
 from data_prep.pipeline import run_stage
 from data_prep.plan import NETWORKS, Plan, parse_flags
 from data_prep.records import CHUNK, Records
@@ -29,7 +29,7 @@ from data_prep.settings import check_out, read_settings, settle_finished, settle
 from data_prep.stages import detect, parse, restore
 from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
-from deskpro_jax.data.images import UnreadableError
+from deskpro_jax.data.images import UnreadableError, read_pixels
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime.signals import SignalGuard
 
@@ -144,7 +144,7 @@ def _retry(records: Records, stage: str, images: Path) -> None:
 
 def _is_readable(path: Path) -> bool:
     try:
-        read_photo(path)
+        read_pixels(path)
     except UnreadableError:
         return False
     return True

@@ -22,7 +22,7 @@ from deskpro_jax.data.build import builder, prepared_examples
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.datasets import celeb_light, ltcc
 from deskpro_jax.data.datasets.spec import Size
-from deskpro_jax.data.inspection import MAX_PIXELS
+from deskpro_jax.data.image_report import MAX_PIXELS
 from deskpro_jax.data.records import Records
 from deskpro_jax.errors import InputError, MissingInputError
 

@@ -14,8 +14,9 @@ from data_prep import prepare
 from data_prep.detection import person
 from data_prep.detection.person import Choice, canvas_shape, to_canvas
 from data_prep.face_finder import RetinaFaceFinder, open_finder
-from data_prep.photos import find_photos, read_photo
+from data_prep.photos import find_photos
 from deskpro_jax.cli import embed
+from deskpro_jax.data.images import read_pixels
 from deskpro_jax.embedding.embedder import Embedder
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
@@ -65,7 +66,7 @@ def test_faces_are_those_of_the_data_preparation(photos: Path, prepared: Path, f
     names = find_photos(photos)
     expected = faces_of(prepared, names)
     assert sum(face is not None for face in expected) > 5
-    found = finder([read_photo(photos / name) for name in names])
+    found = finder([read_pixels(photos / name) for name in names])
     for name, one, other in zip(names, found, expected, strict=True):
         assert (one is None) == (other is None), name
         if one is not None:
@@ -74,7 +75,7 @@ def test_faces_are_those_of_the_data_preparation(photos: Path, prepared: Path, f
 
 
 def test_the_company_of_a_photo_changes_nothing(photos: Path, finder: RetinaFaceFinder) -> None:
-    pictures = [read_photo(photos / name) for name in find_photos(photos)]
+    pictures = [read_pixels(photos / name) for name in find_photos(photos)]
     whole = finder(pictures)
     again = finder([pictures[i] for i in (10, 3)])
     for one, other in zip(again, (whole[10], whole[3]), strict=True):

@@ -25,9 +25,10 @@ import standins
 import torch_files
 from data_prep import plan, prepare
 from data_prep.detection import person
-from data_prep.photos import UnreadableError, find_photos, read_photo
+from data_prep.photos import find_photos
 from data_prep.records import Records
 from data_prep.restoration.align import align, lanczos
+from deskpro_jax.data.images import UnreadableError, read_pixels
 from deskpro_jax.data.schema import LIP
 from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError
@@ -82,7 +83,7 @@ def test_every_photo_gets_its_files_and_its_row(photos: Path, whole: Path) -> No
         has_head = int(Path(name).stem) % 3 > 0
         assert [file.exists() for file in files] == [has_head] * 2
         assert row["has_face"] == has_head
-        assert len(row["boxes"]) == 1 + (np.mean(read_photo(photos / name)[4:18, 10:22]) > 5)
+        assert len(row["boxes"]) == 1 + (np.mean(read_pixels(photos / name)[4:18, 10:22]) > 5)
         faces += has_head
         if has_head:
             assert row["box"] == [8, 2, 24, 20]
@@ -122,7 +123,7 @@ def test_the_low_resolution_face_is_what_the_restorer_saw(photos: Path, whole: P
     row = next(row for row in table(whole).values() if row["has_face"])
     face, restored = (Image.open(whole / tree / f"{row['image_id']}.png") for tree in ("face", "restored_face"))
     assert face.mode == restored.mode == "RGB"
-    photo, points = read_photo(photos / row["image"]), np.reshape(row["landmarks"], (5, 2))
+    photo, points = read_pixels(photos / row["image"]), np.reshape(row["landmarks"], (5, 2))
     np.testing.assert_array_equal(np.asarray(face), align(photo, points, standins.FACE_SIZE))
     shifted = np.minimum(np.asarray(face).astype(int) + 9, 255)
     np.testing.assert_array_equal(np.asarray(restored), shifted)
@@ -306,7 +307,7 @@ def test_lanczos_needs_no_restorer_and_is_recorded(tmp_path: Path, capsys: pytes
     assert not (out / "parts").exists()
     row = next(row for row in table(out).values() if row["has_face"])
     assert (row["restorer"], row["parser"], row["has_parts"]) == ("lanczos", None, False)
-    photo, points = read_photo(images / row["image"]), np.reshape(row["landmarks"], (5, 2))
+    photo, points = read_pixels(images / row["image"]), np.reshape(row["landmarks"], (5, 2))
     for tree, enlarged in (("face", align), ("restored_face", lanczos)):
         with Image.open(out / tree / f"{row['image_id']}.png") as image:
             np.testing.assert_array_equal(np.asarray(image), enlarged(photo, points, 256))
@@ -464,22 +465,22 @@ def test_photos_are_read_upright_and_in_rgb(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     standins.draw_photo(1, (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_photo(tmp_path / "turned.jpg").shape == (30, 20, 3)
+    assert read_pixels(tmp_path / "turned.jpg").shape == (30, 20, 3)
     for mode in ("L", "RGBA", "P", "CMYK"):
         path = tmp_path / ("x.jpg" if mode == "CMYK" else "x.png")
         Image.new(mode, (4, 5)).save(path)
-        assert read_photo(path).shape == (5, 4, 3)
+        assert read_pixels(path).shape == (5, 4, 3)
     frames = [standins.draw_photo(index, (9, 9)) for index in range(2)]
     frames[0].save(tmp_path / "frames.gif", save_all=True, append_images=frames[1:])
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(tmp_path / "deep.png")
-    for name, words in (("frames.gif", "several frames"), ("deep.png", "mode I;16, not 8 bits a channel")):
+    for name, words in (("frames.gif", "several frames"), ("deep.png", "mode I;16, not 8 bits per channel")):
         with pytest.raises(UnreadableError, match=words):
-            read_photo(tmp_path / name)
+            read_pixels(tmp_path / name)
     Image.new("RGB", (1, 9)).save(tmp_path / "thin.png")
     with pytest.raises(UnreadableError, match="1 x 9 pixels, too small"):
-        read_photo(tmp_path / "thin.png")
+        read_pixels(tmp_path / "thin.png")
     with pytest.raises(UnreadableError, match="No such file"):
-        read_photo(tmp_path / "none.png")
+        read_pixels(tmp_path / "none.png")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

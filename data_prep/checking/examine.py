@@ -17,7 +17,7 @@ from PIL import Image
 from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source
-from deskpro_jax.data.inspection import inspect_image
+from deskpro_jax.data.images import inspect_image
 from deskpro_jax.data.records import Records
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
     Attributes:
       file: Its path, or where it is in a built dataset.
-      kind: A fatal name of `inspection.KINDS`, or "label_map", "checksum", "name", "record".
+      kind: A fatal name of `image_report.KINDS`, or "label_map", "checksum", "name", "record".
       text: What is wrong, and what to do.
     """
 
@@ -58,7 +58,7 @@ class Examined(NamedTuple):
       has_face: Whether there is a face as photographed.
       has_restored_face: Whether there is a restored face.
       usable: Whether the photo can be used.
-      remarks: Names in `inspection.KINDS` of what is worth knowing about the photo.
+      remarks: Names in `image_report.KINDS` of what is worth knowing about the photo.
       problems: Its files that can't be used.
     """
 

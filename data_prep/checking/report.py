@@ -11,13 +11,13 @@ from data_prep.checking import judge
 from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.judge import Count, Duplicate, Matches
 from data_prep.checking.recognise import Recognised
-from deskpro_jax.data.inspection import KINDS
+from deskpro_jax.data.image_report import KINDS
 
 _SHOWN = 10  # names that are printed where there may be many
 _COLUMNS = ("split", "images", "identities", "cameras", "outfits", "masks", "faces", "restored faces")
 _TITLES = {
     "zero_size": "zero size",
-    "not_8_bit": "not 8 bits a channel",
+    "not_8_bit": "not 8 bits per channel",
     "cmyk": "CMYK",
     "exif_rotated": "EXIF-rotated",
     "label_map": "label maps that do not fit",

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.photos import read_photo
 from data_prep.records import Row
 from data_prep.reviewing.colours import KINDS, Kind
 from data_prep.settings import STAGES
 from data_prep.stages.stage import output_path
 from data_prep.table import OK
-from deskpro_jax.data.images import UnreadableError
+from deskpro_jax.data.images import UnreadableError, read_pixels
 
 BODY_SIDE, FACE_SIDE = 320, 160  # pixels at most, so that a page of any photos stays small
 _BODY_QUALITY, _FACE_QUALITY = 80, 85  # of JPEG
@@ -57,7 +56,7 @@ def card(row: Row, folder: Path, images: Path, kinds: Sequence[Kind]) -> dict[st
     }
     if row["status"] == OK:
         try:
-            photo = Image.fromarray(read_photo(images / row["image"]))
+            photo = Image.fromarray(read_pixels(images / row["image"]))
             result["body"] = _jpeg(photo, BODY_SIDE, _BODY_QUALITY)
             if row["has_parts"] and kinds:
                 labels = _open(output_path(folder, "parts", row["image"]), "L")

@@ -15,9 +15,9 @@ from data_prep.detection.detect import detect_raw
 from data_prep.detection.load import Detector
 from data_prep.detection.person import AUTO, Choice, batch_rows, choose_face, sizes_of, to_canvas
 from data_prep.devices import spread
-from data_prep.photos import read_photo
 from data_prep.records import Records, Row
 from data_prep.stages.stage import Item
+from deskpro_jax.data.images import read_pixels
 
 NAME = "detect"
 FOLDERS: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class DetectStage:
         )
 
     def load(self, name: str, earlier: Row) -> Item:
-        photo = read_photo(self._images / name)
+        photo = read_pixels(self._images / name)
         height, width = photo.shape[:2]
         canvas = to_canvas(photo, self._choice)
         return Item(name, canvas.pixels, canvas.size, {"size": [width, height], "scale": canvas.factor})

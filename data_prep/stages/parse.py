@@ -15,9 +15,9 @@ from data_prep.parsing.load import Parser
 from data_prep.parsing.parse import parse_logits
 from data_prep.parsing.postprocess import label_map
 from data_prep.parsing.preprocess import crop
-from data_prep.photos import read_photo
 from data_prep.records import Records, Row
 from data_prep.stages.stage import Item, encode_png, output_path
+from deskpro_jax.data.images import read_pixels
 
 NAME = "parse"
 FOLDERS = ("parts",)
@@ -43,7 +43,7 @@ class ParseStage:
         self._network = spread(lambda variables, batch: run(variables, batch["crops"]), parser.variables, mesh)
 
     def load(self, name: str, earlier: Row) -> Item:
-        photo = read_photo(self._images / name)
+        photo = read_pixels(self._images / name)
         height, width = photo.shape[:2]
         row = {"size": [width, height]}
         return Item(name, crop(photo, self._parser.size), (height, width), row)

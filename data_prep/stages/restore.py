@@ -11,12 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_prep.devices import spread
-from data_prep.photos import read_photo
 from data_prep.records import Records, Row
 from data_prep.restoration.align import align, lanczos
 from data_prep.restoration.load import Restorer
 from data_prep.restoration.restore import restore
 from data_prep.stages.stage import Item, encode_png, output_path
+from deskpro_jax.data.images import read_pixels
 from deskpro_jax.errors import InputError
 
 NAME = "restore"
@@ -51,7 +51,7 @@ class RestoreStage:
             return Item(name, None, None, {"failure": earlier["failure"]})
         if earlier.get("best") is None:
             return Item(name, None, None, {})
-        photo = read_photo(self._images / name)
+        photo = read_pixels(self._images / name)
         landmarks = np.asarray(earlier["landmarks"], np.float32).reshape(5, 2)
         try:
             face = align(photo, landmarks, self._size)

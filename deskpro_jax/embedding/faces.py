@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deskpro_jax.embedding.photo_list import SUFFIXES, Listed, Listing
+from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.embedding.photo_list import Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 
 # From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.

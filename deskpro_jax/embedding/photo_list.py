@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.parquet import open_parquet
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LABELS = ("identity", "camera", "clothes")
 Label = int | str | None
 _PATH = "path"  # the column that a table must have

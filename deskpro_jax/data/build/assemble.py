@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
-from deskpro_jax.data.inspection import ImageReport, as_stored, inspect_image
+from deskpro_jax.data.image_report import ImageReport
+from deskpro_jax.data.images import as_stored, inspect_image
 from deskpro_jax.data.schema import SCHEMES, Example
 
 MASK_THRESHOLD = 128  # mask pixels from here up are not clothing
@@ -30,7 +31,7 @@ class Assembled(NamedTuple):
     Attributes:
       example: The example, without the parts or faces that can't be used; None if the photo can't be used.
       findings: The files that can't be used.
-      remarks: Names in `inspection.KINDS` of what is worth knowing about the photo.
+      remarks: Names in `image_report.KINDS` of what is worth knowing about the photo.
     """
 
     example: Example | None
@@ -42,7 +43,7 @@ def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
     """Reads the files of a source and makes an example of those that can be used.
 
     Files are passed on byte for byte, but for photos and faces that readers could disagree about
-    (`inspection.as_stored`) and masks, which become label maps of scheme "cloth_mask". A label map with the size of
+    (`images.as_stored`) and masks, which become label maps of scheme "cloth_mask". A label map with the size of
     a photo that is stored turned is turned with it.
 
     Args:

@@ -67,7 +67,7 @@ class Report(NamedTuple):
       images: Number of records written; 0 leaves no file.
       size: Bytes of the records, without the overhead of the file.
       findings: Files that can't be used; they are in no record.
-      remarks: How often each remark (`inspection.KINDS`) was made.
+      remarks: How often each remark (`image_report.KINDS`) was made.
     """
 
     fingerprint: str

@@ -8,10 +8,9 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
-from deskpro_jax.data.images import JPEG
+from deskpro_jax.data.images import decode
 from deskpro_jax.data.load import enlarging
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
@@ -20,7 +19,6 @@ FIELDS = ("body", "face", "restored_face", "cloth_mask")
 Box = tuple[float, float, float, float]
 FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
 _LOOK_AT = 100  # records among which the first face is looked for
-_SAME_COLOURS = ("YCbCr", "RGB", "Gray")  # of JPEG, that both libraries turn into the same RGB; CMYK they do not
 
 
 def resize(image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FULL) -> np.ndarray:
@@ -120,9 +118,9 @@ class Decoder:
             elif (content := contents[name]) is not None:
                 with _reading(f"the {name}", split, index):
                     if name in self.enlarge:
-                        self._place(batch, name, row, _rgb(content), box)
+                        self._place(batch, name, row, decode(content), box)
                     else:
-                        batch[name][row] = resize(_rgb(content), self.size_of(name), box)
+                        batch[name][row] = resize(decode(content), self.size_of(name), box)
         faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
         batch["has_face"][row] = all(faces) if faces else example.face is not None
         batch["has_mask"][row] = example.parts is not None
@@ -138,7 +136,7 @@ class Decoder:
                 example = split[index]
                 for name in photos:
                     if name not in found and (content := getattr(example, name)) is not None:
-                        shape, size = np.asarray(_rgb(content)).shape[:2], self.size_of(name)
+                        shape, size = np.asarray(decode(content)).shape[:2], self.size_of(name)
                         found[name] = _fits(shape, size) and shape != size
             if len(found) == len(photos):
                 break
@@ -192,14 +190,3 @@ def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
             f"({split.where(index)}; {type(error).__name__}: {error}): build the dataset again, or set "
             "data.skip_corrupt=True"
         ) from error
-
-
-def _rgb(content: bytes) -> np.ndarray | Image.Image:
-    """Decodes a photo. JPEG by simplejpeg, which gives Pillow's pixels in a third of the time, where it can."""
-    if content.startswith(JPEG):
-        with contextlib.suppress(ValueError):  # damaged, for which Pillow has its own rules
-            if simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS:
-                pixels: np.ndarray = simplejpeg.decode_jpeg(content)
-                return pixels
-    with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")

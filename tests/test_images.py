@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deskpro_jax.data import inspection
-from deskpro_jax.data.inspection import KINDS, as_stored, decode_upright, inspect_image
+from deskpro_jax.data import image_report
+from deskpro_jax.data.image_report import KINDS
+from deskpro_jax.data.images import as_stored, decode_upright, inspect_image
 
 
 def photo(height: int = 32, width: int = 16, seed: int = 0) -> Image.Image:
@@ -59,7 +60,7 @@ def test_sound_images_of_every_format_are_usable(kind: str) -> None:
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"quality": 5}, {"optimize": True}])
 def test_jpegs_of_every_make_are_usable(options: dict[str, Any]) -> None:
-    assert inspect_image(encode(photo(48, 20), **options)) == inspection.ImageReport(20, 48, "RGB", "JPEG", 1, 1)
+    assert inspect_image(encode(photo(48, 20), **options)) == image_report.ImageReport(20, 48, "RGB", "JPEG", 1, 1)
 
 
 def test_bytes_after_the_end_do_no_harm() -> None:
