@@ -265,7 +265,7 @@ def test_augment_shared_draws_gives_all_images_of_a_batch_one_draw() -> None:
         fill = (np.array(config.augment.erase_fill) - augment.MEAN) / augment.STD
         rows = set()
         for step in range(4):
-            draw = train.draw_of_step(jnp.asarray(step), 10, config.augment.shared_draws)
+            draw = augment.draw_of_step(jnp.asarray(step), 10, config.augment.shared_draws)
             key = train.fold(jax.random.key(0), "augment", *draw)
             result = augment.augment_batch(key, dict(images), config.augment)
             erased = [np.isclose(result[name], fill, atol=1e-6).all(-1) for name in images]
@@ -276,9 +276,9 @@ def test_augment_shared_draws_gives_all_images_of_a_batch_one_draw() -> None:
 
 
 def test_augment_shared_draws_come_round_within_an_epoch_and_change_with_it() -> None:
-    draws = [tuple(map(int, train.draw_of_step(jnp.asarray(step), 6, 4))) for step in range(8)]
+    draws = [tuple(map(int, augment.draw_of_step(jnp.asarray(step), 6, 4))) for step in range(8)]
     assert draws == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 0), (0, 1), (1, 0), (1, 1)]
-    assert [len(train.draw_of_step(jnp.asarray(step), 6, 0)) for step in range(2)] == [1, 1]
+    assert [len(augment.draw_of_step(jnp.asarray(step), 6, 0)) for step in range(2)] == [1, 1]
 
 
 def test_augment_shared_draws_give_all_images_of_a_batch_one_crop(tiny_data: Path, monkeypatch: Any) -> None:

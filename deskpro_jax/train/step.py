@@ -56,13 +56,6 @@ def fold(key: Array, *purposes: str | int | Array) -> Array:
     return key
 
 
-def draw_of_step(step: Array, steps_per_epoch: int, shared_draws: int) -> tuple[Array, ...]:
-    """Returns what the augmentation of a step is drawn from: the step, or (`augment.shared_draws`) epoch and draw."""
-    if not shared_draws:
-        return (step,)
-    return step // steps_per_epoch, step % steps_per_epoch % shared_draws
-
-
 def teacher_outputs(
     teacher: nn.Module,
     variables: Mapping[str, Any],
@@ -216,7 +209,7 @@ def make_train_step(
     def step(
         state: TrainState, teacher_variables: Any, batch: Mapping[str, Array], key: Array
     ) -> tuple[TrainState, Terms]:
-        purpose = draw_of_step(state.step, steps_per_epoch, config.augment.shared_draws)
+        purpose = augment.draw_of_step(state.step, steps_per_epoch, config.augment.shared_draws)
         inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
         outputs = None
         if teacher is not None:

@@ -1,7 +1,8 @@
-"""Augments and normalises a batch on the device: mirroring and random erasing, each image with a draw of its own."""
+"""Augmentation: crops, drawn here and cut while the host decodes; mirroring and random erasing on the device."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, UInt8
 
 from deskpro_jax.data.load import enlarging
+from deskpro_jax.data.load.decoding import FULL, Box
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -33,6 +35,41 @@ def normalise(images: UInt8[Array | np.ndarray, "batch height width 3"]) -> Floa
 def normalise_batch(batch: dict[str, Any]) -> dict[str, Any]:
     """Returns the batch with its photos normalised, for evaluation; everything else is passed on."""
     return {name: normalise(value) if name in _PHOTOS else value for name, value in batch.items()}
+
+
+def draw_of_step(step: Array, steps_per_epoch: int, shared_draws: int) -> tuple[Array, ...]:
+    """Returns the numbers that the augmentation of a step on the device is drawn from.
+
+    Args:
+        step: number of the step in its phase.
+        steps_per_epoch: steps of an epoch.
+        shared_draws: the field `augment.shared_draws`.
+
+    Returns:
+        The step, or with shared draws its epoch and the draw that it takes there.
+    """
+    if not shared_draws:
+        return (step,)
+    return step // steps_per_epoch, step % steps_per_epoch % shared_draws
+
+
+def draw_crop(key: Sequence[int], probability: float, scale: float) -> Box:
+    """Draws the window of an image that enlarging it by `scale` and cropping it back keeps.
+
+    Args:
+        key: non-negative integers that decide the draw.
+        probability: of cropping at all.
+        scale: the enlargement of height and width, at least 1.
+
+    Returns:
+        Left, top, right and bottom as fractions of the image.
+    """
+    chance, x, y = np.random.default_rng(key).random(3)
+    if chance >= probability:
+        return FULL
+    size = 1.0 / scale
+    left, top = x * (1.0 - size), y * (1.0 - size)
+    return (left, top, min(1.0, left + size), min(1.0, top + size))
 
 
 def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 from absl import flags, logging
 
-from deskpro_jax.data.load import decoding, sampling
+from deskpro_jax.data.load import augment, decoding, sampling
 from deskpro_jax.data.load.dataset import ReIDSplit, class_indices, train_classes, usable
 from deskpro_jax.data.load.decoding import FULL, Box, resize
 from deskpro_jax.errors import InputError, RunError
@@ -142,7 +142,7 @@ class _TrainLoader:
         for row, slot in enumerate(range(start, min(stop, len(indices)))):
             key = [*self.seeds, epoch, step, slot]
             draw = [*self.seeds, epoch, step % self.shared_draws] if self.shared_draws else key
-            box = _window(np.random.default_rng(draw), self.crop, self.crop_scale)
+            box = augment.draw_crop(draw, self.crop, self.crop_scale)
             used[row] = self._fill(batch, row, int(indices[slot]), box, key, skipped)
             batch["valid"][row] = True
         batch["identity"] = class_indices(self.split.identity[used], self.classes)
@@ -203,16 +203,6 @@ class _EvalLoader:
             batch["valid"][row] = True
         batch[_SKIPPED] = np.array(skipped, np.int64)
         return batch
-
-
-def _window(rng: np.random.Generator, probability: float, scale: float) -> Box:
-    """Draws the window that enlarging by `scale` and cutting back keeps, as shares of the image."""
-    chance, x, y = rng.random(3)
-    if chance >= probability:
-        return FULL
-    size = 1.0 / scale
-    left, top = x * (1.0 - size), y * (1.0 - size)
-    return (left, top, min(1.0, left + size), min(1.0, top + size))
 
 
 def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> tuple[str, ...]:
