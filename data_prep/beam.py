@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.data.build.image_sources import PartsFormat, Source
+from deskpro_jax.data.build.image_sources import ImageSource, PartsFormat
 from deskpro_jax.data.build.shards import Shard, write_shard
 from deskpro_jax.data.build.write_shards import Runner
 from deskpro_jax.errors import RunError, missing_package
@@ -21,11 +21,11 @@ def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
     """Returns a function that writes shards on Beam.
 
     Args:
-      options: Options of the pipeline, each NAME=VALUE or NAME; without "runner" it runs in processes of this machine.
-      workers: How many of these; 0 is one.
+        options: options of the pipeline, each NAME=VALUE or NAME; without "runner", processes of this machine.
+        workers: how many of these; 0 is one.
 
     Raises:
-      InputError: If Apache Beam is not installed.
+        InputError: Apache Beam is not installed.
     """
     try:
         import apache_beam
@@ -58,7 +58,7 @@ def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
 def write_planned(plan: str) -> int:
     """Writes the shard of a plan that `runner` saved; returns how many images it holds."""
     stored = json.loads(Path(plan).read_text())
-    stored["sources"] = tuple(Source(**source) for source in stored["sources"])
+    stored["sources"] = tuple(ImageSource(**source) for source in stored["sources"])
     stored["parts_format"] = PartsFormat(**stored["parts_format"])
     return write_shard(Shard(**stored)).images
 

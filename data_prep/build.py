@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Builds a dataset from its authors' files; returns the exit code."""
     options = _parser().parse_args(arguments)
     absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells of every step
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS logs every step
     return end_command(lambda: _build(options), "interrupted; the same command goes on from here.")
 
 
@@ -54,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="where TFDS datasets are kept (data.data_dir of a run)")
     add("--with-val", action="store_true", help="prcc: add the validation images to train")
     add("--allow-different-size", action="store_true", help="build splits that differ in size from those published")
-    add("--skip-bad", action="store_true", help="leave out files that can't be used; each is told, and listed in the "
-        "dataset's metadata")  # fmt: skip
-    add("--workers", type=int, default=cores.count(), help="processes (default: one a core, %(default)s here)")
+    add("--skip-bad", action="store_true", help="leave out files that can't be used; each is printed, and listed in "
+        "the dataset's metadata")  # fmt: skip
+    add("--workers", type=int, default=cores.count(), help="processes (default: one per core, %(default)s here)")
     add("--seed", type=int, default=0, help="synthetic datasets: of the drawn people (default: 0)")
     add("--runner", choices=RUNNERS, default="local", help="beam: Apache Beam, the extra 'beam' (default: local)")
     add("--beam-option", action="append", default=[], metavar="NAME=VALUE", help="an option of the Beam pipeline, as "
@@ -79,7 +79,7 @@ def _build(options: argparse.Namespace) -> None:
         run = beam.runner(options.beam_option, options.workers)
     from deskpro_jax.data.build import builder
 
-    def tell(text: str) -> None:
+    def warn(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
     start, there = time.perf_counter(), builder.is_built(name, options.out)
@@ -94,7 +94,7 @@ def _build(options: argparse.Namespace) -> None:
         allow_different_size=options.allow_different_size,
         skip_bad=options.skip_bad,
         run=run,
-        tell=tell,
+        warn=warn,
     )
     metadata = json.loads((folder / "metadata.json").read_text())
     if there:
@@ -105,7 +105,7 @@ def _build(options: argparse.Namespace) -> None:
 
 
 def _summary(metadata: dict[str, Any], folder: Path, seconds: float | None) -> str:
-    """Returns what is in a dataset, a line a split, and how fast it was built."""
+    """Returns the contents of a dataset, one line per split, and the speed of its build."""
     lines, images = [], 0
     for split, size in metadata.get("sizes", {}).items():
         images += size["images"]

@@ -24,11 +24,11 @@ from absl import logging as absl_logging
 
 from data_prep.checking import examine, judge, recognise, sheet
 from data_prep.checking.examine import Examined, Problem
-from data_prep.checking.recognise import BUILT, PREPARED, Recognised
-from data_prep.checking.report import Report
+from data_prep.checking.recognise import BUILT, PREPARED, RecognisedFolder
+from data_prep.checking.report import CheckResult
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.image_sources import Listing, Source
+from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.build.published_sizes import differences
 from deskpro_jax.data.datasets.find import dataset_name
@@ -58,29 +58,33 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("check", main.__doc__)
     add = parser.add_argument
     add("folder", metavar="DIR", type=Path, help="what to check: raw files of any layout, or a built dataset")
-    add("--dataset", metavar="NAME", help="which dataset it is (default: guessed from folders and names)")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="its name, or MODULE:NAME of your own (default: guessed)",
+    )
     add("--parts", metavar="DIR", type=Path, help="masks and faces that belong to the photos, as for data_prep.build")
     add("--with-val", action="store_true", help="prcc: check the validation images as well")
     add("--sheet", metavar="FILE", type=Path, help="PNG with random examples (default: check-NAME.png here)")
     add("--no-sheet", action="store_true", help="draw no sheet")
     add("--examples", type=int, default=12, help="how many examples the sheet shows (default: 12)")
     add("--seed", type=int, default=0, help="decides which examples (default: 0)")
-    add("--json", metavar="FILE", type=Path, help="writes everything that was found, image by image")
+    add("--json", metavar="FILE", type=Path, help="writes everything that was checked, image by image")
     add("--all", action="store_true", help="prints all names where otherwise the first are printed")
-    add("--workers", type=int, default=cores.count(), help="processes (default: one a core, %(default)s here)")
+    add("--workers", type=int, default=cores.count(), help="processes (default: one per core, %(default)s here)")
     return parser
 
 
-def check(options: argparse.Namespace) -> Report:
+def check(options: argparse.Namespace) -> CheckResult:
     """Checks a dataset as the command's options say.
 
     Returns:
-      What was found; the sheet and the JSON file are written.
+        The outcome; the sheet and the JSON file are written.
 
     Raises:
-      InputError: If an option has no usable value, or the folder holds nothing that can be checked.
-      MissingInputError: If the folder is not there.
-      RunError: If a process died.
+        InputError: an option has no usable value, or the folder holds nothing that can be checked.
+        MissingInputError: the folder does not exist.
+        RunError: a process died.
     """
     for flag, lowest in (("workers", 0), ("examples", 1), ("seed", 0)):
         if getattr(options, flag) < lowest:
@@ -89,27 +93,27 @@ def check(options: argparse.Namespace) -> Report:
         if file is not None and not file.absolute().parent.is_dir():
             raise MissingInputError(f"no folder {file.absolute().parent} to write {file.name} to: make it")
     name = dataset_name(options.dataset, "--dataset") if options.dataset else None
-    found = recognise.recognise(options.folder, name)
-    report = Report(found)
-    if found.layout == BUILT:
-        for given, flag in ((options.parts, "--parts"), (options.with_val, "--with-val")):
-            if given:
-                raise InputError(f"{found.folder} is built already: leave {flag} out")
-        images = _check_built(found, report, options)
+    checked = recognise.recognise(options.folder, name)
+    report = CheckResult(checked)
+    if checked.layout == BUILT:
+        for value, flag in ((options.parts, "--parts"), (options.with_val, "--with-val")):
+            if value:
+                raise InputError(f"{checked.folder} is already built: leave {flag} out")
+        images = _check_built(checked, report, options)
     else:
-        images = _check_raw(found, report, options)
+        images = _check_raw(checked, report, options)
     if images is None:
         return report
-    _judge(found, images, report)
+    _judge(checked, images, report)
     if options.json is not None:
-        _write_json(options.json, found, images, report)
+        _write_json(options.json, checked, images, report)
     return report
 
 
-def _check_raw(found: Recognised, report: Report, options: argparse.Namespace) -> list[Examined] | None:
-    """Examines files; None when they don't make a dataset that could be examined."""
+def _check_raw(checked: RecognisedFolder, report: CheckResult, options: argparse.Namespace) -> list[Examined] | None:
+    """Examines files; None when they can't be listed as a dataset."""
     try:
-        listing = list_dataset(found.name, found.folder, options.parts, options.with_val)
+        listing = list_dataset(checked.name, checked.folder, options.parts, options.with_val)
     except (InputError, MissingInputError) as error:
         report.fix.append(str(error))
         return None
@@ -118,37 +122,37 @@ def _check_raw(found: Recognised, report: Report, options: argparse.Namespace) -
     report.remarks += listing.notes
     with _progress(len(listing.sources)) as advance:
         images = examine.run(examine.source_tasks(listing), options.workers, advance)
-    lines = differences(found.spec, listing.sources, options.with_val)
+    lines = differences(checked.spec, listing.sources, options.with_val)
     if lines:
         text = "its size is not as published:" + "".join(f"\n  {line}" for line in lines)
         report.warnings.append(text)
-        report.allowance = "" if found.layout == PREPARED else "--allow-different-size"
-    report.as_published = found.layout == recognise.AUTHORS and bool(found.spec.sizes)
+        report.allowance = "" if checked.layout == PREPARED else "--allow-different-size"
+    report.as_published = checked.layout == recognise.AUTHORS and bool(checked.spec.sizes)
     report.as_published &= not lines and not listing.findings
-    _draw(found, report, options, listing=listing)
+    _draw(checked, report, options, listing=listing)
     return images
 
 
-def _check_built(found: Recognised, report: Report, options: argparse.Namespace) -> list[Examined] | None:
+def _check_built(checked: RecognisedFolder, report: CheckResult, options: argparse.Namespace) -> list[Examined] | None:
     """Examines records; None when they can't be opened."""
     try:
-        metadata = json.loads((found.folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = json.loads((checked.folder / "metadata.json").read_text(encoding="utf-8"))
         scheme = SCHEMES[metadata["label_scheme"]]
-        tasks = examine.record_tasks(found.folder, len(scheme.labels))
+        tasks = examine.record_tasks(checked.folder, len(scheme.labels))
     except (InputError, MissingInputError) as error:
         report.fix.append(str(error))
         return None
     except (ValueError, KeyError, TypeError) as error:
-        report.fix.append(f"{found.folder / 'metadata.json'} is damaged ({error!r}): build the dataset again")
+        report.fix.append(f"{checked.folder / 'metadata.json'} is damaged ({error!r}): build the dataset again")
         return None
-    with _progress(sum(len(Records(found.folder, split)) for split in SPLITS)) as advance:
+    with _progress(sum(len(Records(checked.folder, split)) for split in SPLITS)) as advance:
         images = examine.run(tasks, options.workers, advance)
     try:
-        json.loads((found.folder / "features.json").read_text(encoding="utf-8"))
+        json.loads((checked.folder / "features.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        report.fix.append(f"{found.folder / 'features.json'} is damaged ({error}): build the dataset again")
+        report.fix.append(f"{checked.folder / 'features.json'} is damaged ({error}): build the dataset again")
     if not any(image.problems for image in images):
-        _check_content(found.folder, metadata, images, report)
+        _check_content(checked.folder, metadata, images, report)
     for key, what in (("left_out", "files were left out when it was built"), ("notes", "notes of the build")):
         if metadata.get(key):
             report.remarks.append(f"{len(metadata[key]):,} {what}: {'; '.join(metadata[key])}")
@@ -157,12 +161,12 @@ def _check_built(found: Recognised, report: Report, options: argparse.Namespace)
         report.warnings.append(f"its size is not as published:{lines}")
     report.as_published = metadata.get("source") == recognise.AUTHORS and not metadata.get("size_differences")
     report.as_published &= not metadata.get("left_out")
-    _draw(found, report, options, clothing=tuple(metadata["clothing"]))
+    _draw(checked, report, options, clothing=tuple(metadata["clothing"]))
     return images
 
 
-def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Examined], report: Report) -> None:
-    """Holds the records against the checksums and the columns that were written with them."""
+def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Examined], report: CheckResult) -> None:
+    """Compares the records with the checksums and the columns that were written with them."""
     from deskpro_jax.data.build.builder import checksum  # here: it brings the whole of TFDS
 
     for split in SPLITS:
@@ -186,33 +190,33 @@ def _columns_are(file: Path, expected: list[tuple[Any, ...]]) -> bool:
         return False
 
 
-def _judge(found: Recognised, images: Sequence[Examined], report: Report) -> None:
-    """Adds what the images say together."""
+def _judge(checked: RecognisedFolder, images: Sequence[Examined], report: CheckResult) -> None:
+    """Adds counts, duplicates and matches of all images together."""
     report.images = list(images)
     report.counts = judge.counts(images)
     report.problems += [problem for image in images for problem in image.problems]
     report.duplicates = judge.duplicates(images)
-    report.matches = judge.matches(found.spec, images)
+    report.matches = judge.matches(checked.spec, images)
     if all(match.problem for match in report.matches):
         report.fix.append("the labels allow none of the protocols of this dataset (see above)")
-    shared, same_people = judge.shared_identities(found.spec, images)
+    shared, same_people = judge.shared_identities(checked.spec, images)
     if shared:
         numbers = f"{len(shared):,} identity numbers are in train and in test: {report.some(shared)}"
         if same_people:
             report.warnings.append(f"{numbers}; train and test should have different people")
         else:
             report.remarks.append(f"{numbers}; as usual here, they are different people and never compared")
-    repeated = judge.repeated_numbers(found.spec, images)
+    repeated = judge.repeated_numbers(checked.spec, images)
     if repeated:
         report.warnings.append(f"{len(repeated):,} image numbers come twice: {report.some(repeated)}")
 
 
 def _draw(
-    found: Recognised,
-    report: Report,
+    checked: RecognisedFolder,
+    report: CheckResult,
     options: argparse.Namespace,
     *,
-    listing: Listing | None = None,
+    listing: DatasetListing | None = None,
     clothing: tuple[int, ...] = (),
 ) -> None:
     """Draws the sheet of examples."""
@@ -220,7 +224,7 @@ def _draw(
         return
     if listing is not None:
         clothing = SCHEMES[listing.parts_format.scheme].clothing
-        by_split: dict[str, list[Source]] = {split: [] for split in SPLITS}
+        by_split: dict[str, list[ImageSource]] = {split: [] for split in SPLITS}
         for source in listing.sources:
             by_split[source.split].append(source)
         sizes = {split: len(sources) for split, sources in by_split.items()}
@@ -228,7 +232,7 @@ def _draw(
         def load(split: str, position: int) -> Example | None:
             return assemble(by_split[split][position], listing.parts_format).example
     else:
-        records = {split: Records(found.folder, split) for split in SPLITS}
+        records = {split: Records(checked.folder, split) for split in SPLITS}
         sizes = {split: len(opened) for split, opened in records.items()}
 
         def load(split: str, position: int) -> Example | None:
@@ -236,15 +240,15 @@ def _draw(
 
     examples = sheet.draw_at_random(sizes, load, options.examples, options.seed)
     if examples:
-        report.sheet = options.sheet or Path(f"check-{found.spec.name}.png")
+        report.sheet = options.sheet or Path(f"check-{checked.spec.name}.png")
         sheet.write_sheet(report.sheet, examples, clothing)
 
 
-def _write_json(path: Path, found: Recognised, images: Sequence[Examined], report: Report) -> None:
+def _write_json(path: Path, checked: RecognisedFolder, images: Sequence[Examined], report: CheckResult) -> None:
     record = {
-        "dataset": found.spec.name,
-        "layout": found.layout,
-        "folder": str(found.folder),
+        "dataset": checked.spec.name,
+        "layout": checked.layout,
+        "folder": str(checked.folder),
         "usable": report.usable,
         **report.record(),
         "images": [image._asdict() | {"problems": [p._asdict() for p in image.problems]} for image in images],

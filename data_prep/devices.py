@@ -1,4 +1,4 @@
-"""A network on all devices: jitted once a shape, its weights on every device, each batch split over them."""
+"""A network on all devices: jitted once per shape, its weights on every device, each batch split over them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def all_devices() -> Mesh:
     return Mesh(np.asarray(jax.devices()), (sharding.DATA_AXIS,))
 
 
-def batch_rows(mesh: Mesh, wanted: int | None = None) -> int:
-    """Returns the images of a batch: as many as are wanted, rounded up so that the devices get the same number.
+def batch_rows(mesh: Mesh, rows: int | None = None) -> int:
+    """Returns the images of a batch: the number asked for, rounded up so that the devices get the same number.
 
     Args:
         mesh: the devices.
-        wanted: None leaves it to the kind of device.
+        rows: the number asked for; None leaves it to the kind of device.
     """
-    if wanted is None:
-        wanted = _CPU_BATCH if mesh.devices.flat[0].platform == "cpu" else _BATCH * mesh.size
-    return -(-wanted // mesh.size) * mesh.size
+    if rows is None:
+        rows = _CPU_BATCH if mesh.devices.flat[0].platform == "cpu" else _BATCH * mesh.size
+    return -(-rows // mesh.size) * mesh.size
 
 
 def spread(

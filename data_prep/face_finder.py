@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from data_prep import devices
 from data_prep.detection.detect import Raw, detect_raw
 from data_prep.detection.load import Detector, load_detector
-from data_prep.detection.person import Canvas, Choice, batch_rows, canvas_shape, choose_face, sizes_of, to_canvas
+from data_prep.detection.person import Choice, PhotoCanvas, batch_rows, canvas_shape, choose_face, sizes_of, to_canvas
 from data_prep.restoration.align import FACE_SIZES, align
 from deskpro_jax.errors import InputError
 from deskpro_jax.runtime import sharding
@@ -28,11 +28,11 @@ def open_finder(path: str | Path) -> RetinaFaceFinder:
     """Makes a face finder of a RetinaFace file.
 
     Args:
-        path: mobilenet0.25_Final.pth or Resnet50_Final.pth; its names tell which.
+        path: mobilenet0.25_Final.pth or Resnet50_Final.pth; its names decide the variant.
 
     Raises:
         MissingInputError: there is no such file.
-        InputError: it is no RetinaFace detector, or not all of one.
+        InputError: it is not a RetinaFace detector, or tensors are missing.
     """
     return RetinaFaceFinder(load_detector(path))
 
@@ -83,7 +83,7 @@ class RetinaFaceFinder:
         """
         faces: list[Future[Face | None] | None] = [None] * len(photos)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="faces") as pool:
-            running: tuple[list[int], list[Canvas], Any] | None = None
+            running: tuple[list[int], list[PhotoCanvas], Any] | None = None
             for batch in self._batches(photos):
                 canvases = list(pool.map(lambda i: to_canvas(photos[i], self._choice), batch))
                 started = batch, canvases, self._start(canvases)
@@ -105,7 +105,7 @@ class RetinaFaceFinder:
             batches += [group[start : start + rows] for start in range(0, len(group), rows)]
         return batches
 
-    def _start(self, canvases: Sequence[Canvas]) -> Any:
+    def _start(self, canvases: Sequence[PhotoCanvas]) -> Any:
         shape = canvases[0].pixels.shape
         arrays = np.zeros((batch_rows(shape, self._rows, self._devices), *shape), np.uint8)
         for row, canvas in enumerate(canvases):
@@ -118,7 +118,7 @@ class RetinaFaceFinder:
         photos: Sequence[np.ndarray],
         faces: list[Future[Face | None] | None],
         batch: Sequence[int],
-        canvases: Sequence[Canvas],
+        canvases: Sequence[PhotoCanvas],
         answer: Any,
     ) -> None:
         host = jax.device_get(answer)
@@ -127,10 +127,10 @@ class RetinaFaceFinder:
             faces[i] = pool.submit(self._cut, photos[i], canvas.size, raw)
 
     def _cut(self, photo: np.ndarray, size: tuple[int, int], raw: Raw) -> Face | None:
-        found, best = choose_face(raw, size, photo.shape[:2], self._choice)
+        boxes, best = choose_face(raw, size, photo.shape[:2], self._choice)
         if best is None:
             return None
         try:
-            return align(photo, found.landmarks[best], self._size)
+            return align(photo, boxes.landmarks[best], self._size)
         except InputError:  # landmarks that no face can have
             return None

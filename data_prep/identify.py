@@ -1,4 +1,4 @@
-"""Says in words which known network the tensors of a file belong to, going by their names."""
+"""Describes which known network the tensors of a file belong to, by their names."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def unwrap(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(tensors: Mapping[str, np.ndarray]) -> str:
-    """Tells in words which network tensors look like; never raises, whatever their shapes are.
+    """Describes which network tensors look like; never raises, whatever their shapes are.
 
     Args:
         tensors: by name, as read from a file; names may carry wrappers.
 
     Returns:
-        Words that fit after "it holds": "a RetinaFace detector (mobilenet0.25)", "a GPEN restorer (256 px)", "an SCHP
+        A phrase that follows "it holds": "a RetinaFace detector (mobilenet0.25)", "a GPEN restorer (256 px)", "an SCHP
         parser (20 classes, LIP)", "a DeSKPro network", "no network known here", ...
     """
     plain = unwrap(tensors)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_prep.records import Records, Row
+from data_prep.records import Row, StageRecords
 from data_prep.stages.stage import Item, Stage
 from deskpro_jax.data.images import UnreadableError
 from deskpro_jax.errors import Stopped
@@ -19,7 +19,13 @@ from deskpro_jax.runtime.signals import SignalGuard
 
 
 def run_stage(
-    stage: Stage, records: Records, guard: SignalGuard, *, workers: int, before: str | None = None, show: bool = True
+    stage: Stage,
+    records: StageRecords,
+    guard: SignalGuard,
+    *,
+    workers: int,
+    before: str | None = None,
+    show: bool = True,
 ) -> None:
     """Does the chunks of a stage that have no record yet.
 
@@ -28,7 +34,7 @@ def run_stage(
     Args:
         stage: the stage.
         records: the output folder.
-        guard: says whether a signal asked to stop.
+        guard: its `requested` is set when a signal asked to stop.
         workers: threads that decode and write.
         before: the stage whose rows this one needs.
         show: whether there is a progress line.
@@ -59,12 +65,12 @@ def run_stage(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _present(records: Records, number: int) -> list[str]:
+def _present(records: StageRecords, number: int) -> list[str]:
     return [name for name in records.chunks[number] if name in records.present]
 
 
 def _ahead(
-    stage: Stage, records: Records, todo: Sequence[int], pool: ThreadPoolExecutor, before: str | None
+    stage: Stage, records: StageRecords, todo: Sequence[int], pool: ThreadPoolExecutor, before: str | None
 ) -> Iterator[tuple[int, list[Future[Item]]]]:
     """Yields the chunks one after the other, the next one's photos being read already."""
     waiting: deque[tuple[int, list[Future[Item]]]] = deque()
@@ -87,7 +93,7 @@ def _load(stage: Stage, name: str, earlier: Row) -> Item:
 class _Chunk:
     """A chunk under way: its rows as they come in, and its last batch on the devices."""
 
-    def __init__(self, stage: Stage, records: Records, number: int, pool: ThreadPoolExecutor, progress: Progress):
+    def __init__(self, stage: Stage, records: StageRecords, number: int, pool: ThreadPoolExecutor, progress: Progress):
         self._stage, self._records, self._number = stage, records, number
         self._pool, self._progress = pool, progress
         self._rows: dict[str, Row] = {}

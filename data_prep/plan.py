@@ -1,4 +1,4 @@
-"""What a run of `prepare` is to do, and reading that from its flags."""
+"""The plan of a run of `prepare`, and reading it from flags."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NETWORKS = dict(zip(STAGES, ("parser", "detector", "restorer"), strict=True))
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do.
+    """The stages of a run with their files and options.
 
     Attributes:
         images: the folder of the photos.
         out: the output folder.
         parser, detector, restorer: weights files; the restorer may be `restore.LANCZOS`.
         stages: some of `STAGES`, in their order.
-        choice: how faces are looked for and chosen.
-        face_size: side of the faces in pixels, with `restore.LANCZOS` alone.
+        choice: how faces are detected and chosen.
+        face_size: side of the faces in pixels, with `restore.LANCZOS` only.
         batch: photos of a batch over all devices; None leaves it to the kind of device.
         workers: threads that decode and write.
     """
@@ -45,18 +45,18 @@ class Plan:
     workers: int = max(2, cores.count())
 
 
-def plan_stages(listed: str | None, given: Mapping[str, Any]) -> tuple[str, ...]:
+def plan_stages(listed: str | None, weights: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the stages to run, in their order.
 
     Args:
-        listed: their names with commas, as in --stages; None takes those whose network is given.
-        given: parser, detector and restorer, None where there is none.
+        listed: their names with commas, as in --stages; None takes those whose weights are given.
+        weights: parser, detector and restorer by name, None where there is none.
 
     Raises:
         InputError: a name is unknown, or there is nothing to do.
     """
     if listed is None:
-        stages = tuple(stage for stage in STAGES if given[NETWORKS[stage]] is not None)
+        stages = tuple(stage for stage in STAGES if weights[NETWORKS[stage]] is not None)
         if not stages:
             raise InputError("nothing to do: give --parser, --detector or --restorer.")
         return stages
@@ -76,7 +76,7 @@ def _enlarge(text: str) -> float | None:
 
 
 def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Plan:
-    """Returns what flags ask for.
+    """Returns the plan that flags ask for.
 
     Args:
         arguments: the flags; None for those of the process.
@@ -90,7 +90,7 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
         "--images", type=Path, required=True, metavar="DIR", help="folder of photos, each of one person"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="output folder; a run that was stopped goes on in it"
+        "--out", type=Path, required=True, metavar="DIR", help="output folder; a stopped run resumes in it"
     )
     parser.add_argument("--parser", type=Path, metavar="FILE", help="SCHP weights: writes part-label maps")
     parser.add_argument("--detector", type=Path, metavar="FILE", help="RetinaFace weights: finds faces")
@@ -101,7 +101,7 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
         "--stages", metavar="LIST", help=f"of {','.join(STAGES)} (default: those whose weights are given)"
     )
     parser.add_argument(
-        "--batch", type=int, help="photos at a time over all devices (default: 8 on a CPU, else 32 each)"
+        "--batch", type=int, help="photos at a time over all devices (default: 8 on a CPU, 32 per accelerator)"
     )
     parser.add_argument(
         "--workers", type=int, default=Plan.workers, help="threads that decode and write (default: %(default)s)"
@@ -113,11 +113,11 @@ def parse_flags(arguments: Sequence[str] | None, description: str | None) -> Pla
     )
     default = Choice()
     for flag, value, text in (
-        ("--score", default.score, "least score of the person's face"),
+        ("--score", default.score, "lowest score of the person's face"),
         ("--box-score", default.box_score, "boxes score more than this to be in the table"),
         ("--nms", default.nms, "overlap above which only the better of two boxes is kept"),
-        ("--head-bottom", default.head_bottom, "share of the height in which the face's centre lies"),
-        ("--head-side", default.head_side, "share of the width left out on either side for the face's centre"),
+        ("--head-bottom", default.head_bottom, "fraction of the height in which the face's centre lies"),
+        ("--head-side", default.head_side, "fraction of the width left out on either side for the face's centre"),
     ):
         parser.add_argument(flag, type=float, default=value, metavar="X", help=f"{text} (default: %(default)s)")
     parser.add_argument(

@@ -22,7 +22,7 @@ from data_prep.parsing.load import load_parser
 from data_prep.photos import find_photos
 from data_prep.pipeline import run_stage
 from data_prep.plan import NETWORKS, Plan, parse_flags
-from data_prep.records import CHUNK, Records
+from data_prep.records import CHUNK, StageRecords
 from data_prep.restoration.align import FACE_SIZES
 from data_prep.restoration.load import load_restorer
 from data_prep.settings import check_out, read_settings, settle_finished, settle_settings
@@ -36,7 +36,7 @@ from deskpro_jax.runtime.signals import SignalGuard
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
 _FOLDERS = {"parse": parse.FOLDERS, "detect": detect.FOLDERS, "restore": restore.FOLDERS}
 _WITHOUT = {
-    "parse": "there are no masks yet (--parser makes them); without any, training says that L_att is off.",
+    "parse": "there are no masks yet (--parser makes them); without any, training warns that L_att is off.",
     "restore": f"there are no faces yet: --restorer makes them, and --restorer {restore.LANCZOS} needs no weights.",
 }
 _LISTED = 100  # unreadable photos that are printed; the table has them all
@@ -64,7 +64,7 @@ def prepare(plan: Plan, say: Callable[[str], None] = logging.info) -> list[tuple
     mesh = devices.all_devices()
     batch = devices.batch_rows(mesh, plan.batch)
     plan.out.mkdir(parents=True, exist_ok=True)
-    with SignalGuard() as guard, Records(plan.out) as records:
+    with SignalGuard() as guard, StageRecords(plan.out) as records:
         new, gone = records.settle_photos(names, max(CHUNK, batch))
         if new or gone:
             say(f"{plan.images}: {new} photos came since the last run, {gone} are gone.")
@@ -85,7 +85,7 @@ def prepare(plan: Plan, say: Callable[[str], None] = logging.info) -> list[tuple
         return bad
 
 
-def _check_need(records: Records, stage: str, stages: Sequence[str]) -> None:
+def _check_need(records: StageRecords, stage: str, stages: Sequence[str]) -> None:
     need = _NEEDS.get(stage)
     if need is None or need in stages or len(records.done(need)) == len(records.chunks):
         return
@@ -95,26 +95,26 @@ def _check_need(records: Records, stage: str, stages: Sequence[str]) -> None:
     )
 
 
-def _load(plan: Plan) -> tuple[dict[str, Callable[[Records, Mesh, int], Stage]], dict[str, dict[str, Any]]]:
-    """Reads the networks of the stages; returns for each what makes the stage, and its settings."""
-    makers: dict[str, Callable[[Records, Mesh, int], Stage]] = {}
+def _load(plan: Plan) -> tuple[dict[str, Callable[[StageRecords, Mesh, int], Stage]], dict[str, dict[str, Any]]]:
+    """Reads the networks of the stages; returns for each stage its maker and its settings."""
+    makers: dict[str, Callable[[StageRecords, Mesh, int], Stage]] = {}
     settings: dict[str, dict[str, Any]] = {}
     images = plan.images
     if "parse" in plan.stages:
-        path = _given(plan.parser, "parse")
+        path = _required(plan.parser, "parse")
         parser = load_parser(path)
         settings["parse"] = parse.settings(parser, path)
         makers["parse"] = lambda records, mesh, rows: parse.ParseStage(parser, records, images, mesh, rows)
     if "detect" in plan.stages:
-        path = _given(plan.detector, "detect")
+        path = _required(plan.detector, "detect")
         detector = load_detector(path)
         settings["detect"] = detect.settings(detector, path, plan.choice)
         makers["detect"] = lambda records, mesh, rows: detect.DetectStage(
             detector, plan.choice, records, images, mesh, rows
         )
     if "restore" in plan.stages:
-        given = _given(plan.restorer, "restore")
-        restorer, file = (None, None) if given == restore.LANCZOS else (load_restorer(Path(given)), Path(given))
+        source = _required(plan.restorer, "restore")
+        restorer, file = (None, None) if source == restore.LANCZOS else (load_restorer(Path(source)), Path(source))
         if restorer is not None and plan.face_size is not None:
             raise InputError(f"--face-size goes with --restorer {restore.LANCZOS}; {file} has a size of its own.")
         size = restorer.size if restorer is not None else plan.face_size or FACE_SIZES[0]
@@ -128,14 +128,14 @@ def _load(plan: Plan) -> tuple[dict[str, Callable[[Records, Mesh, int], Stage]],
     return makers, settings
 
 
-def _given(value: Any, stage: str) -> Any:
+def _required(value: Any, stage: str) -> Any:
     if value is None:
         raise InputError(f"stage {stage} needs --{NETWORKS[stage]}: give its weights, or leave the stage out.")
     return value
 
 
-def _retry(records: Records, stage: str, images: Path) -> None:
-    """Has a stage do again what holds photos that could not be read and now can."""
+def _retry(records: StageRecords, stage: str, images: Path) -> None:
+    """Removes records of photos that could not be read and now can, so that the stage does them again."""
     for number, names in list(records.failures(stage)):
         if any(_is_readable(images / name) for name in names):
             for later in (stage, *(name for name, need in _NEEDS.items() if need == stage)):

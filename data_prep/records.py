@@ -27,7 +27,7 @@ CHUNK = 64  # photos; a killed run repeats at most this many of a stage whose ou
 Row = dict[str, Any]  # what a stage found out about one photo
 
 
-class Records:
+class StageRecords:
     """The bookkeeping of one output folder; one process at a time may hold it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Records:
         self.present: frozenset[str] = frozenset()
         self._done: dict[str, set[int]] = {}
 
-    def __enter__(self) -> Records:
+    def __enter__(self) -> StageRecords:
         return self
 
     def __exit__(
@@ -124,7 +124,7 @@ class Records:
         self.done(stage).add(number)
 
     def read(self, stage: str, number: int) -> dict[str, Row]:
-        """Returns what a stage found out about the photos of a chunk; nothing where it has not finished it.
+        """Returns the results of a stage for the photos of a chunk; none where the chunk is not finished.
 
         Raises:
             RunError: the file is damaged.

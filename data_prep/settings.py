@@ -1,4 +1,4 @@
-"""The settings file of an output folder: what decided each stage's results, refused when it changes."""
+"""The settings file of an output folder: settings of each stage that decide its results, refused when they change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import deskpro_jax
-from data_prep.records import RECORDS, Records
+from data_prep.records import RECORDS, StageRecords
 from deskpro_jax.config.fields import differences, flatten
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
@@ -25,7 +25,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     """Returns the content of `prepare.json`, nothing where the folder has none yet.
 
     Raises:
-        InputError: it is no settings file.
+        InputError: it is not a settings file.
     """
     path = out / SETTINGS_FILE
     if not path.exists():
@@ -33,9 +33,11 @@ def read_settings(out: Path) -> dict[str, Any]:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(stored["stages"], dict):
-            raise TypeError("stages is no mapping")
+            raise TypeError("stages is not a mapping")
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is no settings file ({error!r}): give another --out, or remove {out}.") from error
+        raise InputError(
+            f"{path} is not a settings file ({error!r}): choose another --out, or remove {out}."
+        ) from error
     return dict(stored)
 
 
@@ -43,31 +45,31 @@ def check_out(out: Path, images: Path) -> None:
     """Checks that a folder can take the output of photos.
 
     Raises:
-        InputError: it lies among the photos, is no folder, or holds something else than such output.
+        InputError: it is inside the folder of photos, is not a folder, or holds other things than such output.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: give a folder as --out.")
+        raise InputError(f"{out} is a file: choose a folder as --out.")
     inside = out.resolve().is_relative_to(images.resolve())
     if inside or images.resolve().is_relative_to(out.resolve()):
         raise InputError(
-            f"{out} and {images} lie in each other: the output must not mix with the photos. Change --out."
+            f"{out} and {images} are inside each other: the output must not mix with the photos. Change --out."
         )
     if out.is_dir() and not read_settings(out) and any(_is_foreign(path) for path in out.iterdir()):
-        raise InputError(f"{out} holds something, but no {SETTINGS_FILE}: give a new or empty folder as --out.")
+        raise InputError(f"{out} has content, but no {SETTINGS_FILE}: choose a new or empty folder as --out.")
 
 
 def _is_foreign(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != RECORDS  # which is made first, so a killed run may leave it
 
 
-def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], images: str) -> list[str]:
-    """Writes the settings of the stages that are to run, or checks that they are those the stages were begun with.
+def settle_settings(records: StageRecords, chosen: Mapping[str, Mapping[str, Any]], images: str) -> list[str]:
+    """Writes the settings of the stages that are to run, or checks that they have not changed since the stages started.
 
     A stage without any record holds nothing that settings could contradict: it takes the new ones.
 
     Args:
         records: the folder.
-        wanted: settings of each stage that is to run.
+        chosen: settings of each stage that is to run.
         images: the folder of the photos, relative to the output.
 
     Returns:
@@ -79,7 +81,7 @@ def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], i
     stored = read_settings(records.out)
     before: dict[str, Any] = stored.get("stages", {})
     lines, replaced = "", []
-    for stage, settings in wanted.items():
+    for stage, settings in chosen.items():
         old, new = (flatten({stage: values}) for values in (before.get(stage, {}), settings))
         changed = differences(old, new, lambda name: not name.endswith(_FREE))
         if changed and records.done(stage):
@@ -88,9 +90,9 @@ def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], i
             replaced.append(stage)
     if lines:
         raise InputError(
-            f"{records.out} was begun with other settings:{lines}\nUse another --out, or the settings as they were."
+            f"{records.out} was started with other settings:{lines}\nUse another --out, or the settings as they were."
         )
-    stages = {**before, **{stage: dict(wanted[stage]) for stage in wanted if stage in replaced or stage not in before}}
+    stages = {**before, **{stage: dict(chosen[stage]) for stage in chosen if stage in replaced or stage not in before}}
     content = {
         **_summary(stages),
         "images": images,
@@ -102,27 +104,27 @@ def settle_settings(records: Records, wanted: Mapping[str, Mapping[str, Any]], i
     return replaced
 
 
-def finished_stages(records: Records, stages: Iterable[str]) -> list[str]:
-    """Returns which of the stages that have begun have done all photos."""
+def finished_stages(records: StageRecords, stages: Iterable[str]) -> list[str]:
+    """Returns the stages among `stages` that have done all photos."""
     return [stage for stage in STAGES if stage in stages and len(records.done(stage)) == len(records.chunks)]
 
 
-def settle_finished(records: Records) -> None:
+def settle_finished(records: StageRecords) -> None:
     """Writes into the settings file which stages have done all photos, once a run has ended."""
     content = read_settings(records.out)
     content["finished"] = finished_stages(records, content["stages"])
     _write(records, content)
 
 
-def _write(records: Records, content: Mapping[str, Any]) -> None:
+def _write(records: StageRecords, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     records.write_file(records.out / SETTINGS_FILE, text.encode())
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of what the results depend on."""
-    found = {"deskpro_jax": deskpro_jax.__version__, "python": platform.python_version()}
-    return found | {package: importlib.metadata.version(package) for package in _VERSIONED}
+    """Returns the versions of the packages that the results depend on."""
+    installed = {"deskpro_jax": deskpro_jax.__version__, "python": platform.python_version()}
+    return installed | {package: importlib.metadata.version(package) for package in _VERSIONED}
 
 
 def _summary(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

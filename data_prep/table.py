@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from data_prep.photos import image_id
-from data_prep.records import Records, Row
+from data_prep.records import Row, StageRecords
 from data_prep.settings import STAGES, read_settings
 from deskpro_jax.errors import InputError, MissingInputError, missing_package
 from deskpro_jax.storage.files import atomic_path
@@ -64,7 +64,7 @@ def schema() -> pyarrow.Schema:
     )
 
 
-def write_table(records: Records) -> list[tuple[str, str]]:
+def write_table(records: StageRecords) -> list[tuple[str, str]]:
     """Writes the table of everything that the records hold about the photos that are there.
 
     Args:
@@ -90,18 +90,18 @@ def write_table(records: Records) -> list[tuple[str, str]]:
     return bad
 
 
-def _rows(records: Records) -> Iterator[Row]:
+def _rows(records: StageRecords) -> Iterator[Row]:
     stages = read_settings(records.out)["stages"]
     marks = {stage: settings["checkpoint"] or settings["restored"] for stage, settings in stages.items()}
     for number, names in enumerate(records.chunks):
-        found = {stage: records.read(stage, number) for stage in STAGES}
+        by_stage = {stage: records.read(stage, number) for stage in STAGES}
         for name in names:
             if name in records.present:
-                yield _row(name, {stage: rows.get(name) for stage, rows in found.items()}, marks)
+                yield _row(name, {stage: rows.get(name) for stage, rows in by_stage.items()}, marks)
 
 
-def _row(name: str, found: dict[str, Row | None], marks: dict[str, str]) -> Row:
-    parse, detect, restore = (found[stage] or {} for stage in STAGES)
+def _row(name: str, by_stage: dict[str, Row | None], marks: dict[str, str]) -> Row:
+    parse, detect, restore = (by_stage[stage] or {} for stage in STAGES)
     failures = [row["failure"] for row in (parse, detect, restore) if "failure" in row]
     size = next((row["size"] for row in (parse, detect, restore) if "size" in row), (None, None))
     boxes, best = detect.get("boxes"), detect.get("best")
@@ -127,11 +127,11 @@ def _row(name: str, found: dict[str, Row | None], marks: dict[str, str]) -> Row:
 
 
 class Overview(NamedTuple):
-    """What the whole table says in numbers, an entry for each photo.
+    """The numbers of the whole table, one entry per photo.
 
     Attributes:
         failed: the photo could not be used.
-        parsed, detected, restored: the stage gave a result for it; of detection, that no face is there, too.
+        parsed, detected, restored: the stage has a result for it; for detection, that there is no face counts as one.
         has_face: a face was found.
         score: of the face, NaN where there is none.
         face_height: in pixels of the photo, NaN where there is no face.

@@ -157,9 +157,9 @@ def write(name: str, root: Path, val: bool = False) -> dict[str, Photo]:
     """Writes a dataset as its authors lay it out (folder: with manifest.csv); returns what it holds by path.
 
     Args:
-      name: A key of `TREES`.
-      root: Folder to write to.
-      val: Adds the validation images of PRCC.
+        name: A key of `TREES`.
+        root: folder to write to.
+        val: adds the validation images of PRCC.
     """
     tree = TREES[name] | (PRCC_VAL if val else {})
     for path, photo in tree.items():
@@ -186,10 +186,10 @@ def write_parts(tree: dict[str, Photo], out: Path, without: Iterable[str] = (), 
     """Writes what the data preparation command writes for the photos of a tree.
 
     Args:
-      tree: What holds the photos, by path.
-      out: Folder to write to.
-      without: Paths of photos that get neither mask nor faces.
-      faceless: Paths of photos that get no faces.
+        tree: what holds the photos, by path.
+        out: folder to write to.
+        without: paths of photos that get neither mask nor faces.
+        faceless: paths of photos that get no faces.
     """
     settings = {"label_scheme": "lip", "masks": "drawn by hand", "faces": "cut by hand", "restored": "enlarged by hand"}
     out.mkdir(parents=True, exist_ok=True)

@@ -75,8 +75,8 @@ def corrupted(count: int = 1000, seed: int = 0) -> list[bytes]:
     """Returns the contents of files none of which is a usable image.
 
     Args:
-      count: How many.
-      seed: Decides which.
+        count: how many.
+        seed: decides which.
     """
     rng = np.random.default_rng(seed)
     ways = [way for way, weight in _WAYS for _ in range(weight)]

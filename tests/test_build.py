@@ -19,7 +19,7 @@ from data_prep import build
 from deskpro_jax.data import opening, records
 from deskpro_jax.data.build import builder, prepared_examples, shards
 from deskpro_jax.data.build.assemble import Assembled
-from deskpro_jax.data.build.image_sources import PartsFormat, Source
+from deskpro_jax.data.build.image_sources import ImageSource, PartsFormat
 from deskpro_jax.data.datasets import find
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
@@ -224,7 +224,7 @@ def test_checksums_tell_what_no_decoder_can(tmp_path: Path, capsys: pytest.Captu
     assert command("celeb", raw, tmp_path / "out", ANY_SIZE) == 2
     error = capsys.readouterr().err
     assert f"{raw}/train/1_1_0.jpg has another checksum than SHA256SUMS lists" in error
-    assert f"{raw}/gallery/2_2_0.jpg: SHA256SUMS lists it, but it is not there" in error
+    assert f"{raw}/gallery/2_2_0.jpg: SHA256SUMS lists it, but it does not exist" in error
     (raw / "train/1_1_0.jpg").write_bytes(content)
     (raw / "SHA256SUMS").write_text(sums.replace(sums.splitlines()[-1], "nonsense"))
     assert command("celeb", raw, tmp_path / "out", ANY_SIZE) == 2
@@ -247,7 +247,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original = shards.assemble
 
-    def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
+    def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
         read.append(source.image_id)
         return original(source, parts_format)
 
@@ -302,7 +302,7 @@ def test_two_builds_of_a_dataset_at_once_are_refused(tmp_path: Path, capsys: pyt
     with (work / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert command("celeb", tmp_path / "raw", tmp_path / "out", ANY_SIZE) == 1
-    assert "another process builds" in capsys.readouterr().err
+    assert "another process is building" in capsys.readouterr().err
     assert command("celeb", tmp_path / "raw", tmp_path / "out", ANY_SIZE) == 0
 
 

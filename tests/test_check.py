@@ -47,7 +47,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
 def built(name: str, folder: Path, **options: object) -> Path:
     """Builds the tree of a dataset."""
     write(name, folder / "raw")
-    quiet = {"allow_different_size": True, "tell": lambda text: None}
+    quiet = {"allow_different_size": True, "warn": lambda text: None}
     return builder.build(name, folder / "data", folder / "raw", **(quiet | options))  # type: ignore[arg-type]
 
 
@@ -148,7 +148,7 @@ def test_every_kind_of_odd_image_is_told_with_its_name(tmp_path: Path, run: Run)
     (tmp_path / "raw/query/1_1_0.jpg").mkdir()
     (tmp_path / "raw/gallery/holiday.jpg").write_bytes(b"")
     code, lines = run(tmp_path / "raw", "--dataset", "celeb")
-    names = below(lines, "names and places that say nothing (2)")
+    names = below(lines, "names and folders that do not match (2)")
     assert len(names) == 2
     assert "query/1_1_0.jpg: this is a folder" in names[1]
     assert "gallery/holiday.jpg: the name does not match" in names[0]
@@ -198,7 +198,7 @@ def test_the_same_bytes_are_found_wherever_they_are(tmp_path: Path, run: Run) ->
     (leak,) = below(lines[start:], "LEAK: the same bytes in train and in a test split")
     assert "train/2_1_0.jpg (train, identity 2) = " in leak
     assert leak.endswith("gallery/9_1_0.jpg (gallery, identity 9)")
-    (match,) = below(lines[start:], "the same bytes in query and gallery, a match that is none (1)")
+    (match,) = below(lines[start:], "the same bytes in query and gallery, a false match (1)")
     assert "query/2_3_0.jpg" in match
     (people,) = below(lines[start:], "the same bytes several times within a split (1)")
     assert people.endswith("gallery/7_1_0.jpg (gallery, identity 7): different people by their labels")
@@ -222,7 +222,7 @@ def test_labels_that_collide(tmp_path: Path, run: Run) -> None:
     (raw / "gallery/2_2_1.jpg").write_bytes(encode(draw(Photo("gallery", "2_2_1", 2, 9, -1)), ".jpg"))
     code, lines = run(raw, "--dataset", "celeb")
     assert code == 1
-    (name,) = below(lines, "names and places that say nothing (1)")
+    (name,) = below(lines, "names and folders that do not match (1)")
     assert f"train/2_1_0.png: the same image as {raw}/train/2_1_0.jpg" in name
     remarks, warnings = below(lines, "remarks:"), below(lines, "warnings:")
     assert "2 identity numbers are in train and in test: 1, 2; as usual here, they are different people" in remarks[0]
@@ -313,7 +313,8 @@ def test_celeb_reid_and_its_light_kind_are_told_apart_by_name_and_size(
 @pytest.mark.parametrize("name", ["data", "data/cc_reid", "data/cc_reid/ltcc", "data/cc_reid/ltcc/1.0.0"])
 def test_a_built_dataset_is_found_from_any_of_its_folders(name: str, tmp_path: Path) -> None:
     folder = built("ltcc", tmp_path)
-    assert recognise.recognise(tmp_path / name) == recognise.Recognised(ltcc.SPEC, "ltcc", recognise.BUILT, folder)
+    expected = recognise.RecognisedFolder(ltcc.SPEC, "ltcc", recognise.BUILT, folder)
+    assert recognise.recognise(tmp_path / name) == expected
     with pytest.raises(InputError, match="holds the built dataset ltcc, not celeb"):
         recognise.recognise(tmp_path / name, "celeb")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from author_trees import FOLDER, encode, face, labels, mask, write, write_manifest, write_parts
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.image_sources import Source
+from deskpro_jax.data.build.image_sources import ImageSource
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -22,7 +22,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def labels_of(sources: list[Source], raw: Path) -> dict[str, tuple[object, ...]]:
+def labels_of(sources: list[ImageSource], raw: Path) -> dict[str, tuple[object, ...]]:
     return {
         Path(s.body).relative_to(raw).as_posix(): (s.split, s.image_id, s.identity, s.camera, s.clothes)
         for s in sources
@@ -101,10 +101,10 @@ def test_unknown_camera_and_clothes_and_distractors_are_minus_one(raw: Path) -> 
         (",train,1,1,1", r"line 8: path is empty"),
         ("anna/door.jpg,train,1,1,1", r"line 8: path 'anna/door.jpg' is in line 2 of the same split"),
         ("anna/door.png,train,1,1,1", r"line 8: path 'anna/door.png' is in line 2 .*but for the suffix"),
-        ("ben/door.png,query,x1,1,1", r"line 8: identity is 'x1', expected a whole number"),
-        ("ben/door.png,query,,1,1", r"line 8: identity is '', expected a whole number"),
+        ("ben/door.png,query,x1,1,1", r"line 8: identity is 'x1', expected an integer"),
+        ("ben/door.png,query,,1,1", r"line 8: identity is '', expected an integer"),
         ("ben/door.png,query,-1,1,1", r"line 8: identity is -1, expected 0 to"),
-        ("ben/door.png,query,1,1.5,1", r"line 8: camera is '1.5', expected a whole number"),
+        ("ben/door.png,query,1,1.5,1", r"line 8: camera is '1.5', expected an integer"),
         ("ben/door.png,query,1,1,99999999999", r"line 8: clothes is 99999999999, expected -1 to"),
         ("ben/door.png,query,1,1", r"don't have the 5 values of line 1:\n  line 8"),
     ],

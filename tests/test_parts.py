@@ -137,13 +137,13 @@ def test_a_mask_that_is_there_twice_and_a_strange_name_are_reported(tmp_path: Pa
     (folder / "readme.txt").write_text("")
     reasons = [str(finding) for finding in list_dataset("celeb", raw, parts).findings]
     assert any("1_1_0.png: the same numbers as 0001_c1_000000.jpg" in reason for reason in reasons)
-    assert any("readme.txt: no image named" in reason for reason in reasons)
+    assert any("readme.txt: not an image named" in reason for reason in reasons)
 
 
 def test_settings_must_be_there_and_known(tmp_path: Path) -> None:
     raw, parts = tmp_path / "raw", tmp_path / "parts"
     tree = write("celeb", raw)
-    with pytest.raises(MissingInputError, match=r"parts is no folder: set data.parts_dir \(--parts\)"):
+    with pytest.raises(MissingInputError, match=r"parts is not a folder: set data.parts_dir \(--parts\)"):
         list_dataset("celeb", raw, parts)
     (parts / "other").mkdir(parents=True)
     with pytest.raises(MissingInputError, match=r"holds other: set data\.parts_dir"):

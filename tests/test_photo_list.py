@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_prep.photos import find_photos
+from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.embedding.photo_list import Listed, list_photos
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -134,3 +136,11 @@ def test_what_is_not_there_or_ambiguous_is_refused(folder: Path, tmp_path: Path)
     os.rename(folder / "b" / "1.png", os.fsencode(folder / "b") + b"/\xff.png")
     with pytest.raises(InputError, match="not valid UTF-8"):
         list(list_photos(folder))
+
+
+def test_suffixes_are_those_of_every_other_command(tmp_path: Path) -> None:
+    for number, suffix in enumerate(SUFFIXES):
+        (tmp_path / f"{number}{suffix}").write_bytes(b"")
+        (tmp_path / f"upper{number}{suffix.upper()}").write_bytes(b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [Path(p.path).name for p in list_photos(tmp_path)]
+    assert len(find_photos(tmp_path)) == 2 * len(SUFFIXES)

@@ -26,7 +26,7 @@ import torch_files
 from data_prep import plan, prepare
 from data_prep.detection import person
 from data_prep.photos import find_photos
-from data_prep.records import Records
+from data_prep.records import StageRecords
 from data_prep.restoration.align import align, lanczos
 from deskpro_jax.data.images import UnreadableError, read_pixels
 from deskpro_jax.data.schema import LIP
@@ -268,7 +268,7 @@ def test_other_settings_are_refused_with_both_values(
     given = [flag.format(detector=tmp_path / "detector") for flag in changed]
     assert standins.run([*arguments, *given]) == 2
     err = capsys.readouterr().err
-    assert "was begun with other settings" in err
+    assert "was started with other settings" in err
     assert all(word in err for word in words), err
     assert standins.snapshot(whole) == before
 
@@ -381,11 +381,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert f"no folder at {tmp_path / 'none'}" in refused(tmp_path / "none", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     assert "holds no photo" in refused(tmp_path / "empty", tmp_path / "out")
-    assert "lie in each other" in refused(images, images / "out")
-    assert "lie in each other" in refused(images, tmp_path)
+    assert "are inside each other" in refused(images, images / "out")
+    assert "are inside each other" in refused(images, tmp_path)
     (tmp_path / "taken").mkdir()
     standins.weights(tmp_path / "taken" / "file", "")
-    assert "holds something, but no prepare.json" in refused(images, tmp_path / "taken")
+    assert "has content, but no prepare.json" in refused(images, tmp_path / "taken")
     Image.new("RGB", (9, 9)).save(images / "a" / "0000.png")
     err = refused(images, tmp_path / "out")
     assert f"{images / 'a/0000.jpg'} and {images / 'a/0000.png'} differ only in their suffix" in err
@@ -431,7 +431,7 @@ def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
     images, out = few(tmp_path / "photos", 3), tmp_path / "out"
     arguments = standins.flags(tmp_path, images, out)
     assert standins.run(arguments) == 0
-    with Records(out):
+    with StageRecords(out):
         assert standins.run(arguments) == 1
     assert "another run is at work" in capsys.readouterr().err
     assert standins.run(arguments) == 0
@@ -440,10 +440,10 @@ def test_one_process_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_the_disk_being_full_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = few(tmp_path / "photos")
 
-    def full(records: Records, path: Path, content: bytes) -> None:
+    def full(records: StageRecords, path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    with mock.patch.object(Records, "write_file", full):
+    with mock.patch.object(StageRecords, "write_file", full):
         assert standins.run(standins.flags(tmp_path, images, tmp_path / "out")) == 1
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
     assert threading.active_count() < 20

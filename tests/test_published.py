@@ -8,7 +8,7 @@ import pytest
 
 from author_trees import write
 from deskpro_jax.data.build import published_sizes
-from deskpro_jax.data.build.image_sources import Source
+from deskpro_jax.data.build.image_sources import ImageSource
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.datasets.spec import Size
@@ -18,20 +18,20 @@ def published(dataset: str, with_val: bool = False) -> tuple[Size, ...]:
     return find_dataset(dataset).published_sizes(with_val)
 
 
-def differences(dataset: str, images: list[Source], with_val: bool = False) -> list[str]:
+def differences(dataset: str, images: list[ImageSource], with_val: bool = False) -> list[str]:
     return published_sizes.differences(find_dataset(dataset), images, with_val)
 
 
-def sources(split: str, identities: dict[int, list[int]]) -> list[Source]:
+def sources(split: str, identities: dict[int, list[int]]) -> list[ImageSource]:
     """Returns images with the given cameras (image numbers) of the given identities."""
     return [
-        Source(split, f"{identity}_{camera}", identity, camera, -1, "x")
+        ImageSource(split, f"{identity}_{camera}", identity, camera, -1, "x")
         for identity, cameras in identities.items()
         for camera in cameras
     ]
 
 
-def whole(dataset: str, with_val: bool = False) -> list[Source]:
+def whole(dataset: str, with_val: bool = False) -> list[ImageSource]:
     """Returns as many images as were published."""
     result = []
     for size in published(dataset, with_val):
@@ -41,7 +41,7 @@ def whole(dataset: str, with_val: bool = False) -> list[Source]:
             if size.split == "gallery":
                 number += 1000  # numbers go on after those of the query
             camera = number if size.camera is None else size.camera
-            result.append(Source(size.split, f"{size.camera}_{who}_{number}", who, camera, -1, "x"))
+            result.append(ImageSource(size.split, f"{size.camera}_{who}_{number}", who, camera, -1, "x"))
     return result
 
 
@@ -66,7 +66,7 @@ def test_sizes_are_those_of_the_papers() -> None:
 def test_what_is_as_published_is_in_order(dataset: str) -> None:
     assert differences(dataset, whole(dataset)) == []
     assert differences(dataset, whole(dataset)[1:])[0].endswith("(1 images missing)")
-    more = [*whole(dataset), Source("train", "new", 1, 5000, -1, "x")]
+    more = [*whole(dataset), ImageSource("train", "new", 1, 5000, -1, "x")]
     assert differences(dataset, more)[0].endswith("(1 images too many)")
 
 
@@ -85,8 +85,8 @@ def test_prcc_is_counted_by_camera_and_with_val() -> None:
 
 def test_prcc_as_its_authors_distribute_it_is_accepted() -> None:
     rest = [source for source in whole("prcc") if source.split != "query"]
-    camera_b = [Source("query", f"b{i}", i % 71 + 1, 1, -1, "x") for i in range(3873)]
-    camera_c = [Source("query", f"c{i}", i % 71 + 1, 2, -1, "x") for i in range(3543)]
+    camera_b = [ImageSource("query", f"b{i}", i % 71 + 1, 1, -1, "x") for i in range(3873)]
+    camera_c = [ImageSource("query", f"c{i}", i % 71 + 1, 2, -1, "x") for i in range(3543)]
     assert differences("prcc", [*rest, *camera_b, *camera_c]) == []
 
 

@@ -111,6 +111,17 @@ def test_rooms_import_from_earlier_rooms_only_and_in_no_circle() -> None:
     assert sorted(KNOWN - violations) == [], "mended: take these out of KNOWN"
 
 
+def test_the_data_room_has_an_order_of_its_own() -> None:
+    order = ("schema", "image_damage", "image_report", "images", "datasets", "records", "synthetic", "build", "load")
+    rank = {name: number for number, name in enumerate((*order, "check", "opening"))}
+    for module, targets in graph(PACKAGE).items():
+        if not module.startswith(f"{PACKAGE}.data.") or module == f"{PACKAGE}.data.layouts":
+            continue
+        for target in targets:
+            if target.startswith(f"{PACKAGE}.data."):
+                assert rank[target.split(".")[2]] <= rank[module.split(".")[2]], f"{module} imports {target}"
+
+
 def test_the_root_holds_rooms_and_shims_only() -> None:
     root = runs.ROOT / PACKAGE
     names = {path.name for path in root.iterdir() if path.name != "__pycache__"}

@@ -66,7 +66,7 @@ def build(name: str, folder: Path, keep: tuple[str, ...] | None = None) -> scori
     if name == "folder" and keep is not None:
         kept = {path: photo for path, photo in tree.items() if photo.split == "train" or photo.image_id in keep}
         author_trees.write_manifest(folder / "raw" / "manifest.csv", kept)
-    builder.build(name, folder / "data", folder / "raw", allow_different_size=True, tell=lambda text: None)
+    builder.build(name, folder / "data", folder / "raw", allow_different_size=True, warn=lambda text: None)
     return dataset.load(name, folder / "data", "query"), dataset.load(name, folder / "data", "gallery")
 
 

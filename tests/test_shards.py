@@ -12,19 +12,19 @@ import pytest
 from author_trees import TREES, draw, encode, write, write_parts
 from deskpro_jax.data.build import shards, workers
 from deskpro_jax.data.build.assemble import Assembled
-from deskpro_jax.data.build.image_sources import Listing, PartsFormat, Source
+from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.build.shards import Shard
 from deskpro_jax.data.schema import SPLITS
 
 
 @pytest.fixture
-def listing(tmp_path: Path) -> Listing:
+def listing(tmp_path: Path) -> DatasetListing:
     write_parts(write("celeb", tmp_path / "raw"), tmp_path / "parts")
     return list_dataset("celeb", tmp_path / "raw", tmp_path / "parts")
 
 
-def plan(listing: Listing, folder: Path) -> list[Shard]:
+def plan(listing: DatasetListing, folder: Path) -> list[Shard]:
     folder.mkdir(exist_ok=True)
     return shards.plan(listing.sources, listing.parts_format, folder)
 
@@ -33,7 +33,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.name != "lock"}
 
 
-def test_a_plan_depends_on_names_alone(listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_depends_on_names_alone(
+    listing: DatasetListing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shards, "IMAGES", 3)
     planned = plan(listing, tmp_path)
     assert [(shard.split, shard.number, len(shard.sources)) for shard in planned] == [
@@ -49,7 +51,7 @@ def test_a_plan_depends_on_names_alone(listing: Listing, tmp_path: Path, monkeyp
 
 
 def test_large_splits_have_a_thousand_shards_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = [Source("train", str(i), 0, 0, 0, "x") for i in range(5000)]
+    sources = [ImageSource("train", str(i), 0, 0, 0, "x") for i in range(5000)]
     assert [len(shard.sources) for shard in shards.plan(sources, PartsFormat(), Path("x"))] == [1000] * 5
     assert shards.MAX_SHARDS == 1024
     monkeypatch.setattr(shards, "MAX_SHARDS", 4)
@@ -67,7 +69,7 @@ def test_the_order_is_that_of_the_writer_of_tfds() -> None:
 
 @pytest.mark.parametrize("processes", [0, 2])
 def test_bytes_are_the_same_every_time(
-    processes: int, listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processes: int, listing: DatasetListing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "IMAGES", 4)
     monkeypatch.setattr(workers, "IMAGES", 4)
@@ -79,7 +81,7 @@ def test_bytes_are_the_same_every_time(
 
 
 def test_only_shards_whose_files_changed_are_written_again(
-    listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listing: DatasetListing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "IMAGES", 1)
     planned = plan(listing, tmp_path / "work")
@@ -89,7 +91,7 @@ def test_only_shards_whose_files_changed_are_written_again(
     read: list[str] = []
     original = shards.assemble
 
-    def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
+    def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
         read.append(source.image_id)
         return original(source, parts_format)
 
@@ -112,7 +114,7 @@ def test_only_shards_whose_files_changed_are_written_again(
     assert len(different) == 3  # records and report of the photo, the report of the face that was touched
 
 
-def test_a_bad_file_is_in_the_report_and_in_no_record(listing: Listing, tmp_path: Path) -> None:
+def test_a_bad_file_is_in_the_report_and_in_no_record(listing: DatasetListing, tmp_path: Path) -> None:
     bad = [s for s in listing.sources if s.split == "query"]
     for source in bad:
         Path(source.body).write_bytes(b"")

@@ -31,7 +31,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("other")
     author_trees.write_parts(author_trees.write("celeb", folder / "raw"), folder / "parts")
     builder.build(
-        "celeb", folder / "data", folder / "raw", parts_dir=folder / "parts", allow_different_size=True, tell=print
+        "celeb", folder / "data", folder / "raw", parts_dir=folder / "parts", allow_different_size=True, warn=print
     )
     return folder / "data"
 

@@ -16,13 +16,13 @@ from PIL import Image
 
 from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.checksum_lists import SUMS
-from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source
+from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat
 from deskpro_jax.data.images import inspect_image
 from deskpro_jax.data.records import Records
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
 
-CHUNK = 64  # images that a process is given at a time
+CHUNK = 64  # images that a process gets at a time
 _FEW = 8 * CHUNK  # up to so many are done sooner than processes start
 
 
@@ -30,9 +30,9 @@ class Problem(NamedTuple):
     """A file that can't be used; printed, file and text make one sentence.
 
     Attributes:
-      file: Its path, or where it is in a built dataset.
-      kind: A fatal name of `image_report.KINDS`, or "label_map", "checksum", "name", "record".
-      text: What is wrong, and what to do.
+        file: its path, or where it is in a built dataset.
+        kind: a fatal name of `image_report.KINDS`, or "label_map", "checksum", "name", "record".
+        text: what is wrong, and what to do.
     """
 
     file: str
@@ -44,22 +44,22 @@ class Problem(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What is known of one image once it was examined.
+    """The outcome of examining one image.
 
     Attributes:
-      split: One of `schema.SPLITS`.
-      image_id: Its name within the split.
-      identity: The dataset's own number of the person.
-      camera: -1 when not known.
-      clothes: -1 when not known.
-      name: Path of the photo, or where it is in a built dataset.
-      sha256: Of the photo's bytes; "" when they can't be read.
-      has_mask: Whether there is a mask or label map, fit or not.
-      has_face: Whether there is a face as photographed.
-      has_restored_face: Whether there is a restored face.
-      usable: Whether the photo can be used.
-      remarks: Names in `image_report.KINDS` of what is worth knowing about the photo.
-      problems: Its files that can't be used.
+        split: one of `schema.SPLITS`.
+        image_id: its name within the split.
+        identity: the dataset's own number of the person.
+        camera: -1 when not known.
+        clothes: -1 when not known.
+        name: path of the photo, or where it is in a built dataset.
+        sha256: of the photo's bytes; "" when they can't be read.
+        has_mask: whether there is a mask or label map, usable or not.
+        has_face: whether there is a face as photographed.
+        has_restored_face: whether there is a restored face.
+        usable: whether the photo can be used.
+        remarks: names in `image_report.KINDS` of what is worth knowing about the photo.
+        problems: its files that can't be used.
     """
 
     split: str
@@ -81,7 +81,7 @@ Task = Callable[[], list[Examined]]
 Advance = Callable[[int], None]
 
 
-def source_tasks(listing: Listing) -> list[Task]:
+def source_tasks(listing: DatasetListing) -> list[Task]:
     """Returns the work of examining listed files."""
     sources = listing.sources
     return [
@@ -94,12 +94,12 @@ def record_tasks(folder: Path, labels: int) -> list[Task]:
     """Returns the work of examining a built dataset.
 
     Args:
-      folder: With its records.
-      labels: How many part labels its scheme has.
+        folder: with its records.
+        labels: how many part labels its scheme has.
 
     Raises:
-      InputError: If a file of records is damaged as a whole.
-      MissingInputError: If one is missing.
+        InputError: a file of records is damaged as a whole.
+        MissingInputError: one is missing.
     """
     sizes = {split: len(Records(folder, split)) for split in SPLITS}
     return [
@@ -113,15 +113,15 @@ def run(tasks: Sequence[Task], workers: int, advance: Advance) -> list[Examined]
     """Examines images.
 
     Args:
-      tasks: From `source_tasks` or `record_tasks`.
-      workers: Processes; below 2, and for few images, this one does it.
-      advance: Is told of every task done how many images it had.
+        tasks: from `source_tasks` or `record_tasks`.
+        workers: processes; below 2, and for few images, this one does it.
+        advance: is called after every task with the number of its images.
 
     Returns:
-      The images in the order of the tasks.
+        The images in the order of the tasks.
 
     Raises:
-      RunError: If a process died.
+        RunError: a process died.
     """
     results: list[list[Examined]] = []
     if workers < 2 or len(tasks) * CHUNK <= _FEW:
@@ -149,11 +149,11 @@ def _call(task: Task) -> list[Examined]:
     return task()
 
 
-def _examine_sources(sources: Sequence[Source], parts_format: PartsFormat) -> list[Examined]:
+def _examine_sources(sources: Sequence[ImageSource], parts_format: PartsFormat) -> list[Examined]:
     return [_examine_source(source, parts_format) for source in sources]
 
 
-def _examine_source(source: Source, parts_format: PartsFormat) -> Examined:
+def _examine_source(source: ImageSource, parts_format: PartsFormat) -> Examined:
     try:
         assembled = assemble(source, parts_format)
         findings, remarks, usable = assembled.findings, assembled.remarks, assembled.example is not None
@@ -177,12 +177,12 @@ def _examine_source(source: Source, parts_format: PartsFormat) -> Examined:
         has_restored_face=source.restored_face is not None,
         usable=usable,
         remarks=remarks,
-        problems=tuple(Problem(found.file, _kind(found), found.reason) for found in findings),
+        problems=tuple(Problem(finding.file, _kind(finding), finding.reason) for finding in findings),
     )
 
 
 def _kind(finding: Finding) -> str:
-    """Returns what kind of damage a finding is about."""
+    """Returns the kind of damage of a finding."""
     try:
         content = Path(finding.file).read_bytes()
     except OSError:
@@ -199,13 +199,13 @@ def _examine_records(folder: Path, split: str, start: int, stop: int, labels: in
 
 
 def _examine_record(records: Records, split: str, position: int, labels: int) -> Examined:
-    place = f"{split}/record {position}"
+    where = f"{split}/record {position}"
     try:
         example = records[position]
     except Exception as error:  # array_record and protobuf raise many kinds
         text = f" can't be read ({type(error).__name__}: {str(error)[:200]}): build the dataset again"
-        problems = (Problem(place, "record", text),)
-        return Examined(split, "", -1, -1, -1, place, "", False, False, False, False, (), problems)
+        problems = (Problem(where, "record", text),)
+        return Examined(split, "", -1, -1, -1, where, "", False, False, False, False, (), problems)
     name = f"{split}/{example.image_id}"
     report = inspect_image(example.body)
     return Examined(
@@ -226,24 +226,24 @@ def _examine_record(records: Records, split: str, position: int, labels: int) ->
 
 
 def _stored_problems(example: Example, name: str, labels: int) -> list[Problem]:
-    """Returns what is wrong with the images of a record."""
+    """Returns the problems of the images of a record."""
     problems = []
     for field in ("body", "parts", "face", "restored_face"):
         content = getattr(example, field)
         if content is None:
             continue
-        place = name if field == "body" else f"{name}, {field}"
+        where = name if field == "body" else f"{name}, {field}"
         report = inspect_image(content)
         if not report.usable:
-            problems.append(Problem(place, report.problems[0], f" {report.describe()}"))
+            problems.append(Problem(where, report.problems[0], f" {report.describe()}"))
         elif field == "parts" and (wrong := _unfit_labels(content, labels)):
-            problems.append(Problem(place, "label_map", f" {wrong}: build the dataset again"))
+            problems.append(Problem(where, "label_map", f" {wrong}: build the dataset again"))
     return problems
 
 
 def _unfit_labels(content: bytes, labels: int) -> str:
     with Image.open(io.BytesIO(content)) as image:
         if image.mode != "L":
-            return f"has mode {image.mode}, expected L (one label a pixel)"
+            return f"has mode {image.mode}, expected L (one label per pixel)"
         highest = int(np.asarray(image).max())
     return f"has label {highest}, expected 0 to {labels - 1}" if highest >= labels else ""

@@ -1,4 +1,4 @@
-"""Judges what the images of a dataset say together: counts, the same bytes twice, labels that collide, matches."""
+"""Judges all images of a dataset together: counts, the same bytes twice, labels that collide, matches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRAIN_AND_TEST, QUERY_AND_GALLERY, WITHIN = "train and test", "query and gallery
 
 
 class Count(NamedTuple):
-    """How many there are of everything in a split; outfits are counted within each identity."""
+    """Numbers of images, labels and parts in a split; outfits are counted within each identity."""
 
     split: str
     images: int
@@ -35,9 +35,9 @@ class Duplicate(NamedTuple):
     """Photos with the same bytes.
 
     Attributes:
-      where: TRAIN_AND_TEST, QUERY_AND_GALLERY or WITHIN.
-      contradiction: Whether photos on one side, train or test, are said to show different people.
-      images: Two or more.
+        where: TRAIN_AND_TEST, QUERY_AND_GALLERY or WITHIN.
+        contradiction: whether photos on one side, train or test, show different people by their labels.
+        images: two or more.
     """
 
     where: str
@@ -50,14 +50,14 @@ class Duplicate(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """What a protocol finds in the labels.
+    """Whether the labels allow a protocol, and how many queries it counts.
 
     Attributes:
-      protocol: Its name.
-      queries: How many take part; 0 when it can't be scored.
-      counted: How many of them have a correct gallery image left.
-      reasons: Why others have not -> how many.
-      problem: Why it can't be scored, or "".
+        protocol: its name.
+        queries: how many take part; 0 when it can't be scored.
+        counted: how many of them have a correct gallery image left.
+        reasons: reason why a query has none -> number of queries.
+        problem: why it can't be scored, or "".
     """
 
     protocol: str
@@ -99,7 +99,7 @@ def duplicates(images: Iterable[Examined]) -> list[Duplicate]:
     for image in images:
         if image.sha256 and image.usable:
             by_bytes[image.sha256].append(image)
-    found = []
+    results = []
     for same in by_bytes.values():
         if len(same) < 2:
             continue
@@ -110,9 +110,9 @@ def duplicates(images: Iterable[Examined]) -> list[Duplicate]:
         elif len(splits) > 1:
             where = QUERY_AND_GALLERY
         sides = [{i.identity for i in same if (i.split == "train") == train} for train in (True, False)]
-        found.append(Duplicate(where, any(len(people) > 1 for people in sides), tuple(same)))
+        results.append(Duplicate(where, any(len(people) > 1 for people in sides), tuple(same)))
     order = (TRAIN_AND_TEST, QUERY_AND_GALLERY, WITHIN)
-    return sorted(found, key=lambda duplicate: order.index(duplicate.where))
+    return sorted(results, key=lambda duplicate: order.index(duplicate.where))
 
 
 def shared_identities(spec: DatasetSpec, images: Iterable[Examined]) -> tuple[list[int], bool]:

@@ -21,7 +21,7 @@ BUILT, PREPARED, MANIFEST, AUTHORS = "built", "prepared folders", "manifest", "a
 _SAMPLE = 200  # names that a guess looks at in each folder
 
 
-class Recognised(NamedTuple):
+class RecognisedFolder(NamedTuple):
     """What a folder holds.
 
     Attributes:
@@ -39,7 +39,7 @@ class Recognised(NamedTuple):
     guessed: str = ""
 
 
-def recognise(path: Path, dataset: str | None = None) -> Recognised:
+def recognise(path: Path, dataset: str | None = None) -> RecognisedFolder:
     """Recognises a folder.
 
     Args:
@@ -71,7 +71,7 @@ def recognise(path: Path, dataset: str | None = None) -> Recognised:
             raise InputError(
                 f"{records} holds the built dataset {name}, not {spec.name}: correct --dataset or the folder"
             )
-        return Recognised(spec, dataset or name, BUILT, records)
+        return RecognisedFolder(spec, dataset or name, BUILT, records)
     if path.is_file() and spec is not None and not spec.manifest:
         raise InputError(
             f"{path} is a file, which describes datasets like {folder.SPEC.name} only: give the folder of {spec.name}"
@@ -82,14 +82,14 @@ def recognise(path: Path, dataset: str | None = None) -> Recognised:
         if spec is not None:
             return _known(spec, dataset, PREPARED, path)
         spec, guessed = _guess_prepared(path)
-        return Recognised(spec, spec.name, PREPARED, path, guessed)
+        return RecognisedFolder(spec, spec.name, PREPARED, path, guessed)
     if spec is not None:
         return _known(spec, dataset, AUTHORS if spec.folders else PREPARED, path)
     if (path / manifest.MANIFEST).is_file():
         return _known(folder.SPEC, None, MANIFEST, path)
     guess = _guess_authors(path)
     if guess is not None:
-        return Recognised(guess[0], guess[0].name, AUTHORS, path, guess[1])
+        return RecognisedFolder(guess[0], guess[0].name, AUTHORS, path, guess[1])
     if any(path.glob("*.csv")):
         return _known(folder.SPEC, None, MANIFEST, path)
     inside = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
@@ -101,8 +101,8 @@ def recognise(path: Path, dataset: str | None = None) -> Recognised:
     )
 
 
-def _known(spec: DatasetSpec, dataset: str | None, layout: str, path: Path) -> Recognised:
-    return Recognised(spec, dataset or spec.name, layout, path)
+def _known(spec: DatasetSpec, dataset: str | None, layout: str, path: Path) -> RecognisedFolder:
+    return RecognisedFolder(spec, dataset or spec.name, layout, path)
 
 
 def _recorded_name(name: str, records: Path) -> str:
@@ -136,7 +136,7 @@ def _built(path: Path) -> list[tuple[str, Path]]:
 
 
 def _guess_prepared(path: Path) -> tuple[DatasetSpec, str]:
-    """Returns which dataset prepared folders hold, and what it was guessed from."""
+    """Returns the dataset that prepared folders hold, and what it was guessed from."""
     size = prepared_folders.origin(path).get("size")
     for spec in SPECS:
         if size is not None and spec.synthetic_size == size:
@@ -163,7 +163,7 @@ def _guess_prepared(path: Path) -> tuple[DatasetSpec, str]:
 
 
 def _guess_authors(path: Path) -> tuple[DatasetSpec, str] | None:
-    """Returns which dataset a folder holds as its authors distribute it, and what it was guessed from; None if none."""
+    """Returns the dataset whose authors' layout a folder has, and what it was guessed from; None if none."""
     fits: list[tuple[int, DatasetSpec]] = []
     for spec in SPECS:
         counts = [sum(any(_names(path / root, folder)) for folder in spec.folders) for root in spec.roots]

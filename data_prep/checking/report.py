@@ -1,4 +1,4 @@
-"""What a check found, as lines to print: counts, remarks, warnings, then "usable" or the list of what to fix."""
+"""The outcome of a check, as lines to print: counts, remarks, warnings, then "usable" or the list of what to fix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.checking import judge
 from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.judge import Count, Duplicate, Matches
-from data_prep.checking.recognise import Recognised
+from data_prep.checking.recognise import RecognisedFolder
 from deskpro_jax.data.image_report import KINDS
 
 _SHOWN = 10  # names that are printed where there may be many
@@ -22,31 +22,31 @@ _TITLES = {
     "exif_rotated": "EXIF-rotated",
     "label_map": "label maps that do not fit",
     "checksum": "another checksum than listed",
-    "name": "names and places that say nothing",
+    "name": "names and folders that do not match",
     "record": "records that can't be read",
 }
 
 
 @dataclasses.dataclass
-class Report:
-    """What a check found.
+class CheckResult:
+    """The outcome of a check.
 
     Attributes:
-      found: What was checked.
-      images: Every image, examined.
-      counts: By split.
-      problems: Files that can't be used.
-      duplicates: Photos with the same bytes.
-      matches: What each protocol finds in the labels.
-      remarks: Worth knowing.
-      warnings: Worth looking into, whatever the verdict.
-      fix: What else has to be fixed.
-      allowance: The option that the build needs for this dataset; "" for none.
-      as_published: Whether the dataset is complete as its authors distribute it, so that nobody can mend it.
-      sheet: The sheet of examples, None where none was drawn.
+        checked: the folder and its dataset.
+        images: every examined image.
+        counts: numbers of images, identities, ... of each split.
+        problems: files that can't be used.
+        duplicates: photos with the same bytes.
+        matches: whether the labels allow each protocol.
+        remarks: lines worth knowing.
+        warnings: lines worth looking into, whatever the verdict.
+        fix: other things that have to be fixed.
+        allowance: the option that the build needs for this dataset; "" for none.
+        as_published: whether the dataset is complete as its authors distribute it, so that users cannot fix it.
+        sheet: the sheet of examples, None where none was drawn.
     """
 
-    found: Recognised
+    checked: RecognisedFolder
     images: list[Examined] = dataclasses.field(default_factory=list)
     counts: list[Count] = dataclasses.field(default_factory=list)
     problems: list[Problem] = dataclasses.field(default_factory=list)
@@ -91,10 +91,10 @@ class Report:
         """Returns the report.
 
         Args:
-          everything: Prints all names where otherwise the first ten are printed; what to fix is complete anyway.
+            everything: prints all names where otherwise the first ten are printed; what to fix is complete anyway.
         """
-        guess = f" (guessed {self.found.guessed}; --dataset says otherwise)" if self.found.guessed else ""
-        lines = [f"{self.found.folder}: {self.found.spec.name}, {self.found.layout}{guess}"]
+        guess = f" (guessed {self.checked.guessed}; --dataset overrides it)" if self.checked.guessed else ""
+        lines = [f"{self.checked.folder}: {self.checked.spec.name}, {self.checked.layout}{guess}"]
         if self.counts:
             lines += ["", *_table([_COLUMNS, *(_cells(count) for count in self.counts)])]
         lines += self._missing(everything)
@@ -120,7 +120,7 @@ class Report:
         return [*lines, *(_indented(text) for text in duplicates)]
 
     def _missing(self, everything: bool) -> list[str]:
-        """Returns which images have no mask, face or restored face, where others have."""
+        """Returns the images without a mask, face or restored face, where other images have one."""
         lines = []
         for field, what in (("has_mask", "mask"), ("has_face", "face"), ("has_restored_face", "restored face")):
             without = [image.name for image in self.images if not getattr(image, field)]
@@ -140,7 +140,7 @@ class Report:
         return lines
 
     def _duplicates_to_fix(self) -> list[Duplicate]:
-        """Returns the duplicates that spoil a score or contradict each other, where somebody can mend them."""
+        """Returns the duplicates that spoil a score or contradict each other, where users can fix them."""
         if self.as_published:
             return []
         return [d for d in self.duplicates if d.where != judge.WITHIN or d.contradiction]
@@ -151,16 +151,16 @@ class Report:
         lines = []
         for where, effect in (
             (judge.TRAIN_AND_TEST, "LEAK: the same bytes in train and in a test split, scores will be too good"),
-            (judge.QUERY_AND_GALLERY, "the same bytes in query and gallery, a match that is none"),
+            (judge.QUERY_AND_GALLERY, "the same bytes in query and gallery, a false match"),
             (judge.WITHIN, "the same bytes several times within a split"),
         ):
-            found = [str(duplicate) for duplicate in chosen if duplicate.where == where]
-            if not found:
+            texts = [str(duplicate) for duplicate in chosen if duplicate.where == where]
+            if not texts:
                 continue
-            shown = found if everything else found[:_SHOWN]
-            more = [f"... ({len(found) - len(shown):,} more)"] if len(found) > len(shown) else []
+            shown = texts if everything else texts[:_SHOWN]
+            more = [f"... ({len(texts) - len(shown):,} more)"] if len(texts) > len(shown) else []
             note = ", as the authors distribute it" if self.as_published and where != judge.WITHIN else ""
-            lines.append(f"{effect}{note} ({len(found):,}):" + "".join(f"\n  {line}" for line in [*shown, *more]))
+            lines.append(f"{effect}{note} ({len(texts):,}):" + "".join(f"\n  {line}" for line in [*shown, *more]))
         return lines
 
 

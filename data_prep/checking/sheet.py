@@ -26,13 +26,13 @@ def draw_at_random(
     """Draws examples from all splits in turn, as evenly as they go.
 
     Args:
-      sizes: Number of images of each split.
-      load: Returns the image of a split at a position; None, and any error, passes it over.
-      count: How many are wanted.
-      seed: Decides which.
+        sizes: number of images of each split.
+        load: returns the image of a split at a position; None, and any error, passes it over.
+        count: number of examples.
+        seed: decides which.
 
     Returns:
-      Pairs of split and example, at most `count`.
+        Pairs of split and example, at most `count`.
     """
     random = np.random.default_rng(seed)
     orders = {split: iter(random.permutation(size).tolist()) for split, size in sizes.items()}
@@ -47,16 +47,16 @@ def draw_at_random(
                 yield split, example
 
     rounds = itertools.zip_longest(*(usable(split) for split in sizes))
-    return list(itertools.islice((found for row in rounds for found in row if found is not None), count))
+    return list(itertools.islice((pair for row in rounds for pair in row if pair is not None), count))
 
 
 def write_sheet(path: Path, examples: Sequence[tuple[str, Example]], clothing: Sequence[int]) -> None:
     """Writes the sheet, whole or not at all.
 
     Args:
-      path: A PNG file.
-      examples: Pairs of split and example.
-      clothing: Values of the label map that are clothing.
+        path: a PNG file.
+        examples: pairs of split and example.
+        clothing: values of the label map that are clothing.
     """
     cell = 2 * WIDTH + MARGIN, HEIGHT + 2 * LINE + MARGIN
     columns = max(1, min(_COLUMNS, len(examples)))

@@ -22,9 +22,9 @@ def anchors(height: int, width: int) -> Float[np.ndarray, "anchors 4"]:
         height, width: of the image in pixels.
 
     Returns:
-        Centre x, centre y, width and height of each, as shares of the image; read-only.
+        Centre x, centre y, width and height of each, as fractions of the image; read-only.
     """
-    found = []
+    levels = []
     for stride, sizes in zip(STRIDES, ANCHOR_SIZES, strict=True):
         rows, columns = -(-height // stride), -(-width // stride)
         y = (np.arange(rows) + 0.5) * stride / height
@@ -33,8 +33,8 @@ def anchors(height: int, width: int) -> Float[np.ndarray, "anchors 4"]:
         level = np.empty((rows, columns, len(sizes), 4))
         level[..., 0], level[..., 1] = x[:, None], y[:, None, None]
         level[..., 2], level[..., 3] = size / width, size / height
-        found.append(level.reshape(-1, 4))
-    result = np.concatenate(found).astype(np.float32)
+        levels.append(level.reshape(-1, 4))
+    result = np.concatenate(levels).astype(np.float32)
     result.flags.writeable = False
     return result
 

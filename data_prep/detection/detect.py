@@ -17,7 +17,7 @@ from deskpro_jax.models.layers import Dtype
 
 
 class Raw(NamedTuple):
-    """What the detector says of every anchor, in pixels of the canvas; nothing is thresholded or suppressed.
+    """The detector's output for every anchor, in pixels of the canvas; nothing is thresholded or suppressed.
 
     Attributes:
         boxes: left, top, right, bottom [batch, anchors, 4].
@@ -41,12 +41,12 @@ def detect_raw(
     """Runs the detector; pure, to be jitted with `detector` fixed, and every image on its own.
 
     Args:
-        detector: tells the variant; its own variables are not read.
+        detector: decides the variant; its own variables are not read.
         variables: its variables, placed on the devices by the caller.
         images: RGB canvases.
         sizes: height and width in pixels of what each canvas shows in its top left corner (factor times the photo's);
             the rest of the canvas then has no influence. None: images fill their canvases.
-        dtype: of the network; what it says is decoded in float32.
+        dtype: of the network; its output is decoded in float32.
 
     Returns:
         Boxes, scores and landmarks of every anchor.

@@ -38,29 +38,29 @@ class Detector:
 
 
 def load_detector(path: str | Path) -> Detector:
-    """Reads a RetinaFace file (`mobilenet0.25_Final.pth`, `Resnet50_Final.pth`); its names tell the variant.
+    """Reads a RetinaFace file (`mobilenet0.25_Final.pth`, `Resnet50_Final.pth`); its names decide the variant.
 
     Args:
         path: PyTorch or safetensors file; names may start with `module.`.
 
     Raises:
         MissingInputError: there is no such file.
-        InputError: it is no weights file, holds another network, or not all of this one.
+        InputError: it is not a weights file, holds another network, or tensors are missing.
     """
     path = Path(path)
-    held = read_file(path).tensors
-    found = describe(held)
-    variant = next((variant for variant in VARIANTS if found == f"a RetinaFace detector ({variant})"), None)
+    tensors = read_file(path).tensors
+    network = describe(tensors)
+    variant = next((variant for variant in VARIANTS if network == f"a RetinaFace detector ({variant})"), None)
     if variant is None:
         raise InputError(
-            f"{path} holds {found} ({len(held)} tensors: {', '.join(list(held)[:3])[:200]}, ...); expected a RetinaFace"
-            f" detector ({' or '.join(VARIANTS)}): give mobilenet0.25_Final.pth or Resnet50_Final.pth."
+            f"{path} holds {network} ({len(tensors)} tensors: {', '.join(list(tensors)[:3])[:200]}, ...); expected a"
+            f" RetinaFace detector ({' or '.join(VARIANTS)}): give mobilenet0.25_Final.pth or Resnet50_Final.pth."
         )
     try:
-        variables = to_variables(variant, unwrap(held))
+        variables = to_variables(variant, unwrap(tensors))
     except InputError as error:
         raise InputError(
-            f"{path} holds {found}, but not all of it as published: fetch the file again. {error}"
+            f"{path} holds {network}, but not all of it as published: fetch the file again. {error}"
         ) from error
     return Detector(variant, variables, hashlib.sha256(path.read_bytes()).hexdigest())
 
@@ -73,7 +73,7 @@ def to_variables(variant: str, tensors: Mapping[str, np.ndarray]) -> dict[str, A
         tensors: by the names of the published code.
 
     Raises:
-        InputError: a tensor has no place, another shape or type, is not finite, or is missing; lists all of them.
+        InputError: a tensor is unknown, of another shape or type, is not finite, or is missing; lists all of them.
     """
     return table.load_whole(retinaface(variant), tensors, _template(variant))
 

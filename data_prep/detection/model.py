@@ -76,7 +76,7 @@ def _depthwise3x3(x: Array, kernel: Array, stride: int) -> Array:
     return functools.reduce(jnp.add, taps)
 
 
-class ConvUnit(nn.Module):
+class DetectorUnit(nn.Module):
     """Convolution without bias, BatchNorm, leaky ReLU; zero outside the image.
 
     `slope` is that of the activation's negative part, 1 for none. Zero padding is half the kernel, as everywhere in
@@ -119,7 +119,7 @@ class ConvUnit(nn.Module):
 
 
 def _precision(dtype: Dtype) -> jax.lax.Precision | None:
-    """Returns what keeps float32 products in float32 on accelerators too; other types take the device's default."""
+    """Returns the precision that keeps float32 products in float32 on accelerators; other types take the default."""
     return jax.lax.Precision.HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
 
 
@@ -130,7 +130,7 @@ class MobileNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 3"], inside: Inside) -> list[Array]:
-        unit = functools.partial(ConvUnit, slope=MOBILENET_SLOPE, dtype=self.dtype)
+        unit = functools.partial(DetectorUnit, slope=MOBILENET_SLOPE, dtype=self.dtype)
         at = 2
         x = unit(MOBILENET_STEM, 3, 2, name="stem")(x, inside[at])
         maps = []
@@ -155,11 +155,11 @@ class Bottleneck(nn.Module):
     def __call__(self, x: Array, before: Array | None, after: Array | None) -> Array:
         """`before` and `after` tell which cells belong to the image at the block's input and output."""
         out = RESNET_EXPANSION * self.features
-        y = ConvUnit(self.features, dtype=self.dtype, name="conv1")(x, before)
-        y = ConvUnit(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y, after)
-        y = ConvUnit(out, slope=1.0, dtype=self.dtype, name="conv3")(y, after)
+        y = DetectorUnit(self.features, dtype=self.dtype, name="conv1")(x, before)
+        y = DetectorUnit(self.features, 3, self.stride, dtype=self.dtype, name="conv2")(y, after)
+        y = DetectorUnit(out, slope=1.0, dtype=self.dtype, name="conv3")(y, after)
         if self.stride != 1 or x.shape[-1] != out:
-            x = ConvUnit(out, 1, self.stride, slope=1.0, dtype=self.dtype, name="downsample")(x, after)
+            x = DetectorUnit(out, 1, self.stride, slope=1.0, dtype=self.dtype, name="downsample")(x, after)
         return nn.relu(y + x.astype(y.dtype))
 
 
@@ -170,7 +170,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width 3"], inside: Inside) -> list[Array]:
-        x = ConvUnit(RESNET_STEM, 7, 2, dtype=self.dtype, name="stem")(x, inside[2])
+        x = DetectorUnit(RESNET_STEM, 7, 2, dtype=self.dtype, name="stem")(x, inside[2])
         # Beyond the image lie zeros where PyTorch pads with -inf: the same after a ReLU.
         x = _clear(max_pool3x3(x), inside[4])
         at, maps = 4, []
@@ -199,7 +199,7 @@ class Pyramid(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[Array], inside: Inside) -> list[Array]:
-        unit = functools.partial(ConvUnit, self.features, slope=self.slope, dtype=self.dtype)
+        unit = functools.partial(DetectorUnit, self.features, slope=self.slope, dtype=self.dtype)
         levels = [
             unit(name=f"output{i}")(x, inside[stride])
             for i, (x, stride) in enumerate(zip(maps, STRIDES, strict=True), 1)
@@ -223,7 +223,7 @@ class Context(nn.Module):
     @nn.compact
     def __call__(self, x: Array, inside: Array | None) -> Array:
         half, quarter = self.features // 2, self.features // 4
-        unit = functools.partial(ConvUnit, size=3, dtype=self.dtype)
+        unit = functools.partial(DetectorUnit, size=3, dtype=self.dtype)
         three = unit(half, slope=1.0, name="conv3x3")(x, inside)
         shared = unit(quarter, slope=self.slope, name="conv5x5_1")(x, inside)
         five = unit(quarter, slope=1.0, name="conv5x5_2")(shared, inside)
@@ -261,7 +261,7 @@ class RetinaFace(nn.Module):
         x = _clear(x, inside[1])
         body = (MobileNet if self.variant == "mobilenet0.25" else ResNet)(self.dtype, name="body")
         levels = Pyramid(channels, slope, self.dtype, name="fpn")(body(x, inside), inside)
-        found: dict[str, list[Array]] = {head: [] for head in HEADS}
+        outputs: dict[str, list[Array]] = {head: [] for head in HEADS}
         for i, (level, stride) in enumerate(zip(levels, STRIDES, strict=True)):
             context = Context(channels, slope, self.dtype, name=f"ssh{i + 1}")(level, inside[stride])
             for head, numbers in HEADS.items():
@@ -273,6 +273,6 @@ class RetinaFace(nn.Module):
                     bias_init=constant(0.0),
                     name=f"{head}_{i}",
                 )(context)
-                found[head].append(y.reshape(y.shape[0], -1, numbers))
-        classes, boxes, landmarks = (jnp.concatenate(found[head], 1) for head in HEADS)
+                outputs[head].append(y.reshape(y.shape[0], -1, numbers))
+        classes, boxes, landmarks = (jnp.concatenate(outputs[head], 1) for head in HEADS)
         return boxes, classes, landmarks

@@ -40,8 +40,8 @@ class Choice:
         box_score: boxes of at most this score are not kept.
         nms: overlap (intersection over union) above which only the better of two boxes is kept.
         score: the person's face has at least this score.
-        head_bottom: share of the photo's height in which the centre of the person's face lies.
-        head_side: share of the width that is left out on either side for the same purpose.
+        head_bottom: fraction of the photo's height in which the centre of the person's face lies.
+        head_side: fraction of the width that is left out on either side for the same purpose.
     """
 
     enlarge: float | None = None
@@ -63,7 +63,7 @@ class Choice:
             raise InputError(f"--head-side is {self.head_side}; expected 0 or more and less than 0.5.")
 
 
-class Canvas(NamedTuple):
+class PhotoCanvas(NamedTuple):
     """A photo as the detector sees it.
 
     Attributes:
@@ -95,7 +95,7 @@ def canvas_shape(photo: tuple[int, ...], choice: Choice) -> tuple[int, int]:
     return _plan(photo[0], photo[1], choice)[2]
 
 
-def to_canvas(photo: UInt8[np.ndarray, "height width 3"], choice: Choice) -> Canvas:
+def to_canvas(photo: UInt8[np.ndarray, "height width 3"], choice: Choice) -> PhotoCanvas:
     """Enlarges a photo onto a canvas of one of few shapes.
 
     Args:
@@ -103,11 +103,11 @@ def to_canvas(photo: UInt8[np.ndarray, "height width 3"], choice: Choice) -> Can
         choice: `enlarge` is read.
     """
     factor, size, canvas = _plan(photo.shape[0], photo.shape[1], choice)
-    return Canvas(enlarge(photo, factor, canvas), size, factor)
+    return PhotoCanvas(enlarge(photo, factor, canvas), size, factor)
 
 
 def batch_rows(shape: tuple[int, ...], rows: int, devices: int) -> int:
-    """Returns how many canvases make a batch, a multiple of the devices: fewer of the large ones.
+    """Returns the number of canvases in a batch, a multiple of the devices: fewer of the large ones.
 
     Args:
         shape: of a canvas.
@@ -136,7 +136,7 @@ def choose_face(
     """Finds the faces of a photo, and the one that is the person's.
 
     Args:
-        raw: what the detector says of the photo's canvas, without the batch axis.
+        raw: the detector's output for the photo's canvas, without the batch axis.
         size: height and width of the enlarged photo.
         photo: height and width of the photo.
         choice: how faces are chosen.
@@ -145,15 +145,15 @@ def choose_face(
         The faces in pixels of the photo, best first, and the position of the person's, None where there is none.
     """
     one = jax.tree.map(lambda part: np.asarray(part)[None], raw)
-    (found,) = detections(one, score_threshold=choice.box_score, nms_threshold=choice.nms)
+    (faces,) = detections(one, score_threshold=choice.box_score, nms_threshold=choice.nms)
     (height, width), (rows, columns) = photo, size
-    found = found.scaled(width / columns, height / rows)
+    faces = faces.scaled(width / columns, height / rows)
     best = best_face(
-        found,
+        faces,
         height,
         width,
         min_score=choice.score,
         head_bottom=choice.head_bottom,
         head_side=choice.head_side,
     )
-    return found, best
+    return faces, best

@@ -1,4 +1,4 @@
-"""From what the detector says of every anchor to the faces of an image, and to the one that is a person's."""
+"""From the detector's output for every anchor to the faces of an image, and to the one of the person."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def detections(
     Returns:
         For each image its faces in pixels of the canvas, best first; none is a normal result.
     """
-    found = []
+    faces = []
     for boxes, scores, landmarks in zip(*(np.asarray(part, np.float32) for part in raw), strict=True):
         (candidates,) = np.nonzero(scores > score_threshold)
         candidates = candidates[np.argsort(-scores[candidates], kind="stable")[:top_k]]
         kept = candidates[suppress(boxes[candidates], scores[candidates], nms_threshold)[:keep_top_k]]
-        found.append(Detections(boxes[kept], scores[kept], landmarks[kept]))
-    return found
+        faces.append(Detections(boxes[kept], scores[kept], landmarks[kept]))
+    return faces
 
 
 def best_face(
-    found: Detections,
+    faces: Detections,
     height: float,
     width: float,
     *,
@@ -120,18 +120,18 @@ def best_face(
     person's own, but they lie lower than a head does.
 
     Args:
-        found: the crop's faces.
+        faces: the crop's faces.
         height, width: of the crop, in the unit of the boxes.
         min_score: boxes must score as much.
-        head_bottom: share of the height that the head region reaches down to, from the crop's top edge.
-        head_side: share of the width that the head region leaves out on the left and on the right.
+        head_bottom: fraction of the height that the head region reaches down to, from the crop's top edge.
+        head_side: fraction of the width that the head region leaves out on the left and on the right.
 
     Returns:
-        Position of the face in `found`, None where no box qualifies.
+        Position of the face in `faces`, None where no box qualifies.
     """
-    centre = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    centre = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     x, y = centre[:, 0] / width, centre[:, 1] / height
     head = (y >= 0) & (y <= head_bottom) & (x >= head_side) & (x <= 1 - head_side)
-    eligible = np.where(head & (found.scores >= min_score), found.scores, -1.0)
-    best = int(np.argmax(eligible)) if len(found) else 0
-    return best if len(found) and eligible[best] >= 0 else None
+    eligible = np.where(head & (faces.scores >= min_score), faces.scores, -1.0)
+    best = int(np.argmax(eligible)) if len(faces) else 0
+    return best if len(faces) and eligible[best] >= 0 else None

@@ -22,7 +22,7 @@ ASPECT = 2  # of a standing person, height to width: a photo that is wider shows
 def choose_factor(height: int, width: int) -> float:
     """Returns by how much a photo of a person is enlarged before detection.
 
-    The smallest whole number up to 4 after which a person that fills the photo is `ENOUGH_HEIGHT` pixels tall: 4 for
+    The smallest integer up to 4 after which a person that fills the photo is `ENOUGH_HEIGHT` pixels tall: 4 for
     128x64, 2 for 256x128, 1 for 512x256. Where the photo is wider than a standing person its width counts, since the
     face of a portrait is large already. Large photos are reduced, to 1/2, 1/3, ... down to `MAX_HEIGHT`.
 

@@ -33,7 +33,7 @@ LAYERS = {
 }
 
 
-class Bottleneck(nn.Module):
+class ResidualBlock(nn.Module):
     """Residual block of a 1x1, a 3x3 (with the stride) and a 1x1 convolution."""
 
     layer: Layer
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
         return nn.relu(y + x)
 
 
-class Stage(nn.Module):
+class ResidualStage(nn.Module):
     """One stage: a first block of its own, and the rest, all alike, as a loop over stacked parameters.
 
     The program then has eight blocks to compile in place of thirty-three.
@@ -66,17 +66,17 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
-        x = Bottleneck(self.layer, first=True, dtype=self.dtype, name="first")(x)
+        x = ResidualBlock(self.layer, first=True, dtype=self.dtype, name="first")(x)
         loop = nn.scan(
             lambda block, carry, _: (block(carry), None),
             variable_axes={"params": 0, "batch_stats": 0},
             split_rngs={"params": True},
             length=self.layer.blocks - 1,
         )
-        return loop(Bottleneck(self.layer, dtype=self.dtype, name="rest"), x, None)[0]
+        return loop(ResidualBlock(self.layer, dtype=self.dtype, name="rest"), x, None)[0]
 
 
-class Backbone(nn.Module):
+class ResNet101(nn.Module):
     """The stem and the four stages."""
 
     dtype: Dtype = jnp.float32
@@ -90,5 +90,5 @@ class Backbone(nn.Module):
         maps = {"maxpool": max_pool3x3(x)}
         x = maps["maxpool"]
         for name, layer in LAYERS.items():
-            x = maps[name] = Stage(layer, self.dtype, name=name)(x)
+            x = maps[name] = ResidualStage(layer, self.dtype, name=name)(x)
         return maps

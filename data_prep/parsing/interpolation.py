@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Float64, Int
 
 
 def neighbours(source: int, target: int) -> tuple[Int[np.ndarray, " target"], Float64[np.ndarray, " target"]]:
-    """Returns where the pixels of a row of `target` lie on one of `source`, first and last on first and last.
+    """Returns the positions of the pixels of a row of `target` on one of `source`, first and last on first and last.
 
     Args:
         source: pixels of the row that is resized.
@@ -24,11 +24,11 @@ def neighbours(source: int, target: int) -> tuple[Int[np.ndarray, " target"], Fl
 
 def aligned_resize(source: int, target: int) -> Float64[np.ndarray, "target source"]:
     """Returns the matrix that resizes a row as PyTorch's linear interpolation with align_corners=True does."""
-    before, share = neighbours(source, target)
+    before, fraction = neighbours(source, target)
     matrix = np.zeros((target, source))
     rows = np.arange(target)
-    np.add.at(matrix, (rows, before), 1.0 - share)
-    np.add.at(matrix, (rows, np.minimum(before + 1, source - 1)), share)
+    np.add.at(matrix, (rows, before), 1.0 - fraction)
+    np.add.at(matrix, (rows, np.minimum(before + 1, source - 1)), fraction)
     return matrix
 
 
@@ -57,8 +57,8 @@ def resize(x: Float[Array, "batch height width channels"], height: int, width: i
     for axis, size in ((1, height), (2, width)):
         if x.shape[axis] == size:
             continue
-        before, share = neighbours(x.shape[axis], size)
+        before, fraction = neighbours(x.shape[axis], size)
         after = np.minimum(before + 1, x.shape[axis] - 1)
-        share = share.reshape((-1, 1, 1) if axis == 1 else (-1, 1)).astype(x.dtype)
-        x = x.take(before, axis) * (1 - share) + x.take(after, axis) * share
+        fraction = fraction.reshape((-1, 1, 1) if axis == 1 else (-1, 1)).astype(x.dtype)
+        x = x.take(before, axis) * (1 - fraction) + x.take(after, axis) * fraction
     return x

@@ -51,7 +51,7 @@ def load_parser(path: Path) -> Parser:
 
     Raises:
         MissingInputError: there is no such file.
-        InputError: it is no weights file, is damaged, holds another network, or a tensor is missing, left over, of
+        InputError: it is not a weights file, is damaged, holds another network, or a tensor is missing, left over, of
             another shape, of another type or not finite.
     """
     tensors = unwrap(read_file(path).tensors)

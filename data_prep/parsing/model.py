@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from data_prep.parsing.backbone import Backbone
+from data_prep.parsing.backbone import ResNet101
 from data_prep.parsing.interpolation import adaptive_mean, aligned_resize, resize
 from data_prep.parsing.layers import PRECISION, Conv1x1, Conv3x3, Norm, conv3x3, leaky_relu
 from deskpro_jax.models.layers import Dtype, at_least_float32
@@ -87,7 +87,7 @@ class EdgeHead(nn.Module):
         return logits, features
 
 
-class Decoder(nn.Module):
+class PartDecoder(nn.Module):
     """Joins the pyramid's features, enlarged, with details of the first stage."""
 
     classes: int
@@ -129,9 +129,9 @@ class SCHP(nn.Module):
             Logits at a quarter of the height and width, rounded up, and by name what lies before them: "maxpool",
             "layer1" to "layer4", "psp", and the logits "parsing" [..., classes] and "edge" [..., 2] of the branches.
         """
-        maps = Backbone(self.dtype, name="backbone")(x.astype(self.dtype))
+        maps = ResNet101(self.dtype, name="backbone")(x.astype(self.dtype))
         maps["psp"] = PyramidPooling(self.dtype, name="pyramid")(maps["layer4"])
-        maps["parsing"], features = Decoder(self.classes, self.dtype, name="decoder")(maps["psp"], maps["layer1"])
+        maps["parsing"], features = PartDecoder(self.classes, self.dtype, name="decoder")(maps["psp"], maps["layer1"])
         levels = (maps["layer1"], maps["layer2"], maps["layer3"])
         maps["edge"], edges = EdgeHead(self.dtype, name="edge")(*levels)
         fused = ConvNorm(DECODER, self.dtype, name="fusion")(features, *edges)

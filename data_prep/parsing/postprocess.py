@@ -77,7 +77,7 @@ def _matrix(extent: int, source: int, longest: int, size: int, *, down: bool) ->
     taps = taps_in_square(extent, longest, size, down=down)
     enlarged = aligned_resize(source, size)
     matrix = np.zeros((extent, source))
-    for step, weight in ((0, 1.0 - taps.share.astype(np.float64)), (1, taps.share)):
+    for step, weight in ((0, 1.0 - taps.fraction.astype(np.float64)), (1, taps.fraction)):
         index = taps.before + step
         inside = (index >= 0) & (index < size)
         matrix[inside] += weight[inside, None] * enlarged[index[inside]]

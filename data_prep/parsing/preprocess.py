@@ -12,7 +12,7 @@ from deskpro_jax.errors import InputError
 def crop(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
     """Scales a photo into a square, its centre on the square's centre, black beside it.
 
-    The published network was given its images this way: without antialiasing, edges aligned on pixel centres.
+    The published network was trained on images resized this way: without antialiasing, edges aligned on pixel centres.
 
     Args:
         image: the photo.
@@ -22,7 +22,7 @@ def crop(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndar
         The crop, with the photo's channels.
 
     Raises:
-        InputError: it is no image in uint8 of three channels, or has no pixels.
+        InputError: it is not a uint8 image of three channels, or has no pixels.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"the photo is {image.dtype} {image.shape}; expected uint8 [height, width, 3] in RGB.")
@@ -30,17 +30,17 @@ def crop(image: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndar
     longest = steps(height, width)
     down = taps_in_photo(height, longest, size, down=True)
     across = taps_in_photo(width, longest, size, down=False)
-    rows, place = np.unique(np.stack([down.before, down.before + 1]), return_inverse=True)
-    above, below = _interpolate_rows(image, rows, across)[place.reshape(2, size)]
-    share = down.share[:, None, None].astype(np.float64)
-    return np.rint((above + share * (below - above)).astype(np.float32)).astype(np.uint8)
+    rows, position = np.unique(np.stack([down.before, down.before + 1]), return_inverse=True)
+    above, below = _interpolate_rows(image, rows, across)[position.reshape(2, size)]
+    fraction = down.fraction[:, None, None].astype(np.float64)
+    return np.rint((above + fraction * (below - above)).astype(np.float32)).astype(np.uint8)
 
 
 def _interpolate_rows(image: np.ndarray, rows: Int[np.ndarray, " rows"], across: Taps) -> np.ndarray:
-    """Returns the wanted rows [rows, columns, 3] in float32, interpolated along their width."""
+    """Returns rows [rows, columns, 3] in float32, interpolated along their width."""
     chosen = _take(image, rows, 0)
     left, right = (_take(chosen, across.before + step, 1).astype(np.float32) for step in (0, 1))
-    return (left + across.share[:, None].astype(np.float64) * (right - left)).astype(np.float32)
+    return (left + across.fraction[:, None].astype(np.float64) * (right - left)).astype(np.float32)
 
 
 def _take(image: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The square around a photo that the network sees: where its pixels lie in the photo, and the photo's in it.
 
 The square has the photo's longer side and its centre, and is scaled so that the corner pixels of both fall on each
-other. Positions are rounded as OpenCV 5's `warpAffine` rounds them; where an interpolated value is a whole number and a
+other. Positions are rounded as OpenCV 5's `warpAffine` rounds them; where an interpolated value is an integer and a
 half, which is common when a photo is enlarged, that decides the grey level.
 """
 
@@ -19,11 +19,11 @@ class Taps:
 
     Attributes:
         before: index of the neighbour before each pixel; -1 and less, or the last and more, where it lies outside.
-        share: how far each pixel lies from that neighbour to the next, 0..1.
+        fraction: how far each pixel lies from that neighbour to the next, 0..1.
     """
 
     before: Int[np.ndarray, " target"]
-    share: Float32[np.ndarray, " target"]
+    fraction: Float32[np.ndarray, " target"]
 
 
 def steps(height: int, width: int) -> int:
@@ -32,7 +32,7 @@ def steps(height: int, width: int) -> int:
 
 
 def taps_in_photo(extent: int, longest: int, size: int, *, down: bool) -> Taps:
-    """Returns where the square's pixels lie in the photo, along one axis.
+    """Returns the positions of the square's pixels in the photo, along one axis.
 
     Args:
         extent: the photo's height or width in pixels.
@@ -45,12 +45,12 @@ def taps_in_photo(extent: int, longest: int, size: int, *, down: bool) -> Taps:
 
 
 def taps_in_square(extent: int, longest: int, size: int, *, down: bool) -> Taps:
-    """Returns where the photo's pixels lie in the square, along one axis; arguments as for `taps_in_photo`."""
+    """Returns the positions of the photo's pixels in the square, along one axis; arguments as for `taps_in_photo`."""
     return _taps(extent, longest / (size - 1), (extent - 1 - longest) / 2, down)
 
 
 def _taps(count: int, factor: float, offset: float, down: bool) -> Taps:
-    """Returns where `count` pixels lie that the map x -> factor x + offset leads to."""
+    """Returns the positions of `count` pixels before the map x -> factor x + offset."""
     inverse = factor * (1.0 / (factor * factor))
     slope, start = np.float32(inverse), np.float32(-inverse * offset)
     # Along the height the product is rounded before the sum is, along the width only the sum.

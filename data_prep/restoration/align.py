@@ -30,7 +30,7 @@ Kernel = Callable[[np.ndarray], np.ndarray]
 
 
 def template(size: int) -> Float[np.ndarray, "5 2"]:
-    """Returns where eyes, nose and corners of the mouth lie in an aligned face of `size` pixels, x and y."""
+    """Returns the positions of eyes, nose and corners of the mouth in an aligned face of `size` pixels, x and y."""
     return (_POINTS + _MARGIN) * (size / _SIDE)
 
 
@@ -61,7 +61,7 @@ def similarity(landmarks: Float[np.ndarray, "5 2"], size: int) -> Float[np.ndarr
     centred, wanted = points - points.mean(0), target - target.mean(0)
     spread = centred.var(0).sum()
     if spread < 1e-6:
-        raise InputError(f"landmarks are {points.tolist()}, which is no face: its extent cannot be told.")
+        raise InputError(f"landmarks are {points.tolist()}, which is not a face: its extent is 0.")
     covariance = wanted.T @ centred / len(points)
     mirror = np.ones(2)
     if np.linalg.det(covariance) < 0:
@@ -71,7 +71,7 @@ def similarity(landmarks: Float[np.ndarray, "5 2"], size: int) -> Float[np.ndarr
     turn = left @ np.diag(mirror) @ right
     shift = target.mean(0) - scale * (turn @ points.mean(0))
     if scale < 1e-6:
-        raise InputError(f"landmarks are {points.tolist()}, which is no face: no rotation brings them to its places.")
+        raise InputError(f"landmarks are {points.tolist()}, which is not a face: no rotation fits them to one.")
     return np.concatenate([scale * turn, shift[:, None]], axis=1)
 
 
@@ -89,7 +89,7 @@ def align(
         RGB; black where the photo ends.
 
     Raises:
-        InputError: the image is no RGB bytes, or the landmarks give no frame.
+        InputError: the image is not uint8 RGB, or the landmarks are not those of a face.
     """
     return _warp(image, landmarks, size, _triangle, 1)
 
@@ -108,7 +108,7 @@ def lanczos(
         RGB; black where the photo ends.
 
     Raises:
-        InputError: the image is no RGB bytes, or the landmarks give no frame.
+        InputError: the image is not uint8 RGB, or the landmarks are not those of a face.
     """
     return _warp(image, landmarks, size, _lanczos3, _LANCZOS_RADIUS)
 
@@ -154,7 +154,7 @@ def _photo_coordinates(landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np
 
 
 def _taps(position: np.ndarray, length: int, kernel: Kernel, radius: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns which pixels of one axis each position is made of, and their weights."""
+    """Returns the pixels of one axis that each position is interpolated from, and their weights."""
     position = np.clip(position, -1.0 - radius, length + radius)  # all black beyond
     first = np.floor(position).astype(np.intp)
     fraction = position - first

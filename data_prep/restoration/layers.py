@@ -23,7 +23,7 @@ _TAPS = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
 _normal, _zeros, _ones = nn.initializers.normal(1.0), nn.initializers.zeros, nn.initializers.ones
 
 
-class Filter(nn.Module):
+class BlurFilter(nn.Module):
     """The fixed low-pass filter around resampling; files carry it with their weights."""
 
     gain: float = 1.0
@@ -65,7 +65,7 @@ class EncoderStage(nn.Module):
         x = x.astype(self.dtype)
         size, stride = (3, 2) if self.downsample else (1, 1)
         if self.downsample:
-            x = Filter(name="blur")(x, pad=(2, 2))
+            x = BlurFilter(name="blur")(x, pad=(2, 2))
         kernel = self.param("kernel", _normal, (size, size, x.shape[-1], self.features))
         bias = self.param("bias", _zeros, (self.features,))
         weights = (kernel / (size * size * x.shape[-1]) ** 0.5).astype(self.dtype)
@@ -119,7 +119,7 @@ class ModulatedConv(nn.Module):
                 dimension_numbers=_NHWC,
                 precision=PRECISION,
             )
-            x = Filter(4.0, name="blur")(x, pad=(1, 1))
+            x = BlurFilter(4.0, name="blur")(x, pad=(1, 1))
         else:
             x = jax.lax.conv_general_dilated(x, weights, (1, 1), "SAME", dimension_numbers=_NHWC, precision=PRECISION)
         if not self.demodulate:
@@ -165,4 +165,4 @@ class ToRGB(nn.Module):
         image = image + self.param("bias", _zeros, (1, 1, 1, 3)).astype(self.dtype)
         if below is None:
             return image
-        return image + Filter(4.0, name="upsample")(below, up=2, pad=(2, 1))
+        return image + BlurFilter(4.0, name="upsample")(below, up=2, pad=(2, 1))

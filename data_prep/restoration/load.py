@@ -44,7 +44,7 @@ class Restorer:
 
 
 def load_restorer(path: str | Path) -> Restorer:
-    """Reads a GPEN file (`GPEN-BFR-256.pth`, `GPEN-BFR-512.pth`); the shapes in it tell its size.
+    """Reads a GPEN file (`GPEN-BFR-256.pth`, `GPEN-BFR-512.pth`); its shapes decide the size.
 
     Args:
         path: PyTorch or safetensors file; names may start with `module.`.
@@ -54,7 +54,7 @@ def load_restorer(path: str | Path) -> Restorer:
 
     Raises:
         MissingInputError: there is no such file.
-        InputError: it is no weights file, holds another network, or not all of this one.
+        InputError: it is not a weights file, holds another network, or tensors are missing.
     """
     path = Path(path)
     held = read_file(path).tensors

@@ -67,7 +67,7 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Architecture | None:
     """Returns the sizes of the GPEN that tensors belong to, None where they are no GPEN's.
 
     Args:
-        tensors: by the names of the published code; only the shapes that tell the sizes are looked at.
+        tensors: by the names of the published code; only the shapes that decide the sizes are read.
     """
     stages = {int(match[1]): np.shape(value) for name, value in tensors.items() if (match := _ENCODER.fullmatch(name))}
     layers = sum(_MAPPING.fullmatch(name) is not None for name in tensors)

@@ -24,7 +24,7 @@ def restore(
     """Runs the restorer; pure, to be jitted with `restorer` fixed, and every face on its own.
 
     Args:
-        restorer: tells the architecture; its own variables are not read.
+        restorer: decides the architecture; its own variables are not read.
         variables: its variables, placed on the devices by the caller.
         faces: RGB, cut out by `data_prep.restoration.align.align` at the restorer's size.
         dtype: of the network.

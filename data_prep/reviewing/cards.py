@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.records import Row
-from data_prep.reviewing.colours import KINDS, Kind
+from data_prep.reviewing.colours import KINDS, PartKind
 from data_prep.settings import STAGES
 from data_prep.stages.stage import output_path
 from data_prep.table import OK
@@ -30,8 +30,8 @@ STATUSES = {
 }
 
 
-def card(row: Row, folder: Path, images: Path, kinds: Sequence[Kind]) -> dict[str, Any]:
-    """Returns what the page's template needs to show a photo.
+def card(row: Row, folder: Path, images: Path, kinds: Sequence[PartKind]) -> dict[str, Any]:
+    """Returns the template values of a photo.
 
     Args:
         row: of the table.
@@ -103,7 +103,7 @@ def _open(path: Path, mode: str) -> Image.Image:
     return image
 
 
-def _mask(labels: Image.Image, kinds: Sequence[Kind]) -> tuple[str, list[tuple[Kind, float]]]:
+def _mask(labels: Image.Image, kinds: Sequence[PartKind]) -> tuple[str, list[tuple[PartKind, float]]]:
     """Returns a transparent PNG of the kinds of parts, and the share of the photo that each kind covers."""
     table = np.full(256, KINDS.index(KINDS[-1]), np.uint8)
     table[: len(kinds)] = [KINDS.index(kind) for kind in kinds]

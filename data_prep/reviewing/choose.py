@@ -13,7 +13,7 @@ def choose(photos: Overview, count: int) -> list[int]:
     """Chooses photos to look at; the same table gives the same ones.
 
     Args:
-        photos: what the table says of them.
+        photos: numbers of the whole table.
         count: how many, at most.
 
     Returns:

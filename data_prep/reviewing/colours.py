@@ -7,20 +7,20 @@ from typing import NamedTuple
 from deskpro_jax.data.schema import LabelScheme
 
 
-class Kind(NamedTuple):
+class PartKind(NamedTuple):
     """Parts that are drawn alike."""
 
     name: str
     colour: str  # #rrggbb
 
 
-BACKGROUND = Kind("background", "#000000")
-CLOTHING = Kind("clothing", "#e69f00")
-FACE = Kind("face", "#56b4e9")
-HAIR = Kind("hair, hat", "#0072b2")
-LIMBS = Kind("arms, legs", "#009e73")
-SHOES = Kind("shoes", "#cc79a7")
-OTHER = Kind("other", "#f0e442")
+BACKGROUND = PartKind("background", "#000000")
+CLOTHING = PartKind("clothing", "#e69f00")
+FACE = PartKind("face", "#56b4e9")
+HAIR = PartKind("hair, hat", "#0072b2")
+LIMBS = PartKind("arms, legs", "#009e73")
+SHOES = PartKind("shoes", "#cc79a7")
+OTHER = PartKind("other", "#f0e442")
 KINDS = (BACKGROUND, CLOTHING, FACE, HAIR, LIMBS, SHOES, OTHER)
 _PARTS = {
     FACE: ("face", "head"),
@@ -30,10 +30,10 @@ _PARTS = {
 }
 
 
-def kinds(scheme: LabelScheme) -> tuple[Kind, ...]:
+def kinds(scheme: LabelScheme) -> tuple[PartKind, ...]:
     """Returns the kind of every label of a scheme; what counts as clothing there is clothing here."""
 
-    def kind(label: int, name: str) -> Kind:
+    def kind(label: int, name: str) -> PartKind:
         if label == 0:
             return BACKGROUND
         if label in scheme.clothing:

@@ -21,7 +21,7 @@ def render(settings: Mapping[str, Any], photos: Overview, cards: Iterable[Mappin
 
     Args:
         settings: content of `prepare.json`.
-        photos: what the whole table says.
+        photos: numbers of the whole table.
         cards: what to show of each sample, see `cards.card`.
         title: what the page is called.
 
@@ -66,6 +66,6 @@ def summary(photos: Overview) -> dict[str, Any]:
 
 
 def histogram(photos: Overview) -> list[int]:
-    """Returns how many faces have a score in each twentieth of 0 to 1."""
+    """Returns the number of faces with a score in each twentieth of 0 to 1."""
     scores = photos.score[np.isfinite(photos.score)]
     return [int(count) for count in np.histogram(scores, _BINS, (0.0, 1.0))[0]]

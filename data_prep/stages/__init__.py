@@ -1,1 +1,1 @@
-"""The stages from photos to training data, one module each; `stage.py` says what a stage is."""
+"""The stages from photos to training data, one module each; `stage.py` defines a stage."""

@@ -15,7 +15,7 @@ from data_prep.detection.detect import detect_raw
 from data_prep.detection.load import Detector
 from data_prep.detection.person import AUTO, Choice, batch_rows, choose_face, sizes_of, to_canvas
 from data_prep.devices import spread
-from data_prep.records import Records, Row
+from data_prep.records import Row, StageRecords
 from data_prep.stages.stage import Item
 from deskpro_jax.data.images import read_pixels
 
@@ -28,7 +28,7 @@ class DetectStage:
 
     name = NAME
 
-    def __init__(self, detector: Detector, choice: Choice, records: Records, images: Path, mesh: Mesh, rows: int):
+    def __init__(self, detector: Detector, choice: Choice, records: StageRecords, images: Path, mesh: Mesh, rows: int):
         """Puts the detector on the devices.
 
         Args:
@@ -74,7 +74,7 @@ def _shortest(values: np.ndarray) -> list[float]:
 
 
 def settings(detector: Detector, path: Path, choice: Choice) -> dict[str, Any]:
-    """Returns what decides the results of the stage, for `prepare.json`."""
+    """Returns the settings that decide the results of the stage, for `prepare.json`."""
     return {
         "file": path.name,
         "checkpoint": detector.checksum,

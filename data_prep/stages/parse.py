@@ -15,7 +15,7 @@ from data_prep.parsing.load import Parser
 from data_prep.parsing.parse import parse_logits
 from data_prep.parsing.postprocess import label_map
 from data_prep.parsing.preprocess import crop
-from data_prep.records import Records, Row
+from data_prep.records import Row, StageRecords
 from data_prep.stages.stage import Item, encode_png, output_path
 from deskpro_jax.data.images import read_pixels
 
@@ -28,7 +28,7 @@ class ParseStage:
 
     name = NAME
 
-    def __init__(self, parser: Parser, records: Records, images: Path, mesh: Mesh, rows: int):
+    def __init__(self, parser: Parser, records: StageRecords, images: Path, mesh: Mesh, rows: int):
         """Puts the parser on the devices.
 
         Args:
@@ -68,7 +68,7 @@ class ParseStage:
 
 
 def settings(parser: Parser, path: Path) -> dict[str, Any]:
-    """Returns what decides the results of the stage, for `prepare.json`."""
+    """Returns the settings that decide the results of the stage, for `prepare.json`."""
     return {
         "file": path.name,
         "checkpoint": parser.checksum,

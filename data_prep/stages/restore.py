@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_prep.devices import spread
-from data_prep.records import Records, Row
+from data_prep.records import Row, StageRecords
 from data_prep.restoration.align import align, lanczos
 from data_prep.restoration.load import Restorer
 from data_prep.restoration.restore import restore
@@ -29,7 +29,9 @@ class RestoreStage:
 
     name = NAME
 
-    def __init__(self, restorer: Restorer | None, size: int, records: Records, images: Path, mesh: Mesh, rows: int):
+    def __init__(
+        self, restorer: Restorer | None, size: int, records: StageRecords, images: Path, mesh: Mesh, rows: int
+    ):
         """Puts the restorer on the devices.
 
         Args:
@@ -78,7 +80,7 @@ class RestoreStage:
 
 
 def settings(restorer: Restorer | None, path: Path | None, size: int, faces: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what decides the results of the stage, for `prepare.json`.
+    """Returns the settings that decide the results of the stage, for `prepare.json`.
 
     Args:
         restorer: the network, None for Lanczos.

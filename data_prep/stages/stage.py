@@ -51,7 +51,7 @@ class Stage(Protocol):
         """
 
     def rows(self, shape: tuple[int, ...]) -> int:
-        """Returns how many arrays of a shape make a batch."""
+        """Returns the number of arrays of a shape in a batch."""
 
     def compute(self, items: Sequence[Item], arrays: np.ndarray) -> Any:
         """Starts the network on a batch.
@@ -72,7 +72,7 @@ class Stage(Protocol):
 
 
 def output_path(out: Path, folder: str, name: str) -> Path:
-    """Returns where a stage leaves a photo's PNG file."""
+    """Returns the path of the PNG file that a stage writes for a photo."""
     return out / folder / f"{image_id(name)}.png"
 
 

@@ -97,7 +97,7 @@ def _sound_huffman(segment: bytes) -> bool:
 
 
 def jpeg_complaint(content: bytes, mode: str) -> str:
-    """Returns what libjpeg has to say about data that Pillow decodes in silence; "" for sound data."""
+    """Returns libjpeg's warning about data that Pillow decodes without an error; "" for sound data."""
     try:
         simplejpeg.decode_jpeg(content, {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB"), strict=True)
     except ValueError as error:

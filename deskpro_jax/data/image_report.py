@@ -9,7 +9,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # by content, whatever 
 MAX_PIXELS = 2**24  # 4096 x 4096: a larger photo takes longer to decode than a training step
 
 
-class Kind(NamedTuple):
+class FindingKind(NamedTuple):
     """A kind of finding.
 
     Attributes:
@@ -23,18 +23,18 @@ class Kind(NamedTuple):
     remedy: str
 
 
-KINDS: dict[str, Kind] = {
-    "zero_size": Kind(True, "is not a readable image, it has no bytes or no pixels", "get the file again"),
-    "unreadable": Kind(True, "is not a readable image", "replace or remove it"),
-    "truncated": Kind(True, "is not a readable image, it ends before its last pixel", "get the file again"),
-    "damaged": Kind(True, "is not a readable image, its data can't be what was written", "get the file again"),
-    "huge": Kind(True, f"has more than {MAX_PIXELS:,} pixels", "make it smaller"),
-    "animated": Kind(True, "holds several frames", "save one frame as a file of its own"),
-    "not_8_bit": Kind(True, "has no channels of 8 bits", "convert it to 8 bits per channel"),
-    "grey": Kind(False, "has no colour", "used, the one channel as three"),
-    "cmyk": Kind(False, "is made for print (CMYK)", "converted to RGB"),
-    "exif_rotated": Kind(False, "is stored turned, with its orientation in EXIF", "turned upright"),
-    "transparent": Kind(False, "has an alpha channel", "the channel is dropped"),
+KINDS: dict[str, FindingKind] = {
+    "zero_size": FindingKind(True, "is not a readable image, it has no bytes or no pixels", "get the file again"),
+    "unreadable": FindingKind(True, "is not a readable image", "replace or remove it"),
+    "truncated": FindingKind(True, "is not a readable image, it ends before its last pixel", "get the file again"),
+    "damaged": FindingKind(True, "is not a readable image, its data can't be what was written", "get the file again"),
+    "huge": FindingKind(True, f"has more than {MAX_PIXELS:,} pixels", "make it smaller"),
+    "animated": FindingKind(True, "holds several frames", "save one frame as a file of its own"),
+    "not_8_bit": FindingKind(True, "has no channels of 8 bits", "convert it to 8 bits per channel"),
+    "grey": FindingKind(False, "has no colour", "used, the one channel as three"),
+    "cmyk": FindingKind(False, "is made for print (CMYK)", "converted to RGB"),
+    "exif_rotated": FindingKind(False, "is stored turned, with its orientation in EXIF", "turned upright"),
+    "transparent": FindingKind(False, "has an alpha channel", "the channel is dropped"),
 }
 
 

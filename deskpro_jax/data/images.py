@@ -35,7 +35,7 @@ class UnreadableError(Exception):
 
 
 def read_photo(photo: Photo) -> Image.Image:
-    """Returns a photo as RGB, turned upright as its EXIF orientation says.
+    """Returns a photo as RGB, turned upright by its EXIF orientation.
 
     Args:
         photo: path of a file, Pillow image of any mode, or [height, width, 3] uint8 RGB.
@@ -130,7 +130,7 @@ def decode(content: bytes) -> np.ndarray | Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Returns an image in RGB, turned as its EXIF orientation says; the argument is not changed."""
+    """Returns an image in RGB, turned by its EXIF orientation; the argument is not changed."""
     with contextlib.suppress(Exception):  # EXIF that cannot be parsed asks for nothing; damaged pixels fail below
         image = ImageOps.exif_transpose(image)
     return image.convert("RGB")
@@ -168,7 +168,7 @@ def inspect_image(content: bytes) -> ImageReport:
 
 
 def decode_upright(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the RGB pixels of an image, turned as its EXIF orientation says.
+    """Returns the RGB pixels of an image, turned by its EXIF orientation.
 
     Args:
         content: the bytes of a file that `inspect_image` found usable.
@@ -246,7 +246,7 @@ def _decode(content: bytes, image: Image.Image, report: ImageReport) -> ImageRep
 
 
 def _count_frames(image: Image.Image) -> int:
-    """Returns how many pictures an opened file holds; the previews in an MPO file don't count."""
+    """Returns the number of frames of an opened file; the previews in an MPO file don't count."""
     return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 

@@ -69,6 +69,6 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
 
 
 def load_test(config: ml_collections.ConfigDict, folder: Path) -> tuple[ReIDSplit, ReIDSplit]:
-    """Opens query and gallery alone: a dataset to be evaluated on needs nothing to train on."""
+    """Opens only query and gallery: evaluation needs no training split."""
     where = _built_data(config, folder)
     return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")

@@ -37,12 +37,12 @@ class Records:
     """Examples of one split by position; can be pickled, and read from several threads.
 
     Args:
-      folder: Folder that holds the array_record files.
-      split: Name of the split.
+        folder: folder that holds the array_record files.
+        split: name of the split.
 
     Raises:
-      MissingInputError: If files of the split are missing.
-      InputError: If one of the files is not a complete array_record file.
+        MissingInputError: files of the split are missing.
+        InputError: one of the files is not a complete array_record file.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -50,10 +50,10 @@ class Records:
 
         self.split = split
         files = sorted(folder.glob(f"{BUILDER_NAME}-{split}.array_record-*"))
-        wanted = {match[1] for file in files if (match := re.search(r"-of-(\d+)$", file.name))}
-        if len(wanted) != 1 or len(files) != int(next(iter(wanted))):
+        counts = {match[1] for file in files if (match := re.search(r"-of-(\d+)$", file.name))}
+        if len(counts) != 1 or len(files) != int(next(iter(counts))):
             raise MissingInputError(
-                f"{folder} has {len(files)} files of split {split!r} ({', '.join(wanted) or 'some'} expected): "
+                f"{folder} has {len(files)} files of split {split!r} ({', '.join(counts) or 'some'} expected): "
                 "delete the folder and build the dataset again"
             )
         self._files = files
@@ -66,7 +66,7 @@ class Records:
         return len(self._source)
 
     def where(self, position: int) -> str:
-        """Returns which record of which file an example is."""
+        """Returns the file of an example and its record number there."""
         from array_record.python.array_record_module import ArrayRecordReader
 
         for file in self._files:

@@ -14,9 +14,9 @@ class LabelScheme:
     """A numbering of human parts.
 
     Attributes:
-      name: Key in `SCHEMES`.
-      labels: Name of each label; the position is the value in the label map.
-      clothing: The values that count as clothing unless the configuration says otherwise.
+        name: key in `SCHEMES`.
+        labels: name of each label; the position is the value in the label map.
+        clothing: the values that count as clothing unless the configuration says otherwise.
     """
 
     name: str
@@ -28,14 +28,14 @@ class Example(NamedTuple):
     """One photo with everything that is known about it; images are encoded files, kept byte for byte.
 
     Attributes:
-      image_id: Unique within its split; the file name without its extension.
-      body: The photo of the whole person (encoded, any format Pillow reads).
-      parts: PNG of mode L whose values are labels of the dataset's scheme; None when there is none.
-      face: The face as it appears in the photo (encoded), or None.
-      restored_face: The same face restored to high resolution (encoded), or None.
-      identity: The dataset's own number of the person; train and test numbers may overlap.
-      camera: The dataset's own number of the camera.
-      clothes: Number of the outfit, -1 when it is not known.
+        image_id: unique within its split; the file name without its extension.
+        body: the photo of the whole person (encoded, any format Pillow reads).
+        parts: PNG of mode L whose values are labels of the dataset's scheme; None when there is none.
+        face: the face as it appears in the photo (encoded), or None.
+        restored_face: the same face restored to high resolution (encoded), or None.
+        identity: the dataset's own number of the person; train and test numbers may overlap.
+        camera: the dataset's own number of the camera.
+        clothes: number of the outfit, -1 when it is not known.
     """
 
     image_id: str

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from deskpro_jax.data.build.checksum_lists import SUMS
-from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
+from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
 from deskpro_jax.data.image_report import ImageReport
 from deskpro_jax.data.images import as_stored, inspect_image
 from deskpro_jax.data.schema import SCHEMES, Example
@@ -29,9 +29,9 @@ class Assembled(NamedTuple):
     """What became of a source.
 
     Attributes:
-      example: The example, without the parts or faces that can't be used; None if the photo can't be used.
-      findings: The files that can't be used.
-      remarks: Names in `image_report.KINDS` of what is worth knowing about the photo.
+        example: the example, without the parts or faces that can't be used; None if the photo can't be used.
+        findings: the files that can't be used.
+        remarks: names in `image_report.KINDS` of what is worth knowing about the photo.
     """
 
     example: Example | None
@@ -39,7 +39,7 @@ class Assembled(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
+def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
     """Reads the files of a source and makes an example of those that can be used.
 
     Files are passed on byte for byte, but for photos and faces that readers could disagree about
@@ -47,13 +47,13 @@ def assemble(source: Source, parts_format: PartsFormat) -> Assembled:
     a photo that is stored turned is turned with it.
 
     Args:
-      source: The files and labels of one image.
-      parts_format: What kind of files the parts are.
+        source: the files and labels of one image.
+        parts_format: what kind of files the parts are.
     """
     findings: list[Finding] = []
     sums = source.sha256 or ("",) * len(source.files)
     inspected = [_inspect(file, expected, findings) for file, expected in zip(source.files, sums, strict=True)]
-    body, face, restored = (as_stored(*found) if (found := inspected[i]) else None for i in (0, 2, 3))
+    body, face, restored = (as_stored(*file) if (file := inspected[i]) else None for i in (0, 2, 3))
     report = inspected[0][1] if inspected[0] else None
     parts = _parts(source.parts, inspected[1], parts_format, report, findings)
     if body is None or report is None:
@@ -84,21 +84,21 @@ def _inspect(file: str | None, sha256: str, findings: list[Finding]) -> tuple[by
 
 def _parts(
     file: str | None,
-    found: tuple[bytes, ImageReport] | None,
+    inspected: tuple[bytes, ImageReport] | None,
     parts_format: PartsFormat,
     photo: ImageReport | None,
     findings: list[Finding],
 ) -> bytes | None:
     """Returns the label map of an example as a PNG of mode L."""
-    if file is None or found is None:
+    if file is None or inspected is None:
         return None
-    content, report = found
+    content, report = inspected
     with Image.open(io.BytesIO(content)) as image:
         if parts_format.masks:
             clothing = np.asarray(_turned(ImageOps.exif_transpose(image).convert("L"), photo)) < MASK_THRESHOLD
             return _png(Image.fromarray(clothing.astype(np.uint8)))
         if report.mode != "L":
-            findings.append(Finding(file, f" has mode {report.mode}, expected L (one label a pixel): write it again"))
+            findings.append(Finding(file, f" has mode {report.mode}, expected L (one label per pixel): write it again"))
             return None
         labels = len(SCHEMES[parts_format.scheme].labels)
         if (highest := int(np.asarray(image).max())) >= labels:
@@ -115,7 +115,7 @@ def _parts(
 
 
 def _turned(parts: Image.Image, photo: ImageReport | None) -> Image.Image:
-    """Turns parts with their photo where their size says that they were made from the photo as it is stored."""
+    """Turns parts with their photo where their size shows that they were made from the photo as it is stored."""
     if photo is None or photo.orientation not in _TURNS or parts.size != (photo.width, photo.height):
         return parts
     return parts if parts.width == parts.height else parts.transpose(_TURNS[photo.orientation])

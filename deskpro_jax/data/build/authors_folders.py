@@ -14,7 +14,7 @@ from deskpro_jax.errors import InputError, MissingInputError
 
 
 class NamedPhoto(NamedTuple):
-    """A photo and what its name says.
+    """A photo and the labels in its name.
 
     Attributes:
         split: one of `schema.SPLITS`.
@@ -94,7 +94,7 @@ def _root(spec: DatasetSpec, raw_dir: Path, folders: tuple[PhotoFolder, ...]) ->
     """Returns the folder that holds all of `folders`.
 
     Raises:
-        MissingInputError: one is missing; says where to get the photos.
+        MissingInputError: one is missing; the message names where to get the photos.
     """
     names = tuple(dict.fromkeys(folder.folder for folder in folders))
     for root in spec.roots:

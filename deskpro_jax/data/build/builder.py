@@ -42,10 +42,10 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
     """The TFDS builder; one config for each dataset. `build` sets the fields and runs it.
 
     Attributes:
-      shards: Record files to collect; without any a synthetic dataset is drawn.
-      origin: What the metadata says of labels, masks, faces and where they come from.
-      seed: Seed of a drawn dataset.
-      workers: Processes that draw.
+        shards: record files to collect; without any a synthetic dataset is drawn.
+        origin: metadata of labels, masks and faces, and where they come from.
+        seed: seed of a drawn dataset.
+        workers: processes that draw.
     """
 
     name = BUILDER_NAME
@@ -68,10 +68,10 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split, groups) for split in SPLITS}
 
     def _generate_examples(self, split: str, groups: _Groups) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields the next group of the source, which goes through the splits in order."""
-        found, group = next(groups, (None, iter(())))
-        if found != split:
-            raise RunError(f"dataset {self.builder_config.name}: split {found} came where {split} was expected")
+        """Yields the examples of a split; the source goes through the splits in order."""
+        drawn, group = next(groups, (None, iter(())))
+        if drawn != split:
+            raise RunError(f"dataset {self.builder_config.name}: split {drawn} came where {split} was expected")
         for _, example in group:
             yield example.image_id, shards.encoded(example)
 
@@ -117,7 +117,7 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
 
 
 def _sizes(values: dict[str, np.ndarray]) -> dict[str, int]:
-    """Returns how much there is of what in a split."""
+    """Returns the numbers of images, identities, cameras, masks and faces in a split."""
     return {
         "images": len(values["identity"]),
         "identities": len(np.unique(values["identity"])),
@@ -129,7 +129,7 @@ def _sizes(values: dict[str, np.ndarray]) -> dict[str, int]:
 
 
 def _link(file: Path, target: Path) -> None:
-    """Gives a file a second name, or copies it where the file system has no such thing."""
+    """Links a file to a second path, or copies it where the file system has no hard links."""
     try:
         os.link(file, target)
     except OSError:
@@ -149,10 +149,10 @@ def checksum(examples: Records | list[Example]) -> str:
 
 
 def is_built(name: str, data_dir: str | Path) -> bool:
-    """Tells whether a complete dataset is in `data_dir`.
+    """Returns whether a complete dataset is in `data_dir`.
 
     Raises:
-      InputError: If no dataset is called `name`.
+        InputError: no dataset is called `name`.
     """
     return (dataset_path(name, data_dir) / "dataset_info.json").exists()
 
@@ -170,37 +170,37 @@ def build(
     allow_different_size: bool = False,
     skip_bad: bool = False,
     run: write_shards.Runner | None = None,
-    tell: Callable[[str], None] = logging.warning,
+    warn: Callable[[str], None] = logging.warning,
 ) -> Path:
-    """Builds a dataset unless it is there.
+    """Builds a dataset unless it exists.
 
     The dataset appears when it is complete and not before. A build of files that is interrupted keeps its finished
     shards and goes on from them when it is called again; a shard whose files changed is written anew. The bytes depend
-    on the files and the versions at work, not on `workers`, `run` or interruptions.
+    on the files and the installed versions, not on `workers`, `run` or interruptions.
 
     Args:
-      name: Of the dataset, as for `find_dataset`.
-      data_dir: Where TFDS datasets are kept.
-      raw_dir: The authors' layout, prepared folders, or a CSV (`listing.list_dataset`); None or "" draws
-        a synthetic dataset.
-      seed: Seed of a drawn dataset.
-      progress: Shows progress on standard error.
-      workers: Processes that draw or read files; 0 does it in this one.
-      parts_dir: Masks and faces to join to an authors' layout or a CSV; None or "" for none.
-      with_val: Adds the validation images of PRCC to train.
-      allow_different_size: Builds an authors' layout whose splits differ in size from those published.
-      skip_bad: Leaves out files that can't be used; told, and listed in the metadata.
-      run: Writes the shards, as `workers.run_local` does with `workers`.
-      tell: Is called with what a person should know: files left out or unused, sizes not as published.
+        name: of the dataset, as for `find_dataset`.
+        data_dir: where TFDS datasets are kept.
+        raw_dir: the authors' layout, prepared folders, or a CSV (`listing.list_dataset`); None or "" draws
+            a synthetic dataset.
+        seed: seed of a drawn dataset.
+        progress: shows progress on standard error.
+        workers: processes that draw or read files; 0 does it in this one.
+        parts_dir: masks and faces to join to an authors' layout or a CSV; None or "" for none.
+        with_val: adds the validation images of PRCC to train.
+        allow_different_size: builds an authors' layout whose splits differ in size from those published.
+        skip_bad: leaves out files that can't be used; they are reported, and listed in the metadata.
+        run: writes the shards; None runs `workers.run_local` with `workers`.
+        warn: is called with a line about files left out or unused and about sizes that are not as published.
 
     Returns:
-      The dataset's folder.
+        The dataset's folder.
 
     Raises:
-      InputError: If the name is unknown, files are not as they should be (all of them are listed), sizes differ from
-        those published, or the dataset is there with another seed.
-      MissingInputError: If files to build from are missing.
-      RunError: If another process builds the dataset.
+        InputError: the name is unknown, files can't be used (all of them are listed), sizes differ from
+            those published, or the dataset exists with another seed.
+        MissingInputError: files to build from are missing.
+        RunError: another process is building the dataset.
     """
     folder = dataset_path(name, data_dir)
     spec = find_dataset(name)
@@ -217,12 +217,12 @@ def build(
             builder.seed, builder.workers = seed, workers
             builder.origin = {**prepared_examples.synthetic_origin(spec.synthetic_size, seed), "source": "drawn"}
         else:
-            raw, parts = (Path(given).expanduser() if given else None for given in (raw_dir, parts_dir))
+            raw, parts = (Path(path).expanduser() if path else None for path in (raw_dir, parts_dir))
             listing = list_dataset(name, raw, parts, with_val)
-            check_sizes(spec, listing, allow_different_size, with_val, tell)
+            check_sizes(spec, listing, allow_different_size, with_val, warn)
             work = stack.enter_context(write_shards.only_builder(folder))
             run = run or (lambda planned: run_local(planned, workers, progress))
-            builder.shards = write_shards.write_shards(listing, work, skip_bad, run, tell)
+            builder.shards = write_shards.write_shards(listing, work, skip_bad, run, warn)
             builder.origin = listing.origin
             if name != spec.name:
                 builder.origin["dataset"] = name  # where the spec is, for data_prep.check
@@ -232,7 +232,7 @@ def build(
 
 
 def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_val: bool) -> None:
-    """Raises InputError if a dataset that is there was built in another way than is asked for."""
+    """Raises InputError if an existing dataset was built in another way than is asked for."""
     if seed is not None and metadata.get("seed") != seed:
         raise InputError(
             f"{folder} was built with seed {metadata.get('seed')}, data.build_seed asks for {seed}: {_REMEDY}"
@@ -242,7 +242,7 @@ def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_v
 
 
 def _check_size(folder: Path, spec: DatasetSpec, images: int) -> None:
-    """Raises InputError if a drawn dataset that is there has the size of another release."""
+    """Raises InputError if an existing drawn dataset has the size of another release."""
     expected = generate.SIZES[spec.synthetic_size].train_images
     if images != expected:
         raise InputError(f"{folder} has {images} training images, {spec.name} is drawn with {expected} now: {_REMEDY}")
@@ -250,7 +250,7 @@ def _check_size(folder: Path, spec: DatasetSpec, images: int) -> None:
 
 @contextlib.contextmanager
 def _bars(shown: bool) -> Iterator[None]:
-    """Shows or hides the progress bars of TFDS for a while."""
+    """Shows or hides the progress bars of TFDS inside the context."""
     if shown:
         yield
         return

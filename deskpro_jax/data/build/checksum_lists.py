@@ -1,4 +1,4 @@
-"""Reads lists of checksums as `sha256sum` writes them: what tells a flipped bit that no image decoder can."""
+"""Reads lists of checksums as `sha256sum` writes them; they reveal flipped bits that no image decoder notices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from deskpro_jax.data.build.image_sources import Finding, Source
+from deskpro_jax.data.build.image_sources import Finding, ImageSource
 from deskpro_jax.errors import InputError
 
 SUMS = "SHA256SUMS"
@@ -18,13 +18,13 @@ def read_sums(folder: Path | None) -> dict[str, str]:
     """Reads the list in a folder.
 
     Args:
-      folder: Where SHA256SUMS may be; its paths are relative to it.
+        folder: where SHA256SUMS may be; its paths are relative to it.
 
     Returns:
-      The SHA-256 of each file by its absolute path; empty where there is no list.
+        The SHA-256 of each file by its absolute path; empty where there is no list.
 
     Raises:
-      InputError: If a line is not a checksum and a path.
+        InputError: a line is not a checksum and a path.
     """
     file = folder / SUMS if folder is not None else None
     if file is None or not file.is_file():
@@ -38,15 +38,15 @@ def read_sums(folder: Path | None) -> dict[str, str]:
     return result
 
 
-def with_sums(sources: Sequence[Source], sums: dict[str, str]) -> tuple[list[Source], list[Finding]]:
+def with_sums(sources: Sequence[ImageSource], sums: dict[str, str]) -> tuple[list[ImageSource], list[Finding]]:
     """Gives each source the checksums that its files must have.
 
     Args:
-      sources: The images.
-      sums: As `read_sums` returns them.
+        sources: the images.
+        sums: as `read_sums` returns them.
 
     Returns:
-      The sources, and the listed files that are not there.
+        The sources, and the listed files that are not there.
     """
     if not sums:
         return list(sources), []
@@ -54,6 +54,6 @@ def with_sums(sources: Sequence[Source], sums: dict[str, str]) -> tuple[list[Sou
     def expected(file: str | None) -> str:
         return sums.get(os.path.abspath(file), "") if file is not None else ""
 
-    told = [dataclasses.replace(source, sha256=tuple(map(expected, source.files))) for source in sources]
+    with_expected = [dataclasses.replace(source, sha256=tuple(map(expected, source.files))) for source in sources]
     absent = (path for path in sorted(sums) if not os.path.exists(path))
-    return told, [Finding(path, f": {SUMS} lists it, but it is not there: get it again") for path in absent]
+    return with_expected, [Finding(path, f": {SUMS} lists it, but it does not exist: get it again") for path in absent]

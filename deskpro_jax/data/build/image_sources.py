@@ -25,20 +25,20 @@ class Finding(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ImageSource:
     """One image of a dataset: its labels, and the files that it is made of.
 
     Attributes:
-      split: One of `schema.SPLITS`.
-      image_id: Unique within the split.
-      identity: The dataset's own number of the person; negative for a distractor.
-      camera: -1 when not known.
-      clothes: -1 when not known.
-      body: The photo.
-      parts: Part labels or mask, as the `PartsFormat` says.
-      face: The face as photographed.
-      restored_face: The face restored.
-      sha256: What `files` must have, "" where it is not known; () where nothing is known.
+        split: one of `schema.SPLITS`.
+        image_id: unique within the split.
+        identity: the dataset's own number of the person; negative for a distractor.
+        camera: -1 when not known.
+        clothes: -1 when not known.
+        body: the photo.
+        parts: part labels or mask, as in the `PartsFormat`.
+        face: the face as photographed.
+        restored_face: the face restored.
+        sha256: what `files` must have, "" where it is not known; () where nothing is known.
     """
 
     split: str
@@ -63,9 +63,9 @@ class PartsFormat:
     """What kind of files the parts of a dataset are.
 
     Attributes:
-      scheme: Name of the label scheme of the parts.
-      masks: Whether `Source.parts` are masks, white off the clothes, rather than label maps.
-      same_size: Whether label maps must have the size of their photo.
+        scheme: name of the label scheme of the parts.
+        masks: whether `ImageSource.parts` are masks, white off the clothes, rather than label maps.
+        same_size: whether label maps must have the size of their photo.
     """
 
     scheme: str = CLOTH_MASK.name
@@ -74,18 +74,18 @@ class PartsFormat:
 
 
 @dataclasses.dataclass
-class Listing:
-    """Everything that was found for one dataset before a single image is opened.
+class DatasetListing:
+    """The images of a dataset, listed before any of them is opened.
 
     Attributes:
-      sources: The images, in the order of splits and names.
-      parts_format: What kind of files the parts are.
-      origin: What the dataset's metadata says of labels, masks, faces and where they come from.
-      findings: Files whose place or name says nothing.
-      notes: What a person who builds should be told.
+        sources: the images, in the order of splits and names.
+        parts_format: what kind of files the parts are.
+        origin: metadata of the dataset: labels, masks and faces, and where they come from.
+        findings: files whose folder or name does not match.
+        notes: remarks for the person who builds.
     """
 
-    sources: list[Source]
+    sources: list[ImageSource]
     parts_format: PartsFormat
     origin: dict[str, Any]
     findings: list[Finding] = dataclasses.field(default_factory=list)
@@ -93,20 +93,20 @@ class Listing:
 
 
 def files_below(folder: Path, depth: int = 1) -> Iterator[tuple[str, Path]]:
-    """Yields the files `depth` levels below a folder in the order of their names, and whatever is in their place.
+    """Yields the files `depth` levels below a folder, and folders in place of files, in the order of their names.
 
     Args:
-      folder: Where to look; nothing is there if it does not exist.
-      depth: 1 for the files in the folder itself, 2 for those in its folders, ...
+        folder: where to look; nothing is there if it does not exist.
+        depth: 1 for the files in the folder itself, 2 for those in its folders, ...
 
     Yields:
-      The path relative to `folder`, "/" between its parts, and the path.
+        The path relative to `folder`, "/" between its parts, and the path.
     """
     if not folder.is_dir():
         return
     with os.scandir(folder) as entries:
-        found = sorted((entry.name, entry.is_dir()) for entry in entries)
-    for name, is_folder in found:
+        names = sorted((entry.name, entry.is_dir()) for entry in entries)
+    for name, is_folder in names:
         if name.startswith(".") or name.lower() in _LEFT_BY_FILE_MANAGERS:
             continue
         if is_folder and depth > 1:
@@ -120,8 +120,8 @@ def refuse(findings: Sequence[Finding], remedy: str) -> None:
     """Raises InputError that lists every finding, if there are any.
 
     Args:
-      findings: What was found.
-      remedy: What else can be done, as the end of the message.
+        findings: files that can't be used.
+        remedy: what else can be done, as the end of the message.
     """
     if not findings:
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deskpro_jax.data.build.authors_folders import NamedPhoto
-from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source, files_below
+from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
 from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES
 from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
@@ -17,7 +17,7 @@ from deskpro_jax.errors import InputError, MissingInputError
 
 SETTINGS = "prepare.json"
 _TABLE = "images.parquet"  # written last; nothing is read from it
-_KINDS = ("parts", "face", "restored_face")  # folders of the preparation command; fields of Source
+_KINDS = ("parts", "face", "restored_face")  # folders of the preparation command; fields of ImageSource
 _PREPARED = {"mask": "parts", "lr_face": "face", "hr_face": "restored_face"}
 _SHOWN = 5  # names in a note
 
@@ -27,53 +27,53 @@ class _Part(NamedTuple):
     file: Path
 
 
-def without_parts(photos: Iterable[NamedPhoto]) -> Listing:
-    """Returns the photos alone, as a dataset without masks and faces."""
-    return Listing([_source(photo) for photo in photos], PartsFormat(), no_parts())
+def without_parts(photos: Iterable[NamedPhoto]) -> DatasetListing:
+    """Returns the photos as a dataset without masks and faces."""
+    return DatasetListing([_source(photo) for photo in photos], PartsFormat(), no_parts())
 
 
 def no_parts() -> dict[str, Any]:
-    """Returns what a dataset says about masks and faces when it has none."""
+    """Returns the metadata of a dataset without masks and faces."""
     return {"label_scheme": CLOTH_MASK.name, "masks": "none", "faces": "none"}
 
 
-def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool = False) -> Listing:
+def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool = False) -> DatasetListing:
     """Joins the photos of a dataset with what `parts_dir` holds of them.
 
     Args:
-      photos: The photos.
-      parts_dir: What the data preparation command wrote, joined by the photo's path; or prepared folders
-        (mask/, lr_face/, hr_face/), joined by the numbers in the names.
-      cameras_from_gallery: Whether names in prepared folders count cameras from the gallery's lowest number.
+        photos: the photos.
+        parts_dir: what the data preparation command wrote, joined by the photo's path; or prepared folders
+            (mask/, lr_face/, hr_face/), joined by the numbers in the names.
+        cameras_from_gallery: whether names in prepared folders count cameras from the gallery's lowest number.
 
     Returns:
-      The joined sources; files that belong to no photo are counted in the notes.
+        The joined sources; files that belong to no photo are counted in the notes.
 
     Raises:
-      MissingInputError: If the folder is missing or is neither of the two.
-      InputError: If none of its files belongs to a photo, or two belong to the same.
+        MissingInputError: the folder is missing or is neither of the two.
+        InputError: none of its files belongs to a photo, or two belong to the same.
     """
     prepared = any((parts_dir / tree).is_dir() for tree in _PREPARED) and not (parts_dir / SETTINGS).exists()
     if prepared:
         return _join_prepared_folders(photos, parts_dir, cameras_from_gallery)
     if any((parts_dir / name).exists() for name in (SETTINGS, *_KINDS)):
         return _join_preparation(photos, parts_dir)
-    found = "is no folder"
+    problem = "is not a folder"
     if parts_dir.is_dir():
-        found = f"holds {', '.join(sorted(file.name for file in parts_dir.iterdir())[:8]) or 'nothing'}"
+        problem = f"holds {', '.join(sorted(file.name for file in parts_dir.iterdir())[:8]) or 'nothing'}"
     raise MissingInputError(
-        f"{parts_dir} {found}: set data.parts_dir (--parts) to the output of the data preparation command "
+        f"{parts_dir} {problem}: set data.parts_dir (--parts) to the output of the data preparation command "
         f"({SETTINGS}, {'/, '.join(_KINDS)}/), or to a folder with one or more of {'/, '.join(_PREPARED)}/, each with "
         f"{'/, '.join(FOLDERS.values())}/ in it"
     )
 
 
 def read_settings(parts_dir: Path) -> dict[str, Any]:
-    """Reads what the data preparation command says about its output.
+    """Reads the settings file of the data preparation command.
 
     Raises:
-      MissingInputError: If it says nothing, as when it has not finished.
-      InputError: If it can't be read or names a label scheme that is not known; none stands for no masks.
+        MissingInputError: there is none, as when the command has not finished.
+        InputError: it can't be read or names a label scheme that is not known; none stands for no masks.
     """
     file = parts_dir / SETTINGS
     if not file.exists():
@@ -89,7 +89,7 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
     return settings
 
 
-def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> Listing:
+def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> DatasetListing:
     settings = read_settings(parts_dir)
     files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
     for kind in _KINDS:
@@ -98,11 +98,11 @@ def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> Listing:
             if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
                 files[kind][file.relative_to(root).with_suffix("").as_posix()] = file
     sources = [
-        _source(photo, **{kind: str(found[photo.path]) for kind, found in files.items() if photo.path in found})
+        _source(photo, **{kind: str(paths[photo.path]) for kind, paths in files.items() if photo.path in paths})
         for photo in photos
     ]
-    paths = {photo.path for photo in photos}
-    unused = {kind: [file for path, file in found.items() if path not in paths] for kind, found in files.items()}
+    known = {photo.path for photo in photos}
+    unused = {kind: [file for path, file in paths.items() if path not in known] for kind, paths in files.items()}
     _check_use(parts_dir, files, unused, f"paths like {photos[0].path}")
     scheme = settings.get("label_scheme")
     if scheme is None and files["parts"]:
@@ -112,10 +112,12 @@ def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> Listing:
         notes.insert(0, f"{parts_dir}: no {_TABLE}: the data preparation has not finished, more masks may be to come")
     origin = no_parts() | {"preparation": settings}
     origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
-    return Listing(sources, PartsFormat(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes)
+    return DatasetListing(
+        sources, PartsFormat(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes
+    )
 
 
-def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool) -> Listing:
+def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool) -> DatasetListing:
     parts, findings = _by_numbers(parts_dir)
     first_camera = 0
     if cameras_from_gallery:
@@ -130,7 +132,7 @@ def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_fr
                 if key in taken:
                     raise InputError(
                         f"{photo.file} and {taken[key].file} have the same numbers {numbers}, so that "
-                        f"{next(iter(parts[key])).file} can't be told to belong to one of them: rename it as its photo"
+                        f"{next(iter(parts[key])).file} may belong to either of them: give it the name of its photo"
                     )
                 taken[key] = photo
                 of_photo = {part.kind: str(part.file) for part in parts[key]}
@@ -138,8 +140,8 @@ def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_fr
         sources.append(_source(photo, **of_photo))
     files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
     unused: dict[str, list[Path]] = {kind: [] for kind in _KINDS}
-    for key, found in parts.items():
-        for part in found:
+    for key, of_key in parts.items():
+        for part in of_key:
             files[part.kind][str(part.file)] = part.file
             if key not in taken:
                 unused[part.kind].append(part.file)
@@ -149,7 +151,7 @@ def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_fr
         "masks": "as they came in the prepared folders",
         "faces": "as they came in the prepared folders",
     }
-    return Listing(sources, PartsFormat(), origin, findings, _notes(parts_dir, unused))
+    return DatasetListing(sources, PartsFormat(), origin, findings, _notes(parts_dir, unused))
 
 
 def _by_numbers(parts_dir: Path) -> tuple[dict[tuple[str, tuple[int, ...]], list[_Part]], list[Finding]]:
@@ -161,13 +163,15 @@ def _by_numbers(parts_dir: Path) -> tuple[dict[tuple[str, tuple[int, ...]], list
             for name, file in files_below(parts_dir / tree / folder):
                 numbers = tuple(map(int, re.findall(r"\d+", file.stem)))
                 if file.is_dir() or len(numbers) < 3 or file.suffix.lower() not in SUFFIXES:
-                    findings.append(Finding(str(file), ": no image named PID_cCAM_FRAME or PID_CAM_FRAME: remove it"))
+                    findings.append(
+                        Finding(str(file), ": not an image named PID_cCAM_FRAME or PID_CAM_FRAME: remove it")
+                    )
                     continue
-                found = parts.setdefault((split, numbers), [])
-                if other := [part.file.name for part in found if part.kind == kind]:
+                same = parts.setdefault((split, numbers), [])
+                if other := [part.file.name for part in same if part.kind == kind]:
                     findings.append(Finding(str(file), f": the same numbers as {other[0]} ({name}): remove one"))
                     continue
-                found.append(_Part(kind, file))
+                same.append(_Part(kind, file))
     return parts, findings
 
 
@@ -185,11 +189,11 @@ def _check_use(parts_dir: Path, files: dict[str, dict[str, Path]], unused: dict[
     """Raises InputError when a whole tree, or all of them, belongs to no photo."""
     if not any(files.values()):
         raise InputError(f"{parts_dir} holds no images in {', '.join(TREES[1:])} or {', '.join(_KINDS)}")
-    for kind, found in files.items():
-        if found and len(unused[kind]) == len(found):
+    for kind, paths in files.items():
+        if paths and len(unused[kind]) == len(paths):
             raise InputError(
-                f"none of the {len(found)} files of kind {kind} in {parts_dir} belongs to a photo, as "
-                f"{next(iter(found.values()))}: they must have {names}"
+                f"none of the {len(paths)} files of kind {kind} in {parts_dir} belongs to a photo, as "
+                f"{next(iter(paths.values()))}: they must have {names}"
             )
 
 
@@ -204,6 +208,6 @@ def _notes(parts_dir: Path, unused: dict[str, list[Path]]) -> list[str]:
 
 def _source(
     photo: NamedPhoto, parts: str | None = None, face: str | None = None, restored_face: str | None = None
-) -> Source:
+) -> ImageSource:
     labels = (photo.identity, photo.camera, photo.clothes)
-    return Source(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)
+    return ImageSource(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from deskpro_jax.data.build import authors_folders, join_parts, manifest, prepared_folders
 from deskpro_jax.data.build.checksum_lists import read_sums, with_sums
-from deskpro_jax.data.build.image_sources import Listing
+from deskpro_jax.data.build.image_sources import DatasetListing
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.errors import InputError, MissingInputError
 
 
-def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None, with_val: bool = False) -> Listing:
+def list_dataset(
+    name: str, raw_dir: Path | None, parts_dir: Path | None = None, with_val: bool = False
+) -> DatasetListing:
     """Lists the images of a dataset with their labels and files; opens none of them.
 
     Where `raw_dir` or `parts_dir` holds a list of checksums (`checksum_lists.SUMS`), the sources carry them.
@@ -28,7 +30,7 @@ def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None,
         The listing; `origin["source"]` names the layout.
 
     Raises:
-        MissingInputError: files or folders are missing; says what to get and where to put it.
+        MissingInputError: files or folders are missing; the message names what to get and where to put it.
         InputError: they do not fit together.
     """
     listing = _list(find_dataset(name), raw_dir, parts_dir, with_val)
@@ -40,7 +42,7 @@ def list_dataset(name: str, raw_dir: Path | None, parts_dir: Path | None = None,
     return listing
 
 
-def _list(spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_val: bool) -> Listing:
+def _list(spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_val: bool) -> DatasetListing:
     if raw_dir is None and spec.manifest:
         text = (
             f"set it (--raw) to a CSV with the columns {', '.join(manifest.REQUIRED)}, or to the folder that holds it"

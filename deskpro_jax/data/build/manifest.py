@@ -1,4 +1,4 @@
-"""Reads the CSV that describes a dataset of one's own: a line an image, with its split, labels and files."""
+"""Reads the CSV that describes a dataset of one's own: one line per image, with its split, labels and files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deskpro_jax.data.build.authors_folders import NamedPhoto
-from deskpro_jax.data.build.image_sources import Listing, PartsFormat, Source
+from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.join_parts import join, no_parts
 from deskpro_jax.data.schema import SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
@@ -22,44 +22,44 @@ _LIMIT = 2**31
 
 
 def find_manifest(raw: Path) -> Path:
-    """Returns the CSV: the file given, or manifest.csv in the folder given, or the only CSV there.
+    """Returns the CSV: `raw` itself, or manifest.csv in the folder `raw`, or the only CSV there.
 
     Raises:
-      MissingInputError: If there is none or more than one.
+        MissingInputError: there is none or more than one.
     """
     if raw.is_file():
         return raw
     if (raw / MANIFEST).is_file():
         return raw / MANIFEST
-    found = sorted(raw.glob("*.csv")) if raw.is_dir() else []
-    if len(found) == 1:
-        return found[0]
-    what = f"{len(found)} CSV files ({', '.join(file.name for file in found[:4])})" if found else "no CSV file"
+    files = sorted(raw.glob("*.csv")) if raw.is_dir() else []
+    if len(files) == 1:
+        return files[0]
+    content = f"{len(files)} CSV files ({', '.join(file.name for file in files[:4])})" if files else "no CSV file"
     raise MissingInputError(
-        f"dataset folder: {raw} has {what}, expected {MANIFEST} with the columns {', '.join(REQUIRED)} and, as far as "
+        f"dataset folder: {raw} has {content}, expected {MANIFEST} with the columns {', '.join(REQUIRED)} and, where "
         f"there are any, {', '.join(OPTIONAL)}; paths are relative to the file's folder. Set data.raw_dir (--raw) to "
         "the file or its folder"
     )
 
 
-def list_manifest(raw: Path, parts_dir: Path | None = None) -> Listing:
-    """Reads the CSV of a dataset of one's own, and joins what the data preparation command made of its photos.
+def list_manifest(raw: Path, parts_dir: Path | None = None) -> DatasetListing:
+    """Reads the CSV of a dataset of one's own, and joins masks and faces that the data preparation command made.
 
     Args:
-      raw: The CSV or its folder.
-      parts_dir: What the data preparation command wrote, or None.
+        raw: the CSV or its folder.
+        parts_dir: output of the data preparation command, or None.
 
     Returns:
-      The images in the order of splits and lines. A mask is white off the clothes. Images are not opened.
+        The images in the order of splits and lines. A mask is white off the clothes. Images are not opened.
 
     Raises:
-      MissingInputError: If there is no CSV.
-      InputError: If a line is not as it should be; all such lines are listed.
+        MissingInputError: there is no CSV.
+        InputError: lines are wrong; all of them are listed.
     """
     file = find_manifest(raw)
     rows, notes = _read(file)
     errors: list[str] = []
-    sources: list[Source] = []
+    sources: list[ImageSource] = []
     seen: dict[tuple[str, str], tuple[int, str]] = {}
     for line, row in rows:
         source, problems = _source(file.parent, row)
@@ -81,7 +81,7 @@ def list_manifest(raw: Path, parts_dir: Path | None = None) -> Listing:
     return _with_parts(file, sources, parts_dir, notes)
 
 
-def _with_parts(file: Path, sources: list[Source], parts_dir: Path | None, notes: list[str]) -> Listing:
+def _with_parts(file: Path, sources: list[ImageSource], parts_dir: Path | None, notes: list[str]) -> DatasetListing:
     masks, faces = (any(getattr(source, field) for source in sources) for field in ("parts", "face"))
     origin: dict[str, Any] = no_parts()
     if masks:
@@ -89,7 +89,7 @@ def _with_parts(file: Path, sources: list[Source], parts_dir: Path | None, notes
     if faces or any(source.restored_face for source in sources):
         origin["faces"] = f"as {file.name} lists them"
     if parts_dir is None:
-        return Listing(sources, PartsFormat(), origin, notes=notes)
+        return DatasetListing(sources, PartsFormat(), origin, notes=notes)
     if masks:
         raise InputError(
             f"{file} has masks and {parts_dir} has label maps: a dataset has one kind; empty the column mask, or leave "
@@ -100,16 +100,16 @@ def _with_parts(file: Path, sources: list[Source], parts_dir: Path | None, notes
     ]
     joined = join(photos, parts_dir)
     both = [
-        made if not (source.face or source.restored_face) else Source(**{**vars(source), "parts": made.parts})
+        made if not (source.face or source.restored_face) else ImageSource(**{**vars(source), "parts": made.parts})
         for source, made in zip(sources, joined.sources, strict=True)
     ]
     if faces:
         joined.origin["faces"] = f"{origin['faces']}; elsewhere: {joined.origin['faces']}"
-    return Listing(both, joined.parts_format, joined.origin, joined.findings, notes + joined.notes)
+    return DatasetListing(both, joined.parts_format, joined.origin, joined.findings, notes + joined.notes)
 
 
 def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Returns the lines by column with their numbers, and what should be told about the columns."""
+    """Returns each line's number and its cells by column, and notes on the columns."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -129,8 +129,8 @@ def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
         raise InputError(f"{file}, line 1 has column {twice[0]} twice: remove one")
     unknown = [name for name in header if name not in REQUIRED + OPTIONAL]
     for name in unknown:
-        if near := difflib.get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.6):
-            raise InputError(f"{file}, line 1: column {name!r} is unknown; did you mean {near[0]}?")
+        if close := difflib.get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.6):
+            raise InputError(f"{file}, line 1: column {name!r} is unknown; did you mean {close[0]}?")
     notes = [f"{file}: columns {', '.join(unknown)} are not used"] if unknown else []
     if short := [line for line, cells in lines if len(cells) != len(header)]:
         listed = "".join(f"\n  line {line}" for line in short)
@@ -138,13 +138,13 @@ def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in lines], notes
 
 
-def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[str]]:
-    """Returns the source of a line and what is wrong with the line."""
+def _source(folder: Path, row: dict[str, str]) -> tuple[ImageSource, list[str]]:
+    """Returns the source of a line and the errors in the line."""
     problems = []
     if row["split"] not in SPLITS:
-        near = difflib.get_close_matches(row["split"].lower(), SPLITS, n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        problems.append(f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}{meant}")
+        close = difflib.get_close_matches(row["split"].lower(), SPLITS, n=1)
+        question = f"; did you mean {close[0]}?" if close else ""
+        problems.append(f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}{question}")
     numbers = {}
     distractors = UNKNOWN if row["split"] == "gallery" else 0
     for name, lowest in (("identity", distractors), ("camera", UNKNOWN), ("clothes", UNKNOWN)):
@@ -152,7 +152,7 @@ def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[str]]:
         try:
             numbers[name] = int(text)
         except ValueError:
-            problems.append(f"{name} is {text!r}, expected a whole number")
+            problems.append(f"{name} is {text!r}, expected an integer")
             continue
         if not lowest <= numbers[name] < _LIMIT:
             problems.append(f"{name} is {numbers[name]}, expected {lowest} to {_LIMIT - 1}")
@@ -166,7 +166,7 @@ def _source(folder: Path, row: dict[str, str]) -> tuple[Source, list[str]]:
             problems.append(f"{name} {text!r}: no such file in {folder}")
     image_id = Path(row["path"]).with_suffix("").as_posix() if row["path"] else ""
     return (
-        Source(
+        ImageSource(
             row["split"],
             image_id,
             numbers.get("identity", 0),

@@ -26,15 +26,15 @@ def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Exam
     """Reads prepared folders, train first, then query, then gallery, each in the order of the names.
 
     Args:
-      raw_dir: Folder with imgs/, lr_face/, hr_face/ and mask/.
-      dataset: Name of the dataset; says how files are named.
+        raw_dir: folder with imgs/, lr_face/, hr_face/ and mask/.
+        dataset: name of the dataset, which decides how files are named.
 
     Yields:
-      Pairs of split name and example; images without a face or mask are normal.
+        Pairs of split name and example; images without a face or mask are normal.
 
     Raises:
-      MissingInputError: If a folder is missing.
-      InputError: If a name does not match, a file is no readable image, or the files do not fit together.
+        MissingInputError: a folder is missing.
+        InputError: a name does not match, a file is not a readable image, or the files do not fit together.
     """
     listing = list_prepared(Path(raw_dir), find_dataset(dataset))
     refuse(listing.findings, "")
@@ -54,16 +54,16 @@ def write_prepared(
     where a label is clothing and white elsewhere.
 
     Args:
-      examples: Pairs of split name and example.
-      out_dir: A folder that does not exist yet or is empty; it appears when everything is written.
-      dataset: Name of the dataset; says how files are named.
-      origin: What dataset.json is to say: label_scheme (default "lip"), masks, faces, seed.
+        examples: pairs of split name and example.
+        out_dir: A folder that does not exist yet or is empty; it appears when everything is written.
+        dataset: name of the dataset, which decides how files are named.
+        origin: what dataset.json is to say: label_scheme (default "lip"), masks, faces, seed.
 
     Returns:
-      The folder.
+        The folder.
 
     Raises:
-      InputError: If the folder has content, or an image's name does not match the dataset's pattern.
+        InputError: the folder has content, or an image's name does not match the dataset's pattern.
     """
     out = Path(out_dir).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -100,7 +100,7 @@ def _write_example(root: Path, folder: str, e: Example, clothing: tuple[int, ...
 
 
 def synthetic_origin(size: str, seed: int) -> dict[str, Any]:
-    """Returns what a drawn dataset says about its labels, masks, faces and seed."""
+    """Returns the metadata of a drawn dataset: labels, masks, faces and seed."""
     return {
         "label_scheme": LIP.name,
         "masks": "exact part labels, drawn with the image",

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.data.build.image_sources import Finding, Listing, PartsFormat, Source, files_below
+from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
@@ -50,7 +50,7 @@ def check_prepared(raw_dir: Path, spec: DatasetSpec) -> None:
             raise MissingInputError(how_to_get(spec, folder))
 
 
-def list_prepared(root: Path, spec: DatasetSpec) -> Listing:
+def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
     """Lists prepared folders, train first, then query, then gallery, each in the order of the names.
 
     With `parts/` and `manifest.csv`, which `prepared_examples.write_prepared` adds, labels and clothes come from there;
@@ -58,12 +58,12 @@ def list_prepared(root: Path, spec: DatasetSpec) -> Listing:
     unknown.
 
     Args:
-      root: Folder with imgs/, lr_face/, hr_face/ and mask/.
-      spec: The dataset; says how files are named.
+        root: folder with imgs/, lr_face/, hr_face/ and mask/.
+        spec: the dataset, which decides how files are named.
 
     Raises:
-      MissingInputError: If a folder is missing.
-      InputError: If the trees or the manifest do not fit together.
+        MissingInputError: a folder is missing.
+        InputError: the trees or the manifest do not fit together.
     """
     check_prepared(root, spec)
     manifest = _read_manifest(root)
@@ -86,17 +86,17 @@ def list_prepared(root: Path, spec: DatasetSpec) -> Listing:
         _check_manifest(root, split, photos, manifest)
         for image_id, photo in photos.items():
             numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, spec), UNKNOWN_CLOTHES)
-            found = {_FIELDS[tree]: str(files[image_id]) for tree, files in trees.items() if image_id in files}
-            parts, face, restored = (found.get(field) for field in ("parts", "face", "restored_face"))
+            of_photo = {_FIELDS[tree]: str(files[image_id]) for tree, files in trees.items() if image_id in files}
+            parts, face, restored = (of_photo.get(field) for field in ("parts", "face", "restored_face"))
             identity, camera, clothes = numbers
-            sources.append(Source(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
+            sources.append(ImageSource(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
     described = origin(root)
     parts_format = PartsFormat(described["label_scheme"], masks=not has_parts)
-    return Listing(sources, parts_format, described, findings)
+    return DatasetListing(sources, parts_format, described, findings)
 
 
 def origin(raw_dir: Path) -> dict[str, Any]:
-    """Returns what is known about the labels, masks, faces and seed of prepared folders."""
+    """Returns the metadata of prepared folders: labels, masks, faces and seed."""
     file = raw_dir / "dataset.json"
     if file.exists():
         try:
@@ -158,7 +158,7 @@ def _read_manifest(root: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
 def _check_manifest(root: Path, split: str, photos: dict[str, Path], manifest: dict[tuple[str, str], Any]) -> None:
     if not manifest:
         return
-    listed = {image_id for found, image_id in manifest if found == split}
+    listed = {image_id for listed_split, image_id in manifest if listed_split == split}
     if strange := sorted(listed ^ photos.keys()):
         where = "manifest.csv but has no file" if strange[0] in listed else "a file but not in manifest.csv"
         raise InputError(f"{root}: {split} image {strange[0]} is in {where} ({len(strange)} such): write both again")

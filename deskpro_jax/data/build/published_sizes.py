@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from deskpro_jax.data.build.image_sources import Listing, Source
+from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource
 from deskpro_jax.data.datasets.spec import DatasetSpec, Size
 from deskpro_jax.errors import InputError
 
@@ -13,7 +13,7 @@ _SHOWN = 20  # identities listed in a message
 
 
 def check_sizes(
-    spec: DatasetSpec, listing: Listing, allowed: bool, with_val: bool, report: Callable[[str], None]
+    spec: DatasetSpec, listing: DatasetListing, allowed: bool, with_val: bool, warn: Callable[[str], None]
 ) -> None:
     """Compares the splits of a listing with those published.
 
@@ -22,7 +22,7 @@ def check_sizes(
         listing: its images; differences that are allowed are noted in its origin.
         allowed: whether to go on when there are differences. Prepared folders are another's choice of images: always.
         with_val: whether validation images were added to train.
-        report: is called with differences that are allowed.
+        warn: is called with differences that are allowed.
 
     Raises:
         InputError: there are differences; lists them by split and identity.
@@ -32,10 +32,10 @@ def check_sizes(
         return
     text = f"dataset {spec.name} differs in size from what was published:" + "".join(f"\n  {line}" for line in lines)
     if listing.origin["source"] == "prepared folders":
-        report(text)
+        warn(text)
         return
     if allowed:
-        report(text)
+        warn(text)
         listing.origin["size_differences"] = lines
         return
     named = "".join(f"\n  {finding}" for finding in listing.findings)
@@ -46,7 +46,7 @@ def check_sizes(
     )
 
 
-def differences(spec: DatasetSpec, sources: Sequence[Source], with_val: bool = False) -> list[str]:
+def differences(spec: DatasetSpec, sources: Sequence[ImageSource], with_val: bool = False) -> list[str]:
     """Compares images with the published sizes.
 
     Args:
@@ -87,8 +87,8 @@ def _by_how_much(count: int, expected: int | None, what: str) -> str:
     return f"{abs(count - expected):,} {what} {'missing' if count < expected else 'too many'}"
 
 
-def _identities(spec: DatasetSpec, size: Size, counts: Counter[int], sources: Sequence[Source]) -> list[str]:
-    """Returns what is known of the identities of a split that differs."""
+def _identities(spec: DatasetSpec, size: Size, counts: Counter[int], sources: Sequence[ImageSource]) -> list[str]:
+    """Returns lines on the identities of a split that differs."""
     lines: list[str] = []
     if not counts:
         return lines
@@ -100,14 +100,14 @@ def _identities(spec: DatasetSpec, size: Size, counts: Counter[int], sources: Se
         lines.extend(_numbering(size.split, sources))
     if size.split != "train":
         other = "gallery" if size.split == "query" else "query"
-        there = {source.identity for source in sources if source.split == other}
-        if alone := sorted(counts.keys() - there):
-            lines.append(f"identities in {size.split} but not in {other}: {_listed(alone)}")
+        in_other = {source.identity for source in sources if source.split == other}
+        if missing := sorted(counts.keys() - in_other):
+            lines.append(f"identities in {size.split} but not in {other}: {_listed(missing)}")
     lines.append(f"images by identity: {_listed([f'{who}: {n}' for who, n in sorted(counts.items())])}")
     return lines
 
 
-def _numbering(split: str, sources: Sequence[Source]) -> list[str]:
+def _numbering(split: str, sources: Sequence[ImageSource]) -> list[str]:
     """Returns the identities whose image numbers have gaps or come twice, as far as the split can be concerned."""
     group = ("train",) if split == "train" else ("query", "gallery")
     numbers: dict[int, list[int]] = defaultdict(list)

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 import deskpro_jax
 from deskpro_jax.data.build.assemble import assemble
-from deskpro_jax.data.build.image_sources import Finding, PartsFormat, Source
+from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
 from deskpro_jax.storage.files import atomic_path, write_text
@@ -35,17 +35,17 @@ class Shard:
     """A piece of work: one record file.
 
     Attributes:
-      split: Split of its images.
-      number: Position among the shards of the split.
-      folder: Where it is written, with its report beside it.
-      sources: Its images in the order of the records.
-      parts_format: How each of them becomes an example.
+        split: split of its images.
+        number: position among the shards of the split.
+        folder: where it is written, with its report beside it.
+        sources: its images in the order of the records.
+        parts_format: how each of them becomes an example.
     """
 
     split: str
     number: int
     folder: str
-    sources: tuple[Source, ...]
+    sources: tuple[ImageSource, ...]
     parts_format: PartsFormat
 
     @property
@@ -59,15 +59,15 @@ class Shard:
         return self.records.with_suffix(".json")
 
 
-class Report(NamedTuple):
-    """What became of a shard.
+class ShardReport(NamedTuple):
+    """The outcome of writing a shard.
 
     Attributes:
-      fingerprint: Of everything the shard depends on.
-      images: Number of records written; 0 leaves no file.
-      size: Bytes of the records, without the overhead of the file.
-      findings: Files that can't be used; they are in no record.
-      remarks: How often each remark (`image_report.KINDS`) was made.
+        fingerprint: of everything the shard depends on.
+        images: number of records written; 0 leaves no file.
+        size: bytes of the records, without the overhead of the file.
+        findings: files that can't be used; they are in no record.
+        remarks: how often each remark (`image_report.KINDS`) was made.
     """
 
     fingerprint: str
@@ -77,13 +77,13 @@ class Report(NamedTuple):
     remarks: dict[str, int]
 
 
-def plan(sources: Sequence[Source], parts_format: PartsFormat, folder: Path) -> list[Shard]:
-    """Divides a dataset into shards, in an order that depends on the names of the images alone.
+def plan(sources: Sequence[ImageSource], parts_format: PartsFormat, folder: Path) -> list[Shard]:
+    """Divides a dataset into shards, in an order that depends only on the names of the images.
 
     Args:
-      sources: All images.
-      parts_format: How each of them becomes an example.
-      folder: Where the shards are written.
+        sources: all images.
+        parts_format: how each of them becomes an example.
+        folder: where the shards are written.
     """
     shards: list[Shard] = []
     for split in SPLITS:
@@ -104,14 +104,14 @@ def _order(split: str, image_id: str) -> bytes:
     return hashlib.md5(split.encode() + image_id.encode()).digest()
 
 
-def write_shard(shard: Shard) -> Report:
+def write_shard(shard: Shard) -> ShardReport:
     """Writes a shard, unless it was written from the very same files before.
 
     Args:
-      shard: The shard.
+        shard: the shard.
 
     Returns:
-      The report, which is on disk as well.
+        The report, which is on disk as well.
     """
     fingerprint = _fingerprint(shard)
     done = read_report(shard)
@@ -134,25 +134,25 @@ def write_shard(shard: Shard) -> Report:
         _write_records(temporary, examples(), sizes)
     if not sizes:
         shard.records.unlink()
-    report = Report(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
+    report = ShardReport(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
     write_text(shard.report, json.dumps(report._asdict()))
     return report
 
 
-def read_report(shard: Shard) -> Report | None:
+def read_report(shard: Shard) -> ShardReport | None:
     """Reads the report of a shard; None where there is none."""
     try:
         stored = json.loads(shard.report.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return Report(**{**stored, "findings": tuple(Finding(*finding) for finding in stored["findings"])})
+    return ShardReport(**{**stored, "findings": tuple(Finding(*finding) for finding in stored["findings"])})
 
 
-def reports(shards: Iterable[Shard]) -> list[Report]:
+def reports(shards: Iterable[Shard]) -> list[ShardReport]:
     """Returns the reports of shards that have all been written.
 
     Raises:
-      RunError: If one is not there.
+        RunError: one is missing.
     """
     result = []
     for shard in shards:
@@ -179,7 +179,7 @@ def encoded(example: Example) -> dict[str, Any]:
 
 
 def features() -> tfds.features.FeaturesDict:
-    """Returns how an example is stored."""
+    """Returns the TFDS features of a stored example."""
     photo, labels = tfds.features.Image(shape=(None, None, 3)), tfds.features.Image(shape=(None, None, 1))
     return tfds.features.FeaturesDict(
         {

@@ -26,12 +26,12 @@ def run_local(shards: Sequence[Shard], workers: int = 0, shown: bool = True) -> 
     """Writes shards; those that are there already are not written again.
 
     Args:
-      shards: What to write.
-      workers: Processes that write; 0 writes in this one.
-      shown: Whether progress is shown on standard error.
+        shards: what to write.
+        workers: processes that write; 0 writes in this one.
+        shown: whether progress is shown on standard error.
 
     Raises:
-      RunError: If a process died.
+        RunError: a process died.
     """
     total = sum(len(shard.sources) for shard in shards)
     with _progress(total, shown) as advance:
@@ -74,20 +74,20 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many images more are done."""
+    """Yields a function to call with the number of further images that are done."""
     if shown and sys.stderr.isatty():
         columns = (*rich.progress.Progress.get_default_columns(), rich.progress.MofNCompleteColumn())
         with rich.progress.Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
             task = bar.add_task("images", total=total)
             yield lambda count: bar.advance(task, count)
         return
-    done, told = 0, time.monotonic()
+    done, reported = 0, time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, reported
         done += count
-        if shown and time.monotonic() - told > _EVERY:
+        if shown and time.monotonic() - reported > _EVERY:
             print(f"{done:,} of {total:,} images", file=sys.stderr, flush=True)
-            told = time.monotonic()
+            reported = time.monotonic()
 
     yield advance

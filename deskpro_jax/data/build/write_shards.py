@@ -9,36 +9,36 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deskpro_jax.data.build import shards
-from deskpro_jax.data.build.image_sources import Listing, refuse
+from deskpro_jax.data.build.image_sources import DatasetListing, refuse
 from deskpro_jax.data.build.shards import Shard
 from deskpro_jax.data.schema import SPLITS
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage.locks import locked
 
 Runner = Callable[[Sequence[Shard]], None]
-Tell = Callable[[str], None]
+Warn = Callable[[str], None]
 WORK = ".building"  # beside the versions of a dataset: finished shards of one that is not finished
 
 
-def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell: Tell) -> tuple[Shard, ...]:
+def write_shards(listing: DatasetListing, work: Path, skip_bad: bool, run: Runner, warn: Warn) -> tuple[Shard, ...]:
     """Writes the shards of a dataset.
 
     Args:
-      listing: What to write; notes, files left out and remarks are added to its origin.
-      work: Folder for the shards; those that are there and still hold are kept.
-      skip_bad: Whether files that can't be used are left out.
-      run: Writes the shards.
-      tell: Is called with notes and with every file that is left out.
+        listing: the images; notes, files left out and remarks are added to its origin.
+        work: folder for the shards; finished ones whose files have not changed are kept.
+        skip_bad: whether files that can't be used are left out.
+        run: writes the shards.
+        warn: is called with notes and with every file that is left out.
 
     Returns:
-      The shards.
+        The shards.
 
     Raises:
-      InputError: If files can't be used and are not to be left out, or a split would be empty; lists all of them.
-      RunError: If a shard was not written.
+        InputError: files can't be used and `skip_bad` is False, or a split would be empty; lists all of them.
+        RunError: a shard was not written.
     """
     for note in listing.notes:
-        tell(note)
+        warn(note)
     planned = shards.plan(listing.sources, listing.parts_format, work)
     run(planned)
     written = shards.reports(planned)
@@ -47,7 +47,7 @@ def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell
     if not skip_bad:
         refuse(findings, "; python -m data_prep.build --skip-bad builds without such files")
     for finding in findings:
-        tell(f"left out: {finding}")
+        warn(f"left out: {finding}")
     for split in SPLITS:
         if not sum(report.images for shard, report in zip(planned, written, strict=True) if shard.split == split):
             raise InputError(f"no image of split {split} can be used, {len(findings)} files are bad: {findings[0]}")
@@ -65,17 +65,17 @@ def write_shards(listing: Listing, work: Path, skip_bad: bool, run: Runner, tell
 
 @contextlib.contextmanager
 def only_builder(folder: Path) -> Iterator[Path]:
-    """Gives the folder for unfinished work on a dataset to one process at a time; it goes when all went well.
+    """Yields the folder for unfinished work on a dataset, to one process at a time; success removes it.
 
     Args:
-      folder: The dataset's folder, which is not there yet.
+        folder: the dataset's folder, which does not exist yet.
 
     Raises:
-      RunError: If another process builds the dataset.
+        RunError: another process is building the dataset.
     """
     work = folder.parent / WORK
     work.mkdir(parents=True, exist_ok=True)
-    with locked(work / "lock", f"another process builds {folder}: wait for it, or end it"):
+    with locked(work / "lock", f"another process is building {folder}: wait for it, or end it"):
         for left in folder.parent.glob(f"incomplete.*_{folder.name}"):
             shutil.rmtree(left)  # of a build that was killed while it collected the shards
         yield work

@@ -24,10 +24,10 @@ def normalise(images: UInt8[Array | np.ndarray, "batch height width 3"]) -> Floa
     """Returns photos in the range of ImageNet-trained networks.
 
     Args:
-      images: [batch, height, width, 3] RGB, uint8 or float in 0..255.
+        images: [batch, height, width, 3] RGB, uint8 or float in 0..255.
 
     Returns:
-      [batch, height, width, 3] float32: value / 255, minus the mean, over the standard deviation of ImageNet.
+        [batch, height, width, 3] float32: value / 255, minus the mean, over the standard deviation of ImageNet.
     """
     return (jnp.asarray(images, jnp.float32) / 255.0 - MEAN) / STD
 
@@ -73,18 +73,18 @@ def draw_crop(key: Sequence[int], probability: float, scale: float) -> Box:
 
 
 def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Mirrors, erases and normalises a batch; row i depends on the key and i alone, on however many devices.
+    """Mirrors, erases and normalises a batch; row i depends only on the key and i, whatever the number of devices.
 
     Args:
-      key: Key of this step.
-      batch: As from `pipeline.train_batches`: uint8 photos [batch, height, width, 3], cloth_mask
-        [batch, height, width]; the photos that are there are augmented, after enlarging those that it left small.
-      config: The `augment` part of the configuration.
+        key: key of this step.
+        batch: as from `pipeline.train_batches`: uint8 photos [batch, height, width, 3], cloth_mask
+            [batch, height, width]; the photos that are there are augmented, after enlarging those that it left small.
+        config: the `augment` part of the configuration.
 
     Returns:
-      The batch with photos as normalised float32. One draw mirrors all images of a row; each photo has its own
-      erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw of
-      mirroring and one of erasing serve all rows and photos.
+        The batch with photos as normalised float32. One draw mirrors all images of a row; each photo has its own
+        erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw
+        of mirroring and one of erasing serve all rows and photos.
     """
     batch = enlarging.placed(batch)
     names = [name for name in (*_PHOTOS, "cloth_mask") if name in batch]
@@ -119,17 +119,17 @@ def erasing(
 ) -> Bool[Array, "height width"]:
     """Draws which pixels of one image random erasing fills.
 
-    With probability `erase` a rectangle: its share of the image is uniform in `erase_area`, its aspect ratio uniform
-    between `erase_ratio` and its inverse, both drawn again until it fits; then its place is uniform.
+    With probability `erase` a rectangle: its fraction of the image is uniform in `erase_area`, its aspect ratio uniform
+    between `erase_ratio` and its inverse, both drawn again until it fits; then its position is uniform.
 
     Args:
-      key: Key of the image.
-      height: Of the image, in pixels.
-      width: Of the image, in pixels.
-      config: The `augment` part of the configuration.
+        key: key of the image.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        config: the `augment` part of the configuration.
 
     Returns:
-      [height, width], True where pixels are erased.
+        [height, width], True where pixels are erased.
     """
     chance, area, ratio, top, left = jax.random.split(key, 5)
     low, high = config.erase_area

@@ -21,18 +21,18 @@ class ReIDSplit:
     """A split, or a part of one: columns in memory, images read when asked for.
 
     Attributes:
-      name: Of the dataset.
-      split: Split the images come from.
-      image_id: [images] names.
-      identity: [images] int64, the dataset's own numbers.
-      camera: [images] int64.
-      clothes: [images] int64, -1 where unknown.
-      has_face: [images] bool, whether there is a face as photographed.
-      has_restored_face: [images] bool.
-      has_mask: [images] bool, whether there is a part-label map.
-      metadata: What the dataset says about itself.
-      records: Where the images are read from.
-      positions: [images] int64, position of each image in `records`.
+        name: of the dataset.
+        split: split the images come from.
+        image_id: [images] names.
+        identity: [images] int64, the dataset's own numbers.
+        camera: [images] int64.
+        clothes: [images] int64, -1 where unknown.
+        has_face: [images] bool, whether there is a face as photographed.
+        has_restored_face: [images] bool.
+        has_mask: [images] bool, whether there is a part-label map.
+        metadata: content of the dataset's metadata.json.
+        records: where the images are read from.
+        positions: [images] int64, position of each image in `records`.
     """
 
     name: str
@@ -55,14 +55,14 @@ class ReIDSplit:
 
     @property
     def clothing(self) -> tuple[int, ...]:
-        """The part labels that are clothing, as the dataset says."""
+        """The part labels that are clothing, from the dataset's metadata."""
         return tuple(self.metadata["clothing"])
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def where(self, index: int) -> str:
-        """Returns where an image is kept: its position in the split, and the file of its record."""
+        """Returns the position of an image in the split, and the file of its record."""
         position = int(self.positions[index])
         file = f", {self.records.where(position)}" if isinstance(self.records, Records) else ""
         return f"image {position} of the split{file}"
@@ -75,16 +75,16 @@ def load(name: str, data_dir: str | Path, split: str) -> ReIDSplit:
     """Opens one split of a built dataset.
 
     Args:
-      name: Of the dataset, as for `find_dataset`.
-      data_dir: Folder the dataset was built into.
-      split: "train", "query" or "gallery".
+        name: of the dataset, as for `find_dataset`.
+        data_dir: folder the dataset was built into.
+        split: "train", "query" or "gallery".
 
     Returns:
-      The split; no image is read yet.
+        The split; no image is read yet.
 
     Raises:
-      InputError: If the name or the split is unknown or a file is damaged.
-      MissingInputError: If the dataset is not there.
+        InputError: the name or the split is unknown or a file is damaged.
+        MissingInputError: the dataset is not built.
     """
     folder = dataset_path(name, data_dir)
     if split not in SPLITS:
@@ -115,7 +115,7 @@ def usable(split: ReIDSplit, require_face: bool, require_mask: bool) -> ReIDSpli
     """Returns the images that have both faces and a mask, as far as they are required.
 
     Raises:
-      InputError: If no image is left.
+        InputError: no image is left.
     """
     keep = np.ones(len(split), bool)
     if require_face:
@@ -134,15 +134,15 @@ def hold_out(split: ReIDSplit, count: int, seed: int) -> tuple[ReIDSplit, ReIDSp
     """Takes whole identities out of a training split, for validation.
 
     Args:
-      split: The training split.
-      count: Number of identities to take out; only those with two images or more are taken.
-      seed: Decides which, and which of their images are queries (a third, at least one).
+        split: the training split.
+        count: number of identities to take out; only those with two images or more are taken.
+        seed: decides which, and which of their images are queries (a third, at least one).
 
     Returns:
-      What is left for training, the validation query, the validation gallery.
+        What is left for training, the validation query, the validation gallery.
 
     Raises:
-      InputError: If `count` is not between 1 and the identities that can be taken, leaving one to train on.
+        InputError: `count` is not between 1 and the identities that can be taken, leaving one to train on.
     """
     values, sizes = np.unique(split.identity, return_counts=True)
     able = values[sizes >= 2]
@@ -169,10 +169,10 @@ def class_indices(identity: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Returns the class [images] int32 of each identity.
 
     Raises:
-      InputError: If an identity is not among `classes`.
+        InputError: an identity is not among `classes`.
     """
-    found = np.minimum(np.searchsorted(classes, identity), len(classes) - 1)
-    if not np.array_equal(classes[found], identity):
-        strange = sorted(set(np.unique(identity).tolist()) - set(classes.tolist()))
-        raise InputError(f"identities {strange[:5]} are not among the {len(classes)} classes of the training split")
-    return found.astype(np.int32)
+    indices = np.minimum(np.searchsorted(classes, identity), len(classes) - 1)
+    if not np.array_equal(classes[indices], identity):
+        unknown = sorted(set(np.unique(identity).tolist()) - set(classes.tolist()))
+        raise InputError(f"identities {unknown[:5]} are not among the {len(classes)} classes of the training split")
+    return indices.astype(np.int32)

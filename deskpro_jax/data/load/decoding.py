@@ -17,7 +17,7 @@ from deskpro_jax.errors import InputError
 
 FIELDS = ("body", "face", "restored_face", "cloth_mask")
 Box = tuple[float, float, float, float]
-FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as shares of the image
+FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as fractions of the image
 _LOOK_AT = 100  # records among which the first face is looked for
 
 
@@ -25,12 +25,12 @@ def resize(image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FU
     """Resizes a photo as Pillow's bilinear filter does (antialiased, rounded to uint8).
 
     Args:
-      image: [height, width, 3] uint8, or a Pillow image.
-      size: Height and width in pixels of the result.
-      box: Window to cut out first, as shares of the image: left, top, right, bottom.
+        image: [height, width, 3] uint8, or a Pillow image.
+        size: height and width in pixels of the result.
+        box: window to cut out first, as fractions of the image: left, top, right, bottom.
 
     Returns:
-      [height, width, 3] uint8.
+        [height, width, 3] uint8.
     """
     photo = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     return _resample(photo, size, box, Image.Resampling.BILINEAR)
@@ -54,16 +54,16 @@ class Decoder:
     """What to decode, and to which sizes.
 
     Attributes:
-      fields: Some of `FIELDS`.
-      body_size: Height and width of the body and of its mask.
-      face_size: Height and width of both faces.
-      clothing: Part labels that are clothing.
-      labels: Number of labels the scheme has.
-      enlarge: Photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
-        to enlarge them (`enlarging.placed`). The others are resized here.
+        fields: some of `FIELDS`.
+        body_size: height and width of the body and of its mask.
+        face_size: height and width of both faces.
+        clothing: part labels that are clothing.
+        labels: number of labels the scheme has.
+        enlarge: photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
+            to enlarge them (`enlarging.placed`). The others are resized here.
 
     Raises:
-      InputError: If a field is unknown, a size is not positive or a label is not of the scheme.
+        InputError: a field is unknown, a size is not positive or a label is not of the scheme.
     """
 
     fields: tuple[str, ...]
@@ -98,14 +98,14 @@ class Decoder:
         """Decodes one example into a row.
 
         Args:
-          batch: As made by `empty`.
-          row: Which row.
-          split: Where the example is.
-          index: Position of the example in the split.
-          box: Window shared by all its images.
+            batch: as made by `empty`.
+            row: which row.
+            split: where the example is.
+            index: position of the example in the split.
+            box: window shared by all its images.
 
         Raises:
-          InputError: If the record or one of its images cannot be read; names the image and the split.
+            InputError: the record or one of its images cannot be read; names the image and the split.
         """
         with _reading("the record", split, index):
             example = split[index]
@@ -126,21 +126,21 @@ class Decoder:
         batch["has_mask"][row] = example.parts is not None
 
     def small(self, split: ReIDSplit) -> tuple[str, ...]:
-        """Returns which photos of a split have to be enlarged, not made smaller: the first of each kind speaks for all.
+        """Returns the fields whose photos have to be enlarged, judged by the first photo of each field.
 
-        One that cannot be read is passed over; it is told of when its turn comes.
+        One that cannot be read is skipped here, and reported when a batch needs it.
         """
-        photos, found = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
+        photos, small = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
         for index in range(min(len(split), _LOOK_AT)):
             with contextlib.suppress(Exception):  # array_record and Pillow's decoders raise many kinds
                 example = split[index]
                 for name in photos:
-                    if name not in found and (content := getattr(example, name)) is not None:
+                    if name not in small and (content := getattr(example, name)) is not None:
                         shape, size = np.asarray(decode(content)).shape[:2], self.size_of(name)
-                        found[name] = _fits(shape, size) and shape != size
-            if len(found) == len(photos):
+                        small[name] = _fits(shape, size) and shape != size
+            if len(small) == len(photos):
                 break
-        return tuple(name for name in photos if found.get(name))
+        return tuple(name for name in photos if small.get(name))
 
     def size_of(self, name: str) -> tuple[int, int]:
         """Returns height and width of a field."""

@@ -23,20 +23,20 @@ ROWS, COLUMNS = "_rows", "_columns"
 
 
 def taps(length: int, low: float, high: float, size: int) -> Int32[np.ndarray, "size 4"]:
-    """Returns how Pillow makes `size` pixels of a window of no more pixels, along one axis.
+    """Returns the weights with which Pillow enlarges a window to `size` pixels, along one axis.
 
     Args:
-      length: Pixels of the image.
-      low: Where the window starts, in pixels.
-      high: Where it ends.
-      size: Pixels of the result.
+        length: pixels of the image.
+        low: where the window starts, in pixels.
+        high: where it ends.
+        size: pixels of the result.
 
     Returns:
-      For each pixel of the result the first pixel it is made of and the weights of three in a row, which add up to
-      about 2^22.
+        For each pixel of the result the first pixel it is made of and the weights of three in a row, which add up to
+        about 2^22.
 
     Raises:
-      ValueError: The window has more pixels than the result.
+        ValueError: the window has more pixels than the result.
     """
     start, width = float(np.float32(low)), float(np.float32(high) - np.float32(low))  # Pillow keeps the box in float32
     scale = width / size
@@ -54,9 +54,9 @@ def taps(length: int, low: float, high: float, size: int) -> Int32[np.ndarray, "
 @functools.lru_cache(maxsize=64)
 def whole(length: int, size: int) -> Int32[np.ndarray, "size 4"]:
     """Returns `taps` of a whole image; those of an image that has this size already take every pixel as it is."""
-    found = taps(length, 0, length, size)
-    found.flags.writeable = False
-    return found
+    result = taps(length, 0, length, size)
+    result.flags.writeable = False
+    return result
 
 
 def enlarge(
@@ -67,12 +67,12 @@ def enlarge(
     """Enlarges each photo of a batch in its own way.
 
     Args:
-      photos: Each in the upper left corner; the rest is not looked at.
-      rows: `taps` of the height.
-      columns: `taps` of the width.
+        photos: each in the upper left corner of its field; pixels beyond it are ignored.
+        rows: `taps` of the height.
+        columns: `taps` of the width.
 
     Returns:
-      The photos in full size.
+        The photos in full size.
     """
     return _along(_along(photos, columns, 2), rows, 1)
 

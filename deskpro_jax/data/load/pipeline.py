@@ -34,7 +34,7 @@ Batch = dict[str, np.ndarray]
 FIELDS = decoding.FIELDS
 _PREFETCH = 4  # batches that wait for the device
 _DEATHS = 3  # of workers over one batch, after which something else is wrong than one process that was killed
-_WORKER_DIED = "terminated unexpectedly"  # what Grain says of a worker process
+_WORKER_DIED = "terminated unexpectedly"  # Grain's message about a worker process
 _SKIPPED = "skipped"  # travels with a batch from the workers to `Batches`, never to the caller
 
 
@@ -48,7 +48,7 @@ class Batches(Iterator[Batch]):
     """An iterator over batches that knows which images it skipped, and outlives its worker processes.
 
     Attributes:
-      skipped: How often each unreadable image was skipped, by image id; only with data.skip_corrupt.
+        skipped: how often each unreadable image was skipped, by image id; only with data.skip_corrupt.
     """
 
     def __init__(self, read: Callable[[int], Iterator[Batch]], split: ReIDSplit) -> None:
@@ -103,7 +103,7 @@ class Batches(Iterator[Batch]):
 
 
 def _short(error: RuntimeError) -> str:
-    return str(error).split(". ")[0]  # Grain goes on with where to look, which says nothing of a process killed
+    return str(error).split(". ")[0]  # Grain adds where to look, which does not help for a killed process
 
 
 @dataclasses.dataclass
@@ -206,7 +206,7 @@ class _EvalLoader:
 
 
 def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields: Sequence[str]) -> tuple[str, ...]:
-    """Returns which photos `train_batches` had better leave to the device: those smaller than the network's input."""
+    """Returns the fields that are better resized on the device: their photos are smaller than the network's input."""
     return _decoder(split, config, fields).small(split)
 
 
@@ -233,24 +233,24 @@ def train_batches(
     """Yields training batches without end, a function of (seed, phase, step) whatever the workers and hosts.
 
     Args:
-      split: The training split; its identities in ascending order are the classes.
-      config: The configuration; `data` and the crop fields of `augment` are read.
-      seed: The run's seed.
-      phase: Name of the training phase; phases see the images in different orders.
-      start_step: Number of batches to leave out, for resuming.
-      process_index: This host.
-      process_count: Number of hosts; each gets an equal, contiguous part of every batch.
-      fields: Which images to decode, of `FIELDS`.
-      pad_to_multiple: Rows with valid=False are added until the global batch is a multiple of this.
-      enlarge: Photos among `fields` whose enlarging is left to the device: `enlarging.placed` gives the batch that
-        comes without.
+        split: the training split; its identities in ascending order are the classes.
+        config: the configuration; `data` and the crop fields of `augment` are read.
+        seed: the run's seed.
+        phase: name of the training phase; phases see the images in different orders.
+        start_step: number of batches to leave out, for resuming.
+        process_index: this host.
+        process_count: number of hosts; each gets an equal, contiguous part of every batch.
+        fields: which images to decode, of `FIELDS`.
+        pad_to_multiple: rows with valid=False are added until the global batch is a multiple of this.
+        enlarge: photos among `fields` whose enlarging is left to the device: `enlarging.placed` gives the batch that
+            comes without.
 
     Returns:
-      Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
-      has_face tells that every face among `fields` is there.
+        Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
+        has_face is True where every face among `fields` exists.
 
     Raises:
-      InputError: On a field that does not fit, too few identities, or (while iterating) an unreadable image.
+        InputError: on a field that does not fit, too few identities, or (while iterating) an unreadable image.
     """
     d = config.data
     if seed < 0:
@@ -292,20 +292,20 @@ def eval_batches(
     """Yields the whole split once, in order and without augmentation.
 
     Args:
-      split: Any split.
-      config: The configuration; `data` is read.
-      batch_size: Global batch size.
-      fields: Which images to decode, of `FIELDS`.
-      process_index: This host.
-      process_count: Number of hosts; each gets an equal, contiguous part of every batch.
+        split: any split.
+        config: the configuration; `data` is read.
+        batch_size: global batch size.
+        fields: which images to decode, of `FIELDS`.
+        process_index: this host.
+        process_count: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-      Iterator of batches as of `train_batches`, but `identity` holds the dataset's own numbers, and `index` [batch]
-      int32 the position in the split. Where valid is False (padding of the last batch, and with data.skip_corrupt
-      unreadable images) both are -1.
+        Iterator of batches as of `train_batches`, but `identity` holds the dataset's own numbers, and `index` [batch]
+        int32 the position in the split. Where valid is False (padding of the last batch, and with data.skip_corrupt
+        unreadable images) both are -1.
 
     Raises:
-      InputError: On a field that does not fit, or (while iterating) an unreadable image.
+        InputError: on a field that does not fit, or (while iterating) an unreadable image.
     """
     slots = _host_slots(batch_size, process_index, process_count)
     loader = _EvalLoader(split, _decoder(split, config, fields), batch_size, config.data.skip_corrupt, slots)
@@ -326,15 +326,15 @@ def _host_slots(size: int, process_index: int, process_count: int) -> tuple[int,
             f"a batch of {size} images does not divide among {process_count} hosts: change data.identities, "
             "data.images_per_identity or eval.batch"
         )
-    share = size // process_count
-    return process_index * share, (process_index + 1) * share
+    rows = size // process_count
+    return process_index * rows, (process_index + 1) * rows
 
 
 def _run(loader: _Loader, steps: range, workers: int) -> Batches:
     """Loads the batches of `steps` ahead of their use."""
     if workers < 0:
         raise InputError(f"data.workers is {workers}, expected 0 (threads) or a number of processes")
-    if workers and not flags.FLAGS.is_parsed():  # the workers are told the flags, which a library caller never parsed
+    if workers and not flags.FLAGS.is_parsed():  # workers get the flags, which a library caller never parsed
         flags.FLAGS.mark_as_parsed()
 
     def read(position: int) -> Iterator[Batch]:

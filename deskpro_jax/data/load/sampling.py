@@ -13,12 +13,12 @@ def steps_per_epoch(examples: int, identities: int, images_per_identity: int) ->
     """Returns the number of batches an epoch has, the same in every epoch.
 
     Args:
-      examples: Number of images in the split.
-      identities: P, identities in a batch.
-      images_per_identity: K, images of each.
+        examples: number of images in the split.
+        identities: p, identities in a batch.
+        images_per_identity: k, images of each.
 
     Returns:
-      As many whole batches as the split has images for, at least one.
+        As many whole batches as the split has images for, at least one.
     """
     return max(1, examples // (identities * images_per_identity))
 
@@ -32,22 +32,22 @@ def epoch_batches(
     often. The images of an identity come from shuffled passes over all of them.
 
     Args:
-      identity: [images] identity of each image.
-      identities: P, distinct identities in a batch.
-      images_per_identity: K images of each, without repetition where the identity has that many.
-      seed: One or more non-negative integers; the result depends on nothing else but `epoch`.
-      epoch: Number of the epoch, from 0.
+        identity: [images] identity of each image.
+        identities: p, distinct identities in a batch.
+        images_per_identity: k images of each, without repetition where the identity has that many.
+        seed: one or more non-negative integers; the result depends on nothing else but `epoch`.
+        epoch: number of the epoch, from 0.
 
     Returns:
-      [steps, P * K] positions in `identity`; the K images of an identity are neighbours.
+        [steps, P * K] positions in `identity`; the K images of an identity are neighbours.
 
     Raises:
-      InputError: If P or K is below 1, or the split has fewer than P identities.
+        InputError: p or K is below 1, or the split has fewer than P identities.
     """
     if identities < 1 or images_per_identity < 1:
         raise InputError(
             "data.identities and data.images_per_identity must be at least 1, "
-            f"found {identities} and {images_per_identity}"
+            f"but are {identities} and {images_per_identity}"
         )
     values, counts = np.unique(identity, return_counts=True)
     if len(values) < identities:
@@ -74,14 +74,14 @@ def epoch_batches(
 
 
 def _appearances(counts: np.ndarray, steps: int, total: int, rng: np.random.Generator) -> np.ndarray:
-    """Shares `total` appearances among identities by their image counts, none above `steps`.
+    """Divides `total` appearances among identities by their image counts, none above `steps`.
 
-    Systematic sampling in integers: each identity gets its exact share rounded down or up, up with the
+    Systematic sampling in integers: each identity gets its exact fraction rounded down or up, up with the
     probability of the remainder, and the sum is exact.
     """
     result = np.zeros(len(counts), np.int64)
     open_ = np.ones(len(counts), bool)
-    while True:  # an identity whose share is above one a batch is in every batch; the others share the rest
+    while True:  # an identity with more than one per batch is in every batch; the other identities divide the remainder
         left = total - steps * int(np.count_nonzero(~open_))
         over = open_ & (counts * left > steps * counts[open_].sum())
         if not over.any():

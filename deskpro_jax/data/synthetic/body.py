@@ -8,10 +8,10 @@ from deskpro_jax.data.synthetic import labels
 from deskpro_jax.data.synthetic.canvas import Canvas, Paint, darker, ellipse, limb, smooth
 from deskpro_jax.data.synthetic.clothes import Garment, Outfit
 from deskpro_jax.data.synthetic.person import Person
-from deskpro_jax.data.synthetic.pose import Joints, View
+from deskpro_jax.data.synthetic.pose import BodyView, Joints
 
 
-def sided(view: View, k: int, left: int, right: int) -> int:
+def sided(view: BodyView, k: int, left: int, right: int) -> int:
     """Label of the limb on image side k (0 left, 1 right): a person facing us has the right arm on the left."""
     return left if (k == 1) != view.back else right
 
@@ -61,7 +61,7 @@ def _trunk(joints: Joints, widen: float, hem_y: float, flare: float = 1.0) -> np
     return np.concatenate([smooth(right, 4, False), smooth(left, 4, False)[::-1]])
 
 
-def _draw_legs(canvas: Canvas, person: Person, view: View, joints: Joints, outfit: Outfit) -> None:
+def _draw_legs(canvas: Canvas, person: Person, view: BodyView, joints: Joints, outfit: Outfit) -> None:
     build, body = person.build, joints.body
     radii = (build.thigh * body, 0.5 * (build.thigh + build.calf) * body * 0.82, 0.55 * build.calf * body)
     floor = joints.ankles[:, 1] + 0.035 * body
@@ -138,7 +138,7 @@ def _draw_skirt(canvas: Canvas, joints: Joints, outfit: Outfit, label: int) -> N
 
 
 def _draw_arm(
-    canvas: Canvas, person: Person, view: View, joints: Joints, outfit: Outfit, k: int, coat: bool = False
+    canvas: Canvas, person: Person, view: BodyView, joints: Joints, outfit: Outfit, k: int, coat: bool = False
 ) -> None:
     """One arm with its sleeve; with a coat, only the coat's sleeve and the hand over it."""
     arm, body = person.build.arm * joints.body, joints.body
@@ -166,7 +166,7 @@ def top_label(outfit: Outfit) -> int:
     return {"dress": labels.DRESS, "jumpsuit": labels.JUMPSUIT, "": labels.UPPER}[outfit.whole]
 
 
-def _draw_trim(canvas: Canvas, view: View, joints: Joints, outfit: Outfit, hem_y: float) -> None:
+def _draw_trim(canvas: Canvas, view: BodyView, joints: Joints, outfit: Outfit, hem_y: float) -> None:
     if view.back or not outfit.trim:
         return
     label, colour = top_label(outfit), outfit.top.trim
@@ -183,7 +183,7 @@ def _draw_trim(canvas: Canvas, view: View, joints: Joints, outfit: Outfit, hem_y
             canvas.fill(ellipse(x, y, 0.9, 0.9, count=8), colour, label)
 
 
-def _draw_coat(canvas: Canvas, person: Person, view: View, joints: Joints, outfit: Outfit, coat: Garment) -> None:
+def _draw_coat(canvas: Canvas, person: Person, view: BodyView, joints: Joints, outfit: Outfit, coat: Garment) -> None:
     length = joints.ankles[:, 1].max() - joints.pelvis[1]
     hem_y = joints.pelvis[1] + outfit.coat_length * length
     shape = _trunk(joints, outfit.looseness * 1.10, hem_y, 1.0 + 0.4 * outfit.coat_length)
@@ -205,7 +205,7 @@ def _draw_coat(canvas: Canvas, person: Person, view: View, joints: Joints, outfi
         _draw_arm(canvas, person, view, joints, outfit, k, coat=True)
 
 
-def draw_body(canvas: Canvas, person: Person, view: View, joints: Joints, outfit: Outfit) -> None:
+def draw_body(canvas: Canvas, person: Person, view: BodyView, joints: Joints, outfit: Outfit) -> None:
     """Draws a dressed body without its head.
 
     Args:
@@ -269,7 +269,7 @@ def draw_body(canvas: Canvas, person: Person, view: View, joints: Joints, outfit
             canvas.fill(tail, outfit.scarf.texture, labels.SCARF)
 
 
-def _draw_bag(canvas: Canvas, view: View, joints: Joints, outfit: Outfit) -> None:
+def _draw_bag(canvas: Canvas, view: BodyView, joints: Joints, outfit: Outfit) -> None:
     colour = outfit.bag
     if colour is None:
         return

@@ -9,13 +9,13 @@ import numpy as np
 from deskpro_jax.data.synthetic import labels
 from deskpro_jax.data.synthetic.canvas import Canvas, Colour, blend, darker, ellipse, smooth
 from deskpro_jax.data.synthetic.person import Face, Person
-from deskpro_jax.data.synthetic.pose import View
+from deskpro_jax.data.synthetic.pose import BodyView
 
 _DEPTH = 0.42  # half depth of a head, face heights
 _FRECKLES = np.random.default_rng(5).uniform(-1, 1, (26, 2))  # one fixed scatter; how visible it is, is the trait
 
 
-def turned(points: np.ndarray, face: Face, view: View) -> np.ndarray:
+def turned(points: np.ndarray, face: Face, view: BodyView) -> np.ndarray:
     """Moves points [n, 2] of a frontal face to where they are seen on the turned head (an ellipsoid)."""
     w = face.width / 2
     inside = 1 - (points[:, 0] / (1.1 * w)) ** 2 - (points[:, 1] / 0.95) ** 2
@@ -33,7 +33,7 @@ def _tilted(points: np.ndarray, x: float, y: float, degrees: float, side: int) -
     return np.stack([side * px, py], axis=1)
 
 
-def _draw_eye(canvas: Canvas, person: Person, view: View, side: int) -> None:
+def _draw_eye(canvas: Canvas, person: Person, view: BodyView, side: int) -> None:
     face = person.face
     size, height = face.eye_size, face.eye_size * face.eye_opening * view.eyes_open
     x, y = face.eye_spacing, face.eye_height
@@ -55,7 +55,7 @@ def _draw_eye(canvas: Canvas, person: Person, view: View, side: int) -> None:
     canvas.shade(place(np.concatenate([lid, thick[::-1]])), darker(person.skin, 0.22), 0.95)
 
 
-def _draw_brow(canvas: Canvas, person: Person, view: View, side: int) -> None:
+def _draw_brow(canvas: Canvas, person: Person, view: BodyView, side: int) -> None:
     face = person.face
     length, thick, arch = face.eye_size * 1.35, face.brow_thickness, face.brow_arch
     top = np.array([(-length, -thick * 0.9), (0.1 * length, -thick - arch), (length, -0.2 * thick)])
@@ -65,7 +65,7 @@ def _draw_brow(canvas: Canvas, person: Person, view: View, side: int) -> None:
     canvas.shade(turned(placed, face, view), person.brow_colour, 0.95)
 
 
-def _draw_nose(canvas: Canvas, person: Person, view: View) -> None:
+def _draw_nose(canvas: Canvas, person: Person, view: BodyView) -> None:
     face, dark = person.face, darker(person.skin, 0.68)
     top, tip, w = face.eye_height - 0.02, face.eye_height + face.nose_length, face.nose_width
     bridge = np.array([(-0.030, top), (-0.022, top), (-0.5 * w, tip - 0.03), (-w, tip), (-0.8 * w, tip - 0.05)])
@@ -81,7 +81,7 @@ def _draw_nose(canvas: Canvas, person: Person, view: View) -> None:
         canvas.shade(nostril, darker(person.skin, 0.35), 0.9)
 
 
-def _draw_mouth(canvas: Canvas, person: Person, view: View) -> None:
+def _draw_mouth(canvas: Canvas, person: Person, view: BodyView) -> None:
     face = person.face
     w, y, full = face.mouth_width * (1 + 0.12 * view.smile), face.mouth_height, face.lip_fullness
     corner = y - 0.022 * view.smile
@@ -100,7 +100,7 @@ def _draw_mouth(canvas: Canvas, person: Person, view: View) -> None:
     )
 
 
-def _draw_beard(canvas: Canvas, person: Person, view: View) -> None:
+def _draw_beard(canvas: Canvas, person: Person, view: BodyView) -> None:
     if person.beard <= 0:
         return
     face, colour = person.face, person.brow_colour
@@ -126,7 +126,7 @@ def _draw_beard(canvas: Canvas, person: Person, view: View) -> None:
     canvas.shade(turned(smooth(np.array(lip), 3), face, view), colour, person.moustache * 0.9)
 
 
-def draw_features(canvas: Canvas, person: Person, view: View) -> None:
+def draw_features(canvas: Canvas, person: Person, view: BodyView) -> None:
     """Draws the features of a face onto the skin; labels stay those of the skin.
 
     Args:

@@ -11,7 +11,7 @@ from deskpro_jax.data.synthetic.canvas import Canvas, blend, darker, ellipse, mi
 from deskpro_jax.data.synthetic.clothes import Outfit
 from deskpro_jax.data.synthetic.features import draw_features
 from deskpro_jax.data.synthetic.person import Face, Person
-from deskpro_jax.data.synthetic.pose import View
+from deskpro_jax.data.synthetic.pose import BodyView
 
 CROWN = -0.72  # top of the skull; the face reaches from -0.5 (hairline) to 0.5 (chin)
 
@@ -46,7 +46,7 @@ def _wavy(points: np.ndarray, curl: float, volume: float) -> np.ndarray:
     return middle + (points - middle) * (1 + (0.03 + 0.35 * volume) * curl * waves)[:, None]
 
 
-def draw_back_hair(canvas: Canvas, person: Person, view: View) -> None:
+def draw_back_hair(canvas: Canvas, person: Person, view: BodyView) -> None:
     """Draws the hair that hangs behind head and neck; on a back view it covers the whole head.
 
     Args:
@@ -71,7 +71,7 @@ def draw_back_hair(canvas: Canvas, person: Person, view: View) -> None:
             canvas.stroke(smooth(line, 6, closed=False), darker(person.hair_colour, 0.75), 2, 0.7)
 
 
-def _hair_cap(person: Person, view: View) -> np.ndarray:
+def _hair_cap(person: Person, view: BodyView) -> np.ndarray:
     """Outline of the hair over forehead and temples, seen from the front."""
     hair, w = person.hair, person.face.width / 2
     side, top = w + 0.35 * hair.volume + 0.01, CROWN - hair.volume
@@ -90,7 +90,7 @@ def _hair_cap(person: Person, view: View) -> np.ndarray:
     return np.concatenate([smooth(np.array(outer), 4, closed=False), np.array(inner)])
 
 
-def _draw_strands(canvas: Canvas, person: Person, view: View) -> None:
+def _draw_strands(canvas: Canvas, person: Person, view: BodyView) -> None:
     """Hair beside the face, over the ears."""
     hair, w = person.hair, person.face.width / 2
     bottom = hair_bottom(person)
@@ -116,7 +116,7 @@ def _draw_strands(canvas: Canvas, person: Person, view: View) -> None:
         canvas.fill(shape, darker(person.hair_colour, 0.93), labels.HAIR)
 
 
-def _draw_hat(canvas: Canvas, person: Person, view: View, outfit: Outfit) -> None:
+def _draw_hat(canvas: Canvas, person: Person, view: BodyView, outfit: Outfit) -> None:
     if outfit.hat is None:
         return
     side = person.face.width / 2 + 0.5 * person.hair.volume + 0.03
@@ -137,7 +137,7 @@ def _draw_hat(canvas: Canvas, person: Person, view: View, outfit: Outfit) -> Non
         canvas.fill(ellipse(0, brim, 1.6 * side, 0.08), shadow, labels.HAT)
 
 
-def draw_head(canvas: Canvas, person: Person, view: View, outfit: Outfit) -> None:
+def draw_head(canvas: Canvas, person: Person, view: BodyView, outfit: Outfit) -> None:
     """Draws the head in front of the neck.
 
     Args:

@@ -14,7 +14,7 @@ BACK_VIEWS = 0.125  # share of images without a visible face
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class BodyView:
     """Viewpoint and expression; angles in radians."""
 
     back: bool
@@ -49,7 +49,7 @@ class Joints:
     toes: np.ndarray  # outward angle of either foot, radians [2]
 
 
-def sample_view(person: Person, rng: np.random.Generator) -> View:
+def sample_view(person: Person, rng: np.random.Generator) -> BodyView:
     """Draws the viewpoint and expression of an image.
 
     Args:
@@ -57,7 +57,7 @@ def sample_view(person: Person, rng: np.random.Generator) -> View:
         rng: the image's source of randomness.
     """
     yaw = rng.uniform(-27, 27)
-    return View(
+    return BodyView(
         back=bool(rng.uniform() < BACK_VIEWS),
         yaw=math.radians(yaw),
         body_yaw=math.radians(0.6 * yaw + rng.uniform(-25, 25)),
@@ -84,7 +84,7 @@ def _arm(person: Person, side: int, swing: float, rng: np.random.Generator) -> t
     return upper, fore * (1.0 - 0.15 * abs(swing))
 
 
-def sample_joints(person: Person, view: View, rng: np.random.Generator) -> Joints:
+def sample_joints(person: Person, view: BodyView, rng: np.random.Generator) -> Joints:
     """Draws scale, place and posture of a person in a body image.
 
     Args:
