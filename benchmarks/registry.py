@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 
 from benchmarks.races import Race, Settings
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
 USUAL = ("embedding", "train", "pipeline", "evaluation", "rerank", "checkpoint", "dataset")
@@ -21,9 +21,8 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     """
     for name in names:
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES)
-            hint = f"; did you mean {' or '.join(near)}?" if near else "."
-            raise InputError(f"no benchmark is called {name!r}{hint} There are {', '.join(NAMES)}.")
+            hint = did_you_mean(name, NAMES) or "correct the name."
+            raise InputError(f"no benchmark is called {name!r}; {hint} There are {', '.join(NAMES)}.")
     return tuple(dict.fromkeys(names)) or USUAL
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import require_json
 
 FORMAT = 1
 _MACHINE = ("date", "processor", "cores", "memory_bytes", "accelerators", "python", "versions", "load")
@@ -169,7 +169,7 @@ def read(path: Path) -> Report:
     if not path.is_file():
         raise MissingInputError(f"no file {path}: give what `python -m benchmarks.run --out` wrote.")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = require_json(path, "measure it again")
         if found["format"] != FORMAT:
             raise InputError(f"{path} has format {found['format']}, expected {FORMAT}: measure it again.")
         for part, names in (("machine", _MACHINE), ("settings", ("threads", "quick"))):

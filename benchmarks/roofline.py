@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ import rich.table
 
 from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import write_json
+from deskpro_jax.storage.files import require_json, write_json
 
 MOMENTS = 2  # of Adam, of a parameter
 ACCUMULATED = 4  # bytes of a parameter, a gradient or a moment
@@ -172,7 +171,7 @@ def read_step(path: Path) -> dict[str, float]:
         InputError: the file holds none.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))["results"][0]
+        result = require_json(path)["results"][0]
         return {name: float(result[name]) for name in _FIELDS}
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"--step is {path}; expected what benchmarks.remat --out writes ({error!r}).") from error

@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.races import BEGAN, Entrant, Race, Settings
 from benchmarks.timing import rate_and_latency
+from deskpro_jax.storage.files import require_json
 
 WAYS = ("XLA", "StableHLO", "ONNX")
 _FILES = {"XLA": "", "StableHLO": "served.stablehlo", "ONNX": "served.onnx"}
@@ -84,7 +85,7 @@ _BEGIN = {"XLA": _flax, "StableHLO": _stablehlo, "ONNX": _onnx}
 
 def _arguments(files: Path, batch: int) -> list[np.ndarray]:
     """Returns a batch of what the exported files take."""
-    about = json.loads((files / f"{_FILES['StableHLO']}.json").read_text())
+    about = require_json(files / f"{_FILES['StableHLO']}.json")
     rng = np.random.default_rng(0)
     shapes = [(entry["dtype"], (batch, *entry["shape"][1:])) for entry in about["inputs"]]
     return [

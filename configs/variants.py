@@ -7,9 +7,9 @@ compose, a later one overrides: `:official,debug`.
 
 from __future__ import annotations
 
-import difflib
-
 import ml_collections
+
+from deskpro_jax.config.suggestions import did_you_mean
 
 
 def _rows() -> dict[str, dict[str, object]]:
@@ -99,8 +99,7 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> ml_collecti
         if not name:
             continue
         if name not in VARIANTS:
-            near = difflib.get_close_matches(name, VARIANTS, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(VARIANTS)}."
+            hint = did_you_mean(name, VARIANTS) or f"there are {', '.join(VARIANTS)}."
             raise ValueError(f"No variant {name!r} of this configuration: {hint}")
         config.update_from_flattened_dict(_NAMED[name])
     return config

@@ -15,6 +15,7 @@ from deskpro_jax.data.build.image_sources import ImageSource, PartsFormat
 from deskpro_jax.data.build.shards import Shard, write_shard
 from deskpro_jax.data.build.write_shards import Runner
 from deskpro_jax.errors import RunError, missing_package
+from deskpro_jax.storage.files import require_json
 
 
 def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
@@ -57,7 +58,7 @@ def runner(options: Sequence[str] = (), workers: int = 0) -> Runner:
 
 def write_planned(plan: str) -> int:
     """Writes the shard of a plan that `runner` saved; returns how many images it holds."""
-    stored = json.loads(Path(plan).read_text())
+    stored = require_json(Path(plan))
     stored["sources"] = tuple(ImageSource(**source) for source in stored["sources"])
     stored["parts_format"] = PartsFormat(**stored["parts_format"])
     return write_shard(Shard(**stored)).images

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -23,6 +22,7 @@ from deskpro_jax.data.build.write_shards import Runner
 from deskpro_jax.data.datasets.find import NAMES, dataset_name
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime import cores
+from deskpro_jax.storage.files import require_json
 
 RUNNERS = ("local", "beam")
 
@@ -96,7 +96,7 @@ def _build(options: argparse.Namespace) -> None:
         run=run,
         warn=warn,
     )
-    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata = require_json(folder / "metadata.json", "build the dataset again")
     if there:
         print(f"{name} is in {folder} already, nothing was built; delete the folder to build it again")
     else:

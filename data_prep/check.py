@@ -37,7 +37,7 @@ from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
 from deskpro_jax.runtime import progress as progress_
-from deskpro_jax.storage.files import write_text
+from deskpro_jax.storage.files import require_json, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,7 +136,7 @@ def _check_raw(checked: RecognisedFolder, report: CheckResult, options: argparse
 def _check_built(checked: RecognisedFolder, report: CheckResult, options: argparse.Namespace) -> list[Examined] | None:
     """Examines records; None when they can't be opened."""
     try:
-        metadata = json.loads((checked.folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = require_json(checked.folder / "metadata.json", "build the dataset again")
         scheme = SCHEMES[metadata["label_scheme"]]
         tasks = examine.record_tasks(checked.folder, len(scheme.labels))
     except (InputError, MissingInputError) as error:
@@ -148,9 +148,9 @@ def _check_built(checked: RecognisedFolder, report: CheckResult, options: argpar
     with _progress(sum(len(Records(checked.folder, split)) for split in SPLITS)) as advance:
         images = examine.run(tasks, options.workers, advance)
     try:
-        json.loads((checked.folder / "features.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        report.fix.append(f"{checked.folder / 'features.json'} is damaged ({error}): build the dataset again")
+        require_json(checked.folder / "features.json", "build the dataset again")
+    except (InputError, OSError) as error:
+        report.fix.append(str(error))
     if not any(image.problems for image in images):
         _check_content(checked.folder, metadata, images, report)
     for key, what in (("left_out", "files were left out when it was built"), ("notes", "notes of the build")):

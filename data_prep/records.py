@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from deskpro_jax.errors import InputError, RunError
-from deskpro_jax.storage.files import write_bytes
+from deskpro_jax.storage.files import require_json, write_bytes
 from deskpro_jax.storage.locks import locked
 
 RECORDS = "records"
@@ -132,10 +132,7 @@ class StageRecords:
         if number not in self.done(stage):
             return {}
         path = self.path(stage, number)
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}): remove it and run again.") from error
+        return require_json(path, "remove it and run again", RunError)
 
     def failures(self, stage: str) -> Iterator[tuple[int, list[str]]]:
         """Yields the finished chunks with photos that could not be used or read then, and are there now."""

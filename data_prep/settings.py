@@ -14,6 +14,7 @@ from data_prep.records import RECORDS, StageRecords
 from deskpro_jax.config.fields import differences, flatten
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.files import read_json
 
 SETTINGS_FILE = "prepare.json"
 STAGES = ("parse", "detect", "restore")
@@ -27,18 +28,11 @@ def read_settings(out: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not a settings file.
     """
-    path = out / SETTINGS_FILE
-    if not path.exists():
-        return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(stored["stages"], dict):
-            raise TypeError("stages is not a mapping")
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path} is not a settings file ({error!r}): choose another --out, or remove {out}."
-        ) from error
-    return dict(stored)
+    path, remedy = out / SETTINGS_FILE, f"choose another --out, or remove {out}"
+    settings = read_json(path, remedy)
+    if settings is not None and not isinstance(settings.get("stages"), dict):
+        raise InputError(f"{path} is not a settings file (it has no stages): {remedy}.")
+    return settings or {}
 
 
 def check_out(out: Path, images: Path) -> None:

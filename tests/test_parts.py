@@ -160,7 +160,7 @@ def test_settings_must_be_there_and_known(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"label_scheme is 'lop', expected one of lip"):
         list_dataset("celeb", raw, parts)
     (parts / "prepare.json").write_text("{")
-    with pytest.raises(InputError, match="is not a JSON object"):
+    with pytest.raises(InputError, match="expected a JSON object"):
         list_dataset("celeb", raw, parts)
     (parts / "prepare.json").unlink()
     with pytest.raises(MissingInputError, match="let the data preparation command finish"):

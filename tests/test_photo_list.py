@@ -105,7 +105,7 @@ def test_a_list_can_be_gone_through_again(folder: Path) -> None:
         ("t.csv", "image,identity\na.jpg,1\n", "columns image, identity; expected one called path"),
         ("t.csv", "path,identity\na.jpg\n", "line 2: not as many fields"),
         ("t.csv", "path,identity\n,1\n", "line 2: the path is empty"),
-        ("t.parquet", "no table", "no whole Parquet file"),
+        ("t.parquet", "no table", "not a complete Parquet file"),
         ("t.txt", "", "lists no photo"),
         ("t.json", "[]", r"expected a photo .* or a list"),
     ],

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import runs
-from deskpro_jax.errors import RunError
+from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.storage import checksums, files
 from deskpro_jax.storage.locks import locked
 
@@ -21,6 +21,13 @@ from deskpro_jax.storage.locks import locked
 MAY_RENAME = {"storage/files.py": "the one function that does", "storage/checksums.py": "puts a damaged folder aside"}
 MAY_SYNC = {"storage/files.py": "the one function that does"}
 MAY_LOCK = {"storage/locks.py": "the one function that does"}
+MAY_READ_JSON = {
+    "storage/files.py": "the one function that does",
+    "storage/checksums.py": "a damaged list of checksums is reported as damage of the checkpoint",
+    "checkpoints/metadata.py": "Orbax's own file, of which an older one is read when it is damaged",
+    "checkpoints/store.py": "Orbax's own file, checked by its checksum before",
+    "data/build/shards.py": "a report that cannot be read is written again",
+}
 
 
 @pytest.fixture
@@ -184,6 +191,28 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     assert f"{tmp_path} cannot be locked" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b'{"a": ', "Expecting value"), (b"[1]", "found a list"), (b"", "Expecting value"), (b"\xff", "codec"),
+     (b"[" * 100_000, "recursion")],
+)  # fmt: skip
+def test_a_damaged_json_file_is_named_with_what_to_do(content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"a.json is damaged; expected a JSON object.*{reason}.*: build it again"):
+        files.read_json(path, "build it again")
+    with pytest.raises(RunError, match="is damaged"):
+        files.require_json(path, error=RunError)
+
+
+def test_json_that_is_not_there_is_none_or_an_error(tmp_path: Path) -> None:
+    assert files.read_json(tmp_path / "a.json") is None
+    with pytest.raises(MissingInputError, match=r"no file .*a\.json: build it"):
+        files.require_json(tmp_path / "a.json", "build it")
+    files.write_json(tmp_path / "a.json", {"a": "ä"})
+    assert files.require_json(tmp_path / "a.json") == {"a": "ä"}
+
+
 def called(tree: ast.AST) -> set[str]:
     """Returns the names of the calls in a module that only `storage/` may make."""
     names = set()
@@ -195,6 +224,8 @@ def called(tree: ast.AST) -> set[str]:
             path = node.func.attr in ("replace", "rename") and arguments == 1 and not node.keywords
             if path or (module in ("os", "shutil") and node.func.attr in ("replace", "rename", "renames", "move")):
                 names.add("rename")
+            if module == "json" and node.func.attr in ("load", "loads") and "read_" in ast.dump(node.args[0]):
+                names.add("JSON reader")
             if node.func.attr in ("fsync", "fdatasync", "sync") and module == "os":
                 names.add("sync")
         if isinstance(node, ast.Import) and any(alias.name == "fcntl" for alias in node.names):
@@ -207,17 +238,18 @@ def called(tree: ast.AST) -> set[str]:
     return names
 
 
-def test_calls_that_rename_flush_and_lock_are_recognised() -> None:
+def test_calls_of_which_there_is_one_function_are_recognised() -> None:
     for source in ("os.replace(a, b)", "a.replace(b)", "a.rename(b)", "shutil.move(a, b)", "from os import replace"):
         assert called(ast.parse(source)) == {"rename"}, source
     assert called(ast.parse("os.fsync(a)")) == {"sync"}
     assert called(ast.parse("import fcntl")) == {"lock"}
-    for source in ("'a'.replace('b', 'c')", "dataclasses.replace(a, b=1)", "box.replace(value=1)"):
+    assert called(ast.parse("json.loads(path.read_text())")) == {"JSON reader"}
+    for source in ("json.loads(line)", "'a'.replace('b', 'c')", "dataclasses.replace(a, b=1)", "box.replace(value=1)"):
         assert not called(ast.parse(source)), source
 
 
-def test_no_other_module_renames_flushes_or_locks_files_itself() -> None:
-    allowed = {"rename": MAY_RENAME, "sync": MAY_SYNC, "lock": MAY_LOCK}
+def test_no_other_module_renames_flushes_locks_or_parses_files_itself() -> None:
+    allowed = {"rename": MAY_RENAME, "sync": MAY_SYNC, "lock": MAY_LOCK, "JSON reader": MAY_READ_JSON}
     paths = [path for room in ("deskpro_jax", "data_prep", "benchmarks") for path in (runs.ROOT / room).rglob("*.py")]
     assert len(paths) > 200
     for path in paths:

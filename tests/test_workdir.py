@@ -104,7 +104,7 @@ def test_fields_of_another_version_are_listed(begun: Path) -> None:
 
 def test_a_broken_file_is_named(begun: Path) -> None:
     (begun / layout.CONFIG_FILE).write_text('{"seed": ')
-    with pytest.raises(InputError, match=r"config\.json is not a configuration"):
+    with pytest.raises(InputError, match=r"config\.json is damaged; expected a JSON object"):
         layout.settle_config(begun, base.get_config())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from deskpro_jax.data.datasets.find import NAMES, SPECS, find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec, PhotoFolder
 from deskpro_jax.data.records import BUILDER_NAME
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import require_json
 
 BUILT, PREPARED, MANIFEST, AUTHORS = "built", "prepared folders", "manifest", "authors' layout"
 _SAMPLE = 200  # names that a guess looks at in each folder
@@ -108,8 +108,8 @@ def _known(spec: DatasetSpec, dataset: str | None, layout: str, path: Path) -> R
 def _recorded_name(name: str, records: Path) -> str:
     """Returns the name under which the spec of a built dataset is found: a fork's is recorded in its metadata."""
     try:
-        recorded = json.loads((records / "metadata.json").read_text(encoding="utf-8")).get("dataset")
-    except (ValueError, OSError, AttributeError):  # reported when the dataset is checked
+        recorded = require_json(records / "metadata.json").get("dataset")
+    except (InputError, OSError):  # reported when the dataset is checked
         recorded = None
     if name not in NAMES and recorded is None:
         raise InputError(
@@ -124,10 +124,7 @@ def _built(path: Path) -> list[tuple[str, Path]]:
     built = []
     for pattern in ("", "*", "*/*", f"{BUILDER_NAME}/*/*"):
         for file in sorted(path.glob(f"{pattern}/dataset_info.json" if pattern else "dataset_info.json")):
-            try:
-                described = json.loads(file.read_text(encoding="utf-8"))
-            except (ValueError, OSError) as error:
-                raise InputError(f"{file} is damaged ({error}): build the dataset again") from error
+            described = require_json(file, "build the dataset again")
             if described.get("name") == BUILDER_NAME and (file.parent / "metadata.json").is_file():
                 built.append((str(described.get("configName")), file.parent))
         if built:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import signal
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from deskpro_jax import __version__
 from deskpro_jax.cli.commands import COMMANDS, EXIT_CODES, PROGRAM, Command, find_command
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError, end_command, missing_package
 
 _HELP = ("-h", "--help", "help")
@@ -69,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [command.name for command in COMMANDS])
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"no command is called {name!r}; {meant}'{PROGRAM} --help' lists them."
+    hint = did_you_mean(name, (command.name for command in COMMANDS)) or "correct the name."
+    return f"no command is called {name!r}; {hint} '{PROGRAM} --help' lists them."
 
 
 def _run(command: Command, arguments: list[str]) -> int:

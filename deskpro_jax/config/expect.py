@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
 
@@ -114,9 +114,8 @@ def choice(config: ml_collections.ConfigDict, name: str, choices: Sequence[str])
 def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
     """Returns the value of a field that must be one of some names."""
     if not isinstance(value, str) or value not in choices:
-        near = difflib.get_close_matches(value, choices) if isinstance(value, str) else []
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}.{hint}")
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}{f'; {hint}' if hint else '.'}")
     return value
 
 

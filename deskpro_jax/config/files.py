@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import MissingInputError
 
 # In a checkout this is a link to the folder configs/ beside the package.
@@ -39,6 +39,5 @@ def find_config(given: str) -> str:
     name = parts[-1].removesuffix(".py") if parts else ""
     if name in (*names(), "base") and parts[:-1] in ((), ("configs",)):
         return f"{FOLDER / name}.py{colon}{variant}"
-    near = difflib.get_close_matches(name, names())
-    meant = f"did you mean {' or '.join(near)}?" if near else f"installed are {', '.join(names())}."
-    raise MissingInputError(f"--config {path or '(empty)'}: there is no such file, and no configuration; {meant}")
+    hint = did_you_mean(name, names()) or f"installed are {', '.join(names())}."
+    raise MissingInputError(f"--config {path or '(empty)'}: there is no such file, and no configuration; {hint}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
 
@@ -28,9 +28,8 @@ def find(field: str, text: str) -> Any:
         raise InputError(f"{field} has {text!r}; expected 'module:name', as in my_losses:spread.")
     found = import_module(field, module)
     if not hasattr(found, name):
-        near = difflib.get_close_matches(name, dir(found), n=3)
-        meant = f"did you mean {' or '.join(near)}?" if near else "correct the name."
-        raise InputError(f"{field} has {text!r}, and {module} has no {name!r}; {meant}")
+        hint = did_you_mean(name, dir(found)) or "correct the name."
+        raise InputError(f"{field} has {text!r}, and {module} has no {name!r}; {hint}")
     return getattr(found, name)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from deskpro_jax.embedding.files import COLUMNS, INDEX, SETTINGS_KEY
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, equal_parts
+from deskpro_jax.storage.files import require_json
 from deskpro_jax.storage.parquet import open_parquet
 
 PARTS_OF_A_STREAM = 7  # as deskpro_jax.models.lmbn.PARTS; searching does not load JAX
@@ -48,13 +49,10 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found["settings"], dict):
-            raise TypeError("settings is no object")
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} does not describe embeddings ({error!r}): write them again.") from error
-    return dict(found)
+    content = require_json(path, "write the embeddings again")
+    if not isinstance(content.get("settings"), dict):
+        raise InputError(f"{path} does not describe embeddings (it has no settings): write them again.")
+    return content
 
 
 class EmbeddingSet:

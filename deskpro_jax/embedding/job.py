@@ -18,7 +18,7 @@ from deskpro_jax.embedding.embedding_set import read_settings
 from deskpro_jax.embedding.files import INDEX, Part, join_parts, label_types, names_of_part, write_part
 from deskpro_jax.embedding.photo_list import LABELS, Listed
 from deskpro_jax.errors import InputError, RunError
-from deskpro_jax.storage.files import move, write_json
+from deskpro_jax.storage.files import move, require_json, write_json
 from deskpro_jax.storage.locks import locked
 
 _PROGRESS = ".progress"  # settings, the list of photos, and a record a part while there is work left
@@ -270,10 +270,7 @@ class Work:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged ({error}): remove the unfinished output and start again.") from error
+    return require_json(path, "remove the unfinished output and start again", RunError)
 
 
 def _sum(shards: Iterable[Mapping[str, Any]]) -> Summary:

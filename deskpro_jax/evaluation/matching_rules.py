@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
 UNKNOWN = -1  # value of a camera or clothes label that nobody knows
@@ -80,10 +80,8 @@ def find_rule(name: str) -> Rule:
     """Returns the matching rule called `name`; an unknown name raises InputError with similar names."""
     if name in RULES:
         return RULES[name]
-    similar = difflib.get_close_matches(name, RULES) or list(RULES)
-    raise InputError(
-        f"matching rule {name!r} is not known; did you mean {', '.join(similar)}? Known: {', '.join(RULES)}."
-    )
+    hint = did_you_mean(name, RULES) or "correct the name."
+    raise InputError(f"matching rule {name!r} is not known; {hint} Known: {', '.join(RULES)}.")
 
 
 def unusable_labels(rule: str, query: Labels, gallery: Labels) -> str | None:

@@ -21,7 +21,7 @@ from deskpro_jax.errors import InputError, MissingInputError, missing_package
 from deskpro_jax.runtime import cores
 from deskpro_jax.search.exact import Neighbours, empty, merge
 from deskpro_jax.search.pca import PROJECTED, SEED, directions_of, members, project, sample_of, vectors_of
-from deskpro_jax.storage.files import atomic_folder, write_json
+from deskpro_jax.storage.files import atomic_folder, require_json, write_json
 
 METHODS = ("ivf", "hnsw")
 HNSW_EFFORT = 256  # candidates kept
@@ -234,7 +234,7 @@ def open_index(gallery: EmbeddingSet, folder: Path) -> GalleryIndex:
     if not (folder / _FILE).is_file():
         raise MissingInputError(f"no index at {folder}: build it first, or correct --index.")
     try:
-        record = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        record = require_json(folder / _FILE, "remove the index and build it again")
         if record["gallery"] != _fingerprint(gallery):
             raise InputError(
                 f"{folder} is the index of another gallery than {gallery.path}: remove it, or name another."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity
-from deskpro_jax.storage.files import write_json
+from deskpro_jax.storage.files import require_json, write_json
 
 MAX_IMAGES = 10_000  # 50 million pairs; more change a threshold in the fourth digit
 _BLOCK = 512
@@ -187,7 +186,7 @@ def read_thresholds(path: Path) -> Thresholds:
     if not path.is_file():
         raise MissingInputError(f"no file at {path}: make it with --calibrate, or correct --thresholds.")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = require_json(path, "write it again with --calibrate")
         by_streams = {}
         for by, value in record["by_streams"].items():
             similarity, far, tar = (math.nan if value[key] is None else float(value[key]) for key in _KEYS.values())
@@ -195,6 +194,8 @@ def read_thresholds(path: Path) -> Thresholds:
             by_streams[by] = Threshold(similarity, far, tar, different, same)
         rule = str(record.get("missing_face", MISSING_FACE[0]))
         return Thresholds(record["model_checksum"], float(record["wanted"]), by_streams, rule)
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path} holds no thresholds ({error!r}): write them with --calibrate.") from error
 

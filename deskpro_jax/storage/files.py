@@ -1,4 +1,4 @@
-"""Writes files and folders atomically: after a kill or a power cut each one is complete, or as it was before."""
+"""Files and folders written atomically (after a kill or a power cut complete, or as before), and JSON files read."""
 
 from __future__ import annotations
 
@@ -140,18 +140,43 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the content of a file of the workdir, None where it is not there.
+def read_json(
+    path: Path, remedy: str = "restore it, or move it away", error: type[Exception] = InputError
+) -> dict[str, Any] | None:
+    """Returns the content of a JSON file, None where there is no file.
+
+    Args:
+        path: the file; holds one object.
+        remedy: what to do when it is damaged.
+        error: the exception that says so.
 
     Raises:
-        InputError: it is no JSON object.
+        InputError: it does not hold a JSON object; or the given exception.
     """
     if not path.exists():
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged, it is no JSON object ({error}): restore it or move it away.") from error
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as reason:
+        raise error(f"{path} is damaged; expected a JSON object ({reason}): {remedy}.") from reason
+    if not isinstance(content, dict):
+        raise error(f"{path} is damaged; expected a JSON object, found a {type(content).__name__}: {remedy}.")
+    return content
+
+
+def require_json(
+    path: Path, remedy: str = "restore it, or move it away", error: type[Exception] = InputError
+) -> dict[str, Any]:
+    """Returns the content of a JSON file that must exist; the arguments are those of `read_json`.
+
+    Raises:
+        MissingInputError: there is no file.
+        InputError: it does not hold a JSON object; or the given exception.
+    """
+    content = read_json(path, remedy, error)
+    if content is None:
+        raise MissingInputError(f"no file {path}: {remedy}.")
+    return content
 
 
 def is_temporary(path: Path) -> bool:

@@ -12,7 +12,7 @@ import ml_collections
 from deskpro_jax.config.fields import FREE, NETWORK, STREAMS, differences, flatten
 from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import read_json, remove_temporaries, write_json
+from deskpro_jax.storage.files import read_json, remove_temporaries, require_json, write_json
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.json"
@@ -49,12 +49,8 @@ def _changed(workdir: Path, config: ml_collections.ConfigDict, chosen: Callable[
 
     Fields that came into being since then count as having had their defaults.
     """
-    path = workdir / CONFIG_FILE
-    try:
-        before = flatten(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a configuration ({error}): remove it or use another workdir.") from error
-    before = flatten(base.get_config()) | before
+    recorded = require_json(workdir / CONFIG_FILE, "remove it, or use another workdir")
+    before = flatten(base.get_config()) | flatten(recorded)
     return differences(before, flatten(config), chosen)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES
 from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import read_json
 
 SETTINGS = "prepare.json"
 _TABLE = "images.parquet"  # written last; nothing is read from it
@@ -76,12 +76,9 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
         InputError: it can't be read or names a label scheme that is not known; none stands for no masks.
     """
     file = parts_dir / SETTINGS
-    if not file.exists():
+    settings = read_json(file, "run the data preparation command again")
+    if settings is None:
         raise MissingInputError(f"{file} is missing: let the data preparation command finish, it writes the file")
-    try:
-        settings = dict(json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} is not a JSON object ({error}): run the data preparation command again") from error
     if settings.get("label_scheme") not in (None, *SCHEMES):
         raise InputError(
             f"{file}: label_scheme is {settings.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from pathlib import Path
 from typing import Any
 
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.join_parts import join, no_parts
@@ -129,8 +129,8 @@ def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
         raise InputError(f"{file}, line 1 has column {twice[0]} twice: remove one")
     unknown = [name for name in header if name not in REQUIRED + OPTIONAL]
     for name in unknown:
-        if close := difflib.get_close_matches(name.lower(), OPTIONAL, n=1, cutoff=0.6):
-            raise InputError(f"{file}, line 1: column {name!r} is unknown; did you mean {close[0]}?")
+        if question := did_you_mean(name.lower(), OPTIONAL):
+            raise InputError(f"{file}, line 1: column {name!r} is unknown; {question}")
     notes = [f"{file}: columns {', '.join(unknown)} are not used"] if unknown else []
     if short := [line for line, cells in lines if len(cells) != len(header)]:
         listed = "".join(f"\n  line {line}" for line in short)
@@ -142,9 +142,8 @@ def _source(folder: Path, row: dict[str, str]) -> tuple[ImageSource, list[str]]:
     """Returns the source of a line and the errors in the line."""
     problems = []
     if row["split"] not in SPLITS:
-        close = difflib.get_close_matches(row["split"].lower(), SPLITS, n=1)
-        question = f"; did you mean {close[0]}?" if close else ""
-        problems.append(f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}{question}")
+        question = did_you_mean(row["split"].lower(), SPLITS)
+        problems.append(f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}{question and f'; {question}'}")
     numbers = {}
     distractors = UNKNOWN if row["split"] == "gallery" else 0
     for name, lowest in (("identity", distractors), ("camera", UNKNOWN), ("clothes", UNKNOWN)):

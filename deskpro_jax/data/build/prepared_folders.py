@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.images import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import read_json
 
 TREES = ("imgs", "lr_face", "hr_face", "mask")
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -98,11 +98,7 @@ def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
 def origin(raw_dir: Path) -> dict[str, Any]:
     """Returns the metadata of prepared folders: labels, masks, faces and seed."""
     file = raw_dir / "dataset.json"
-    if file.exists():
-        try:
-            stored = dict(json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{file} is not a JSON object ({error}): write the folders again") from error
+    if (stored := read_json(file, "write the folders again")) is not None:
         if stored.get("label_scheme") not in SCHEMES:
             raise InputError(
                 f"{file}: label_scheme is {stored.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from deskpro_jax.config import user_modules
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.data.datasets import celeb, celeb_light, folder, ltcc, prcc, synthetic, vc_clothes
 from deskpro_jax.data.datasets.protocols import Protocol
 from deskpro_jax.data.datasets.spec import DatasetSpec
@@ -44,11 +44,10 @@ def find_dataset(name: str, field: str = "data.name") -> DatasetSpec:
     for spec in SPECS:
         if spec.name == name:
             return spec
-    close = difflib.get_close_matches(name, NAMES)
-    question = f"; did you mean {' or '.join(close)}?" if close else "."
+    question = did_you_mean(name, NAMES) or "correct the name."
     raise InputError(
-        f"{field} has {name!r}: there is no such dataset{question} Known: {', '.join(NAMES)}, and 'module:name' for a "
-        "DatasetSpec in a module of your own."
+        f"{field} has {name!r}: there is no such dataset; {question} Known: {', '.join(NAMES)}, and 'module:name' for "
+        "a DatasetSpec in a module of your own."
     )
 
 
@@ -87,7 +86,6 @@ def find_protocols(dataset: str, names: Sequence[str] = ()) -> tuple[Protocol, .
     chosen = list(dict.fromkeys(name.strip() for text in names for name in text.split(",") if name.strip()))
     for name in chosen:
         if name not in known:
-            close = difflib.get_close_matches(name, list(known))
-            question = f"did you mean {' or '.join(close)}? " if close else ""
-            raise InputError(f"dataset {dataset!r} has no protocol {name!r}; {question}Known: {', '.join(known)}.")
+            question = did_you_mean(name, known) or "correct the name."
+            raise InputError(f"dataset {dataset!r} has no protocol {name!r}; {question} Known: {', '.join(known)}.")
     return tuple(known[name] for name in chosen) if chosen else protocols

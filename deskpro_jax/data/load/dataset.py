@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.records import Records, dataset_path, read_columns
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example, LabelScheme
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import require_json
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ def load(name: str, data_dir: str | Path, split: str) -> ReIDSplit:
         raise InputError(f"split {split!r} of dataset {name} is unknown; choose one of {', '.join(SPLITS)}")
     if not (folder / "dataset_info.json").exists():
         raise MissingInputError(f"dataset {name} is not in {folder}: build it first, or correct data.data_dir")
-    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata = require_json(folder / "metadata.json", "build the dataset again")
     records = Records(folder, split)
     values = read_columns(folder, split, records)
     image_id = values.pop("image_id").tolist()
