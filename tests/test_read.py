@@ -159,7 +159,7 @@ HOSTILE = {
     "call of text": (lambda c: c + b")R.", "calls a str"),
     "tensor of nothing": (lambda c: b"ctorch._utils\n_rebuild_tensor_v2\n(" + c + b"K\x00))\x89NtR.", "on a str"),
     "too many arguments": (lambda c: b"ctorch._utils\n_rebuild_tensor_v2\n(" + 9 * c + b"tR.", "other arguments"),
-    "ordered of text": (lambda c: ORDERED + c + b"\x85R.", "OrderedDict of something else"),
+    "ordered of text": (lambda c: ORDERED + c + b"\x85R.", "OrderedDict from something other"),
     "build a function": (
         lambda c: b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__" + c + b"\x85s\x86b.",
         "sets attributes of torch._utils._rebuild_tensor_v2",
@@ -171,7 +171,7 @@ HOSTILE = {
     "persistent object": (lambda c: c + b"Q.", "outside it"),
     "persistent code": (lambda c: b"(X\x06\x00\x00\x00modulecos\nsystem\ntQ.", "os.system"),
     "storage of no type": (lambda c: Pickled(("storage", Raw(b"ctorch\nSize\n"), "0", "cpu", 4)).data[2:-1] + b"Q.",
-                           "no plain storage"),
+                           "not a plain storage"),
     "extension": (lambda c: b"\x82\x01.", "EXT1"),
     "buffer": (lambda c: b"\x97.", "NEXT_BUFFER"),
     "empty stack": (lambda c: b"R.", "damaged"),
@@ -243,6 +243,31 @@ def test_deep_nesting_is_no_stack_overflow(tmp_path):
     refuse(path, "no state dict")
 
 
+def test_a_mapping_held_a_thousand_times_at_each_depth_is_searched_once(tmp_path):
+    level = b"}(" + b"".join(struct.pack("<BiB", 0x4A, i, ord("N")) for i in range(1000)) + b"uq\x00"
+    for at in range(1, 6):
+        items = b"".join(struct.pack("<BiBB", 0x4A, i, ord("h"), at - 1) for i in range(1000))
+        level += b"0}(" + items + b"u" + bytes([ord("q"), at])
+    path = save(tmp_path / "laughs.pth", zip_bytes(b"\x80\x02" + level + b".", {}))
+    refuse(path, "no state dict")
+
+
+def test_no_opcode_makes_memory_that_the_file_does_not_hold(tmp_path):
+    for opcodes in (b"Nr\xff\xff\xff\xff", b"\x96" + b"\xff" * 8, b"\x8e" + b"\xff" * 8, b"\x95" + b"\xff" * 8):
+        refuse(save(tmp_path / "bad.pth", zip_bytes(b"\x80\x05" + opcodes + b".", {})))
+
+
+def test_numbers_of_millions_of_digits_are_no_work(tmp_path):
+    number = b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20)
+    refuse(save(tmp_path / "bytes.pth", zip_bytes(b"\x80\x02" + number + b".", {})), "expected a state dict")
+    refuse(save(tmp_path / "text.pth", zip_bytes(b"\x80\x02L" + b"9" * (1 << 20) + b"L\n.", {})), "damaged")
+
+
+def test_deep_members_of_a_set_are_no_stack_overflow(tmp_path):
+    deep = b"\x8f(" + b")" + b"\x85" * 200_000 + b"\x90"
+    refuse(save(tmp_path / "set.pth", zip_bytes(b"\x80\x04" + deep + b".", {})), "expected a state dict")
+
+
 @pytest.mark.parametrize("name", ["archive/data/../../etc", "/etc/passwd", "archive\\data"])
 def test_entries_that_point_outside_are_refused(name, tmp_path):
     whole = zip_bytes(Pickled({"w": np.ones(4)}).data, {"0": np.ones(4).tobytes()}, {name: b"x"})
@@ -282,11 +307,14 @@ def test_odd_archives_are_named(tmp_path):
 
 
 def test_big_endian_archives_are_read(tmp_path):
-    pickle = Pickled({"w": tensor_opcodes("0", "FloatStorage", 2, 0, (2,), (1,))}).data
+    tensor = tensor_opcodes("0", "FloatStorage", 2, 0, (2,), (1,))
+    pickle = Pickled({"w": tensor, "alias": tensor}).data
     data = archive_of(
         ("a/data.pkl", pickle), ("a/byteorder", b"big"), ("a/data/0", np.asarray([1, 2], ">f4").tobytes())
     )
-    np.testing.assert_array_equal(read_tensors(save(tmp_path / "big.pt", data))["w"], np.asarray([1, 2], np.float32))
+    tensors = read_tensors(save(tmp_path / "big.pt", data))
+    np.testing.assert_array_equal(tensors["w"], np.asarray([1, 2], np.float32))
+    assert np.shares_memory(tensors["w"], tensors["alias"])
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
@@ -334,7 +362,7 @@ def test_a_flipped_byte_in_a_zip_is_noticed(tmp_path):
         (b"\x1f\x8b\x08\x00rest", "unpack"),
         (b"\0" * 4096, "zeros"),
         (b"\x89PNG\r\n\x1a\n", "no weights file"),
-        (b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00]\x94.", "none that torch.save wrote"),
+        (b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00]\x94.", "that torch.save did not write"),
         (struct.pack("<Q", 20) + b'{"w": "hello"}      ', "safetensors"),
     ],
 )

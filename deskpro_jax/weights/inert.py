@@ -1,4 +1,4 @@
-"""What stands for the contents of a PyTorch pickle: descriptions of tensors, and names of everything else."""
+"""Inert descriptions of what a PyTorch pickle holds: tensors, their storages, and names of everything else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DTYPES = {
     "Byte": np.dtype(np.uint8),
     "Bool": np.dtype(np.bool_),
 }
-STORAGES = {f"torch.{place}{name}Storage": dtype for name, dtype in DTYPES.items() for place in ("", "cuda.")}
+STORAGES = {f"torch.{prefix}{name}Storage": dtype for name, dtype in DTYPES.items() for prefix in ("", "cuda.")}
 _TORCH_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _PYTHON = ("set", "frozenset", "list", "tuple", "dict", "int", "float", "bool", "str", "bytes", "slice")
 _PATHS = ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath")
@@ -84,7 +84,7 @@ class Tensor:
 
 
 class OrderedMapping(dict[Any, Any]):
-    """What a pickle calls an OrderedDict; its attributes (torch's `_metadata`) are left out."""
+    """An OrderedDict of the pickle; its attributes (torch's `_metadata`) are left out."""
 
 
 def checked_tensor(storage: Storage, offset: Any, shape: Any, strides: Any, source: str) -> Tensor:
@@ -92,17 +92,17 @@ def checked_tensor(storage: Storage, offset: Any, shape: Any, strides: Any, sour
 
     Args:
         storage: what it is a view of.
-        offset, shape, strides: as the pickle has them, in elements; may be anything.
+        offset, shape, strides: as the pickle has them, in elements; of any type.
         source: what messages call the file.
 
     Raises:
-        InputError: they are no sizes, or reach beyond the storage.
+        InputError: they are not sizes, or reach beyond the storage.
     """
     for numbers in (shape, strides):
         if not isinstance(numbers, tuple) or len(numbers) > MAX_RANK or not all(map(_is_count, numbers)):
             raise InputError(f"{source}: a tensor's shape or strides are not up to {MAX_RANK} sizes: not loaded.")
     if len(shape) != len(strides) or not _is_count(offset):
-        raise InputError(f"{source}: a tensor's offset or strides do not go with its shape {shape}: not loaded.")
+        raise InputError(f"{source}: a tensor's offset or strides do not match its shape {shape}: not loaded.")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     count = math.prod(shape)
     if count and (last >= storage.size or count > storage.size):
@@ -115,3 +115,19 @@ def checked_tensor(storage: Storage, offset: Any, shape: Any, strides: Any, sour
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
+
+
+def described(value: Any) -> str:
+    """Returns what messages call a value of a pickle."""
+    return value.name[:200] if isinstance(value, (Name, Placeholder)) else f"a {type(value).__name__}"
+
+
+def set_items(mapping: dict[Any, Any], items: list[Any]) -> None:
+    """Adds keys and values, which alternate in `items`, to a mapping.
+
+    Raises:
+        ValueError: there is a key without a value.
+    """
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Only plain keys are looked up later; hashing a deeply nested tuple could exhaust the C stack.
+        mapping[key if isinstance(key, (str, int, float, bytes, type(None))) else Placeholder("key")] = value

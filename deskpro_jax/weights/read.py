@@ -37,7 +37,7 @@ _AGAIN = "fetch the file again"
 
 
 class WeightFile(NamedTuple):
-    """What a file holds: tensors by name, its text metadata (safetensors only), and its format."""
+    """The content of a file: tensors by name, its text metadata (safetensors only), and its format."""
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
@@ -60,7 +60,7 @@ def read_file(path: str | Path) -> WeightFile:
 
     Raises:
         MissingInputError: there is no such file.
-        InputError: it is no weights file, is damaged, or asks for anything but tensors.
+        InputError: it is not a weights file, is damaged, or asks for anything but tensors.
     """
     path = Path(path)
     if not path.exists():
@@ -98,7 +98,7 @@ def _read_safetensors(data: bytes, source: str) -> WeightFile:
     try:
         entries = safetensors.deserialize(data)
     except (safetensors.SafetensorError, ValueError, OverflowError) as error:
-        raise InputError(f"{source} is no whole safetensors file ({error}): {_AGAIN}.") from error
+        raise InputError(f"{source} is not a complete safetensors file ({error}): {_AGAIN}.") from error
     tensors = {}
     for name, entry in entries:
         dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
@@ -122,7 +122,7 @@ def _read_zip(data: bytes, source: str) -> Any:
         names = _checked_names(archive, len(data), source)
         pickles = [name for name in names if PurePosixPath(name).name == "data.pkl"]
         if len(pickles) != 1:
-            raise InputError(f"{source} is a zip archive without data.pkl, so it is no file of torch.save.")
+            raise InputError(f"{source} is a zip archive without data.pkl, so torch.save did not write it.")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in names:
             raise InputError(f"{source} is a TorchScript program: load it with PyTorch and save its state_dict().")
@@ -139,7 +139,7 @@ def _read_zip(data: bytes, source: str) -> Any:
             return archive.read(name)
 
         tree = unpickle(io.BytesIO(archive.read(pickles[0])), source)
-        return _fill(tree, raw, ">" if order == b"big" else "<", source)
+        return _read_arrays(tree, raw, ">" if order == b"big" else "<", source)
     except InputError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error) as error:
@@ -171,7 +171,7 @@ def _checked_names(archive: zipfile.ZipFile, size: int, source: str) -> set[str]
 
 def _read_legacy(data: bytes, source: str) -> Any:
     if not data.startswith(_LEGACY_START):
-        raise InputError(f"{source} is a pickle, but none that torch.save wrote: not loaded.")
+        raise InputError(f"{source} is a pickle that torch.save did not write: not loaded.")
     stream, used = io.BytesIO(data[:MAX_PICKLE]), {}  # type: io.BytesIO, dict[str, Storage]
     unpickle(stream, source)
     if unpickle(stream, source) != _LEGACY_PROTOCOL:
@@ -182,7 +182,7 @@ def _read_legacy(data: bytes, source: str) -> Any:
     tree, keys = unpickle(stream, source, used), unpickle(stream, source)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise InputError(f"{source}: its list of storages is damaged: {_AGAIN}.")
-    position, found = stream.tell(), {}
+    position, contents = stream.tell(), {}
     for key in keys:
         if key not in used:
             raise InputError(f"{source}: its storage {key[:40]} belongs to no tensor: {_AGAIN}.")
@@ -191,36 +191,37 @@ def _read_legacy(data: bytes, source: str) -> Any:
         if count < 0 or end > len(data):
             missing = f" (ends {end - len(data)} bytes early)" if count >= 0 else ""
             raise InputError(f"{source} is cut short or damaged{missing}: {_AGAIN}.")
-        found[key] = data[position + 8 : end]
+        contents[key] = data[position + 8 : end]
         position = end
-    if set(used) - set(found):
-        raise InputError(f"{source}: {len(set(used) - set(found))} storages are missing: {_AGAIN}.")
-    return _fill(tree, lambda storage: found[storage.key], "<", source)
+    if set(used) - set(contents):
+        raise InputError(f"{source}: {len(set(used) - set(contents))} storages are missing: {_AGAIN}.")
+    return _read_arrays(tree, lambda storage: contents[storage.key], "<", source)
 
 
-def _fill(tree: Any, raw: Callable[[Storage], bytes], order: str, source: str) -> Mapping[Any, Any]:
-    """Returns the mapping with the state dict, `Tensor`s in it replaced by arrays."""
+def _read_arrays(tree: Any, raw: Callable[[Storage], bytes], order: str, source: str) -> Mapping[Any, Any]:
+    """Returns the state dict of a tree, its tensors read as arrays."""
     buffers: dict[str, bytes] = {}
 
     def array(tensor: Tensor) -> np.ndarray:
         storage = tensor.storage
-        if storage.key not in buffers:
-            buffers[storage.key] = raw(storage)
-        held, size = buffers[storage.key], storage.dtype.itemsize
-        if len(held) < storage.size * size:
-            raise InputError(
-                f"{source}: a storage should have {storage.size * size} bytes and has {len(held)}: {_AGAIN}."
-            )
-        if order == ">":
-            held = np.frombuffer(held[: storage.size * size], f"u{size}").byteswap().tobytes()
+        size = storage.dtype.itemsize
+        if storage.key not in buffers:  # once per storage: any number of tensors may be views of it
+            content = raw(storage)
+            if len(content) < storage.size * size:
+                raise InputError(
+                    f"{source}: a storage should have {storage.size * size} bytes and has {len(content)}: {_AGAIN}."
+                )
+            if order == ">":
+                content = np.frombuffer(content[: storage.size * size], f"u{size}").byteswap().tobytes()
+            buffers[storage.key] = content
         try:
             strides = [step * size for step in tensor.strides]
-            return np.ndarray(tensor.shape, storage.dtype, held, tensor.offset * size, strides)
+            return np.ndarray(tensor.shape, storage.dtype, buffers[storage.key], tensor.offset * size, strides)
         except (ValueError, OverflowError, TypeError) as error:  # sizes beyond what an array can have, a 0 among them
             raise InputError(f"{source}: a tensor of shape {tensor.shape} cannot be made ({error}).") from error
 
-    found = _find_state_dict(tree, source)
-    return {name: array(value) for name, value in found.items() if isinstance(value, Tensor)}
+    state_dict = _find_state_dict(tree, source)
+    return {name: array(value) for name, value in state_dict.items() if isinstance(value, Tensor)}
 
 
 def _find_state_dict(tree: Any, source: str, depth: int = 0) -> Mapping[Any, Any]:
@@ -228,7 +229,8 @@ def _find_state_dict(tree: Any, source: str, depth: int = 0) -> Mapping[Any, Any
         raise InputError(f"{source} holds one tensor without a name; expected a state dict.")
     if not isinstance(tree, dict):
         raise InputError(f"{source} holds a {type(tree).__name__}; expected a state dict of tensors by name.")
-    inner = {name: value for name, value in tree.items() if isinstance(value, dict) and _holds_tensors(value)}
+    known: dict[tuple[int, int], bool] = {}
+    inner = {name: value for name, value in tree.items() if isinstance(value, dict) and _holds_tensors(value, known)}
     wrapper = next((name for name in WRAPPERS if name in inner), None)
     if wrapper is None and not _own_tensors(tree) and len(inner) == 1:
         wrapper = next(iter(inner))
@@ -246,14 +248,19 @@ def _own_tensors(tree: dict[Any, Any]) -> bool:
     return any(isinstance(value, Tensor) for value in tree.values())
 
 
-def _holds_tensors(tree: dict[Any, Any], depth: int = 0) -> bool:
-    if _own_tensors(tree):
-        return True
-    return depth < MAX_DEPTH and any(isinstance(v, dict) and _holds_tensors(v, depth + 1) for v in tree.values())
+def _holds_tensors(tree: dict[Any, Any], known: dict[tuple[int, int], bool], depth: int = 0) -> bool:
+    # Each mapping is searched once per depth: a small pickle can hold the same one a million times.
+    key = id(tree), depth
+    if key not in known:
+        known[key] = _own_tensors(tree) or (
+            depth < MAX_DEPTH
+            and any(isinstance(value, dict) and _holds_tensors(value, known, depth + 1) for value in tree.values())
+        )
+    return known[key]
 
 
-def _state_dict(found: Mapping[Any, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    odd = [name for name in found if not isinstance(name, str)]
-    if odd:
-        raise InputError(f"{source}: {len(odd)} of its tensors have no name; expected a state dict.")
-    return dict(found)
+def _state_dict(tensors: Mapping[Any, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    unnamed = [name for name in tensors if not isinstance(name, str)]
+    if unnamed:
+        raise InputError(f"{source}: {len(unnamed)} of its tensors have no name; expected a state dict.")
+    return dict(tensors)

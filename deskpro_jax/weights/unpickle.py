@@ -1,8 +1,9 @@
-"""Reads the pickles inside PyTorch files without running them: tensors come out, nothing is imported or called.
+"""Reads the pickles inside PyTorch files without running them: nothing in them is imported or called.
 
-The standard library's unpickler imports what a pickle names and calls what it says; a filter in front of that still
-hands the file real objects to change. Here the opcodes drive a small stack machine whose values are inert: names stay
-names, the few constructors of tensors have their meaning written out below, every other name is refused.
+The opcodes drive a small stack machine whose values are inert: names stay names, the few constructors of tensors are
+written out below, every other name is refused. The standard library's `pickle.Unpickler` does not do, even with a
+`find_class` that returns inert classes: it hashes keys (200,000 nested tuples overflow the C stack, which ends the
+process), and 9 bytes that name memo entry 2**28 make it allocate 4 GB.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from deskpro_jax.weights.inert import (
     Storage,
     Tensor,
     checked_tensor,
+    described,
+    set_items,
 )
 
 _MAX_PAIRS = 1_000_000  # entries copied out of lists of pairs; a few bytes could ask for the same list again and again
@@ -50,8 +53,8 @@ def unpickle(stream: BinaryIO, source: str, storages: dict[str, Storage] | None 
 
     Args:
         stream: bytes, positioned at the pickle's start; left right behind its end.
-        source: what messages call the file.
-        storages: filled with every storage that the pickle refers to, by its key.
+        source: the name of the file in messages.
+        storages: gets every storage that the pickle refers to, by its key.
 
     Returns:
         Numbers, text, lists, tuples and mappings as such; `Tensor`, `Storage`, `Name` and `Placeholder` for the rest.
@@ -91,13 +94,13 @@ class _Machine:
         else:
             method = getattr(self, f"_op_{opcode.lower()}", None)
             if method is None:
-                raise InputError(f"{self.source}: the pickle's {opcode} is no part of saving tensors: not loaded.")
+                raise InputError(f"{self.source}: the pickle's {opcode} is not part of saving tensors: not loaded.")
             method(argument)
 
     def _refuse(self, what: str) -> InputError:
         return InputError(
-            f"{self.source}: the pickle {what}, which is no part of rebuilding tensors; it is not loaded, since such a"
-            " file can run code. If you trust its source, load it there with PyTorch and save model.state_dict() alone."
+            f"{self.source}: the pickle {what}, which is not part of rebuilding tensors; it is not loaded, since such"
+            " a file can run code. If you trust its source, load it with PyTorch and save only model.state_dict()."
         )
 
     def _pop_mark(self) -> list[Any]:
@@ -151,9 +154,9 @@ class _Machine:
         self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
 
     def _op_dict(self, argument: Any) -> None:
-        items, mapping = self._pop_mark(), {}  # type: ignore[var-annotated]
-        _set_items(mapping, items)
-        self.stack.append(mapping)
+        items = self._pop_mark()
+        self.stack.append({})
+        self._assign(items)
 
     def _op_frozenset(self, argument: Any) -> None:
         self._pop_mark()
@@ -164,7 +167,7 @@ class _Machine:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, Placeholder):
-            raise self._refuse(f"appends to {_called(target)}")
+            raise self._refuse(f"appends to {described(target)}")
 
     def _op_append(self, argument: Any) -> None:
         self._extend([self.stack.pop()])
@@ -184,9 +187,9 @@ class _Machine:
     def _assign(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            _set_items(target, items)
+            set_items(target, items)
         elif not isinstance(target, Placeholder):
-            raise self._refuse(f"sets items of {_called(target)}")
+            raise self._refuse(f"sets items of {described(target)}")
 
     def _op_global(self, argument: Any) -> None:
         self._name(*argument.split(" ", 1))
@@ -194,7 +197,7 @@ class _Machine:
     def _op_stack_global(self, argument: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise self._refuse("names a global that is no text")
+            raise self._refuse("names a global by something other than text")
         self._name(module, name)
 
     def _name(self, module: str, name: str) -> None:
@@ -212,7 +215,7 @@ class _Machine:
     def _op_newobj_ex(self, argument: Any) -> None:
         keywords, arguments, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if keywords != {}:
-            raise self._refuse(f"calls {_called(function)} with keywords")
+            raise self._refuse(f"calls {described(function)} with keywords")
         self._call(function, arguments)
 
     def _op_obj(self, argument: Any) -> None:
@@ -226,7 +229,7 @@ class _Machine:
 
     def _call(self, function: Any, arguments: Any) -> None:
         if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise self._refuse(f"calls {_called(function)}")
+            raise self._refuse(f"calls {described(function)}")
         if function.name in INERT:
             self.stack.append(Placeholder(function.name))
         elif function.name in _CONSTRUCTORS:
@@ -240,11 +243,11 @@ class _Machine:
     def _op_build(self, argument: Any) -> None:
         self.stack.pop()
         if not isinstance(self.stack[-1], (OrderedMapping, Placeholder)):
-            raise self._refuse(f"sets attributes of {_called(self.stack[-1])}")
+            raise self._refuse(f"sets attributes of {described(self.stack[-1])}")
 
     def _op_binpersid(self, argument: Any) -> None:
-        found = self.stack.pop()
-        match found:
+        reference = self.stack.pop()
+        match reference:
             case ("storage", Name(kind), str(key), str(), int(size), *view) if view in ([], [None]):
                 if kind in STORAGES and not isinstance(size, bool) and size >= 0:
                     storage = self.storages.setdefault(key, Storage(key, STORAGES[kind], size))
@@ -252,17 +255,17 @@ class _Machine:
                         raise self._refuse("gives one storage two types or sizes")
                     self.stack.append(storage)
                     return
-        raise self._refuse("refers to something outside it that is no plain storage")
+        raise self._refuse("refers to something outside it that is not a plain storage")
 
     def ordered(self, pairs: Any = ()) -> OrderedMapping:
         mapping = OrderedMapping()
         if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-            raise self._refuse("builds an OrderedDict of something else than pairs")
+            raise self._refuse("builds an OrderedDict from something other than pairs")
         self.pairs += len(pairs)
         if self.pairs > _MAX_PAIRS:
             raise self._refuse(f"copies more than {_MAX_PAIRS} entries")
         for key, value in pairs:
-            _set_items(mapping, [key, value])
+            set_items(mapping, [key, value])
         return mapping
 
     def tensor(
@@ -276,12 +279,12 @@ class _Machine:
         meta: Any = None,
     ) -> Tensor:
         if not isinstance(storage, Storage):
-            raise self._refuse(f"builds a tensor on {_called(storage)}")
+            raise self._refuse(f"builds a tensor on {described(storage)}")
         return checked_tensor(storage, offset, shape, strides, self.source)
 
     def parameter(self, data: Any, grad: Any = False, hooks: Any = None) -> Tensor:
         if not isinstance(data, Tensor):
-            raise self._refuse(f"builds a parameter of {_called(data)}")
+            raise self._refuse(f"builds a parameter of {described(data)}")
         return data
 
     def size(self, sizes: Any = ()) -> tuple[Any, ...]:
@@ -295,13 +298,3 @@ _CONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": _Machine.parameter,
     "torch.Size": _Machine.size,
 }
-
-
-def _called(value: Any) -> str:
-    return value.name[:200] if isinstance(value, (Name, Placeholder)) else f"a {type(value).__name__}"
-
-
-def _set_items(mapping: dict[Any, Any], items: list[Any]) -> None:
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        # Only plain keys are looked up later; hashing a deeply nested tuple could exhaust the C stack.
-        mapping[key if isinstance(key, (str, int, float, bytes, type(None))) else Placeholder("key")] = value
