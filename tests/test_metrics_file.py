@@ -107,3 +107,19 @@ def test_other_processes_write_nothing(tmp_path):
         writer.scalars(1, {"loss": 1})
         writer.text(1, "config", "x")
     assert not (tmp_path / "none").exists()
+
+
+def test_lines_are_on_disk_when_a_checkpoint_is_saved(tmp_path, monkeypatch):
+    flushed, real = [], os.fsync
+
+    def record(descriptor):
+        flushed.append(os.path.getsize(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    with MetricWriter(tmp_path) as writer:
+        writer.scalars(1, {"loss": 0})
+        writer.sync()
+        assert flushed == [len((tmp_path / "metrics.jsonl").read_bytes())]
+    writer.sync()  # closed, as in every process but the first
+    assert len(flushed) == 1

@@ -149,6 +149,7 @@ def train_steps(run: Training, folder: Path) -> None:
                 run.skipped = run.resumed.skipped + sum_over_processes(sum(batches.skipped.values()))
             progress.advance(_write_terms(run, writer))
             if stop or run.score_due or run.is_due(config.checkpoint.every):
+                writer.sync()
                 checkpoint(run, wait=stop is not None)
             if stop:
                 raise Stopped(f"{stop}: {_saved(run)}; run again to go on.")

@@ -15,7 +15,7 @@ import tensorboardX
 from absl import logging
 
 from deskpro_jax.errors import InputError, RunError
-from deskpro_jax.storage.files import write_text
+from deskpro_jax.storage.files import sync, write_text
 
 METRICS_FILE = "metrics.jsonl"
 _RESERVED = ("step", "epoch", "time")
@@ -103,6 +103,12 @@ class MetricWriter:
             with self._explained():
                 self._events.add_text(name, markdown, int(step))
                 self._events.flush()
+
+    def sync(self) -> None:
+        """Flushes the lines to disk, for a checkpoint that is about to be saved: no power cut loses lines before it."""
+        if self._lines is not None:
+            with self._explained():
+                sync(self._folder / METRICS_FILE)
 
     def close(self) -> None:
         """Closes both files; later calls write nothing."""
