@@ -21,6 +21,7 @@ from deskpro_jax.data.images import inspect_image
 from deskpro_jax.data.records import Records
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
+from deskpro_jax.storage.checksums import file_sha256
 
 CHUNK = 64  # images that a process gets at a time
 _FEW = 8 * CHUNK  # up to so many are done sooner than processes start
@@ -161,7 +162,7 @@ def _examine_source(source: ImageSource, parts_format: PartsFormat) -> Examined:
         text = f" can't be examined ({type(error).__name__}: {error}): replace or remove it"
         findings, remarks, usable = (Finding(source.body, text),), (), False
     try:
-        sha256 = hashlib.sha256(Path(source.body).read_bytes()).hexdigest()
+        sha256 = file_sha256(Path(source.body))
     except OSError:
         sha256 = ""
     return Examined(

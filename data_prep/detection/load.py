@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from data_prep.detection.model import VARIANTS, RetinaFace
 from data_prep.detection.names import retinaface
 from data_prep.identify import describe, unwrap
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights import table
 from deskpro_jax.weights.read import read_file
 
@@ -62,7 +62,7 @@ def load_detector(path: str | Path) -> Detector:
         raise InputError(
             f"{path} holds {network}, but not all of it as published: fetch the file again. {error}"
         ) from error
-    return Detector(variant, variables, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Detector(variant, variables, file_sha256(path))
 
 
 def to_variables(variant: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

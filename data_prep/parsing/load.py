@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from data_prep.parsing.model import SCHP
 from data_prep.parsing.names import schp
 from deskpro_jax.data.schema import ATR, LIP, PASCAL, LabelScheme
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights import table
 from deskpro_jax.weights.read import read_file
 
@@ -67,9 +67,7 @@ def load_parser(path: Path) -> Parser:
         variables = fill(tensors, classes)
     except InputError as error:
         raise InputError(f"{path} (it looks like {describe(tensors)}): {error}") from error
-    with Path(path).open("rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    return Parser(scheme, size, variables, checksum)
+    return Parser(scheme, size, variables, file_sha256(Path(path)))
 
 
 def fill(tensors: Mapping[str, np.ndarray], classes: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from data_prep.identify import describe, unwrap
 from data_prep.restoration.model import GPEN, Architecture
 from data_prep.restoration.names import gpen, recognise
 from deskpro_jax.errors import InputError
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights import table
 from deskpro_jax.weights.read import read_file
 
@@ -69,7 +69,7 @@ def load_restorer(path: str | Path) -> Restorer:
         variables = to_variables(architecture, tensors)
     except InputError as error:
         raise InputError(f"{path} holds {describe(held)}, but not as published. {error}") from error
-    return Restorer(architecture.size, architecture, variables, hashlib.sha256(path.read_bytes()).hexdigest())
+    return Restorer(architecture.size, architecture, variables, file_sha256(path))
 
 
 def to_variables(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ python -m deskpro_jax.embed --checkpoint runs/celeb --images photos --faces prep
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging as std_logging
 import sys
 import warnings
@@ -20,6 +19,7 @@ from deskpro_jax.embedding.files import FORMATS, STORED
 from deskpro_jax.embedding.job import Unreadable, Work
 from deskpro_jax.embedding.photo_list import Listing, list_photos
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.storage.parquet import require_pyarrow
 
 PART = 2048  # photos; 7,168 float32 numbers each make 59 MB
@@ -121,7 +121,7 @@ def _note(text: str) -> None:
 
 
 def _checksum(path: str | None) -> str | None:
-    return None if path is None else hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    return None if path is None else file_sha256(Path(path).expanduser())
 
 
 if __name__ == "__main__":

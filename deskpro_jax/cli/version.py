@@ -17,7 +17,7 @@ from typing import Any
 import deskpro_jax
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, MissingInputError, RunError, end_command
-from deskpro_jax.storage import checksums as integrity
+from deskpro_jax.storage import checksums
 from deskpro_jax.storage import files as files_
 from deskpro_jax.workdir import layout
 
@@ -85,8 +85,8 @@ def checksums(target: Path) -> dict[str, Any]:
         raise MissingInputError(f"no file or folder at {target}: give a workdir or a weights file.")
     sums: dict[str, Any] = {"embedding": _embedding(target)}
     if target.is_file():
-        return sums | {"files": {target.name: integrity.digest(target)}}
-    files = {name: integrity.digest(target / name) for name in _WORKDIR_FILES if (target / name).is_file()}
+        return sums | {"files": {target.name: checksums.file_sha256(target)}}
+    files = {name: checksums.file_sha256(target / name) for name in _WORKDIR_FILES if (target / name).is_file()}
     for step in sorted(target.glob("*/checkpoints/[0-9]*"), key=lambda path: (path.parts[-3], int(path.name))):
         files[step.relative_to(target).as_posix()] = _checkpoint(step)
     results = files_.read_json(target / layout.RESULTS_FILE) or {}
@@ -94,11 +94,11 @@ def checksums(target: Path) -> dict[str, Any]:
 
 
 def _checkpoint(step: Path) -> str:
-    if damage := integrity.find_damage(step):
+    if damage := checksums.find_damage(step):
         return f"damaged: {damage}"
-    if not integrity.has_checksums(step):
+    if not checksums.has_checksums(step):
         return "without checksums"
-    return integrity.digest(step / integrity.CHECKSUM_FILE)
+    return checksums.file_sha256(step / checksums.CHECKSUM_FILE)
 
 
 def _embedding(target: Path) -> str:

@@ -17,14 +17,14 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in _PARTS))
 
 
-def find_config(given: str) -> str:
+def find_config(path_or_name: str) -> str:
     """Finds a configuration.
 
     A path to a file that exists is that file. A bare name (`celeb`), and a path `configs/NAME.py` that does not exist,
     are the configuration of that name that is installed with the package.
 
     Args:
-        given: the path or name, optionally with ":variant".
+        path_or_name: the path or name, optionally with ":variant".
 
     Returns:
         The path of the file, with the variant.
@@ -32,9 +32,9 @@ def find_config(given: str) -> str:
     Raises:
         MissingInputError: there is no such file or configuration; near matches are named.
     """
-    path, colon, variant = given.partition(":")
+    path, colon, variant = path_or_name.partition(":")
     if Path(path).is_file():
-        return given
+        return path_or_name
     parts = Path(path).parts
     name = parts[-1].removesuffix(".py") if parts else ""
     if name in (*names(), "base") and parts[:-1] in ((), ("configs",)):

@@ -47,9 +47,8 @@ def import_module(field: str, name: str, known: Sequence[str] = ()) -> ModuleTyp
     try:
         return importlib.import_module(name)
     except Exception as error:  # whatever a user module raises while it is imported
-        near = difflib.get_close_matches(name, known)
-        meant = f"did you mean {' or '.join(near)}? Otherwise " if near else ""
+        hint = did_you_mean(name, known)
         raise InputError(
-            f"{field} has {name!r}, and {name} cannot be imported ({type(error).__name__}: {error}): {meant}put the"
+            f"{field} has {name!r}, and {name} cannot be imported ({type(error).__name__}: {error}): {hint and f'{hint} Otherwise '}put the"
             " file beside the configuration, or its folder into PYTHONPATH."
         ) from error

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint folder: written once it is complete, compared before it is read."""
+"""Checksums: of one file, and of a checkpoint folder (written once it is complete, compared before it is read)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def digest(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -41,7 +41,7 @@ def write_checksums(folder: Path) -> None:
     for path in (*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder):
         files.sync(path)
     entries = {
-        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": digest(p)} for p in _files(folder)
+        p.relative_to(folder).as_posix(): {"bytes": p.stat().st_size, "sha256": file_sha256(p)} for p in _files(folder)
     }
     files.write_text(folder / CHECKSUM_FILE, json.dumps({"files": entries}, indent=1))
 
@@ -56,10 +56,10 @@ def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True)
 
     Args:
       folder: the checkpoint folder of one step.
-      chosen: says by its name relative to the folder whether a file is looked at.
+      chosen: whether a file is compared, by its name relative to the folder.
 
     Returns:
-      What is wrong, naming the files; "" when nothing is, or when there is no checksum file to compare with.
+      The damaged files and how each is damaged; "" when none is, or when there is no checksum file to compare with.
     """
     if not folder.is_dir():
         return "the folder is missing"
@@ -70,22 +70,22 @@ def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True)
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         return f"{CHECKSUM_FILE} is unreadable ({type(error).__name__}: {error})"
-    found = []
+    problems = []
     for name, (size, known) in expected.items():
         path = folder / name
         if not chosen(name):
             continue
         try:
             if not path.is_file():
-                found.append(f"{name} is missing")
+                problems.append(f"{name} is missing")
             elif path.stat().st_size != size:
-                found.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-            elif digest(path) != known:
-                found.append(f"{name} differs from its checksum")
+                problems.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+            elif file_sha256(path) != known:
+                problems.append(f"{name} differs from its checksum")
         except OSError as error:
-            found.append(f"{name} cannot be read ({error})")
-    rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return ", ".join(found[:_SHOWN]) + rest
+            problems.append(f"{name} cannot be read ({error})")
+    more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return ", ".join(problems[:_SHOWN]) + more
 
 
 def set_aside(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Opens Parquet files: pyarrow where it is installed, and an error that says what to do where not."""
+"""Opens Parquet files with pyarrow; an error says what to do where it is not installed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def require_pyarrow() -> Any:
 
 @contextlib.contextmanager
 def open_parquet(path: Path) -> Iterator[Any]:
-    """Gives a `pyarrow.parquet.ParquetFile`; what goes wrong while reading it becomes an InputError with its name."""
+    """Yields a `pyarrow.parquet.ParquetFile`; an error while reading it becomes an InputError that names the file."""
     pa = require_pyarrow()
     try:
         with pa.parquet.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} is no whole Parquet file ({error}): write it again.") from error
+        raise InputError(f"{path} is not a complete Parquet file ({error}): write it again.") from error

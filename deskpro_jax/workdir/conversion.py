@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import safetensors.numpy
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage import files
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import versions
 from deskpro_jax.weights.load import Loaded
 from deskpro_jax.weights.opening import OpenedWeights, open_weights
@@ -89,7 +89,7 @@ def _record(source: Path, opened: OpenedWeights) -> dict[str, Any]:
     loaded = opened.loaded
     return {
         "source": source.name,
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "sha256": file_sha256(source),
         "bytes": source.stat().st_size,
         "format": opened.format,
         "family": opened.family,

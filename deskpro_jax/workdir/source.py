@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import file_class_order, to_tensors
 from deskpro_jax.weights.families import Recognised, recognise
 from deskpro_jax.weights.opening import recognise_file
@@ -50,7 +50,7 @@ def read_published(path: Path) -> PublishedTensors:
         recognised, class_order = _from_workdir(path)
         return PublishedTensors(recognised, path.name, "", "workdir", class_order)
     file, recognised = recognise_file(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     return PublishedTensors(recognised, path.name, digest, file.format, file_class_order(file.metadata))
 
 
