@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from deskpro_jax.embedding.embedder import Embedder
 
 __all__ = ["Embedder", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -99,7 +99,7 @@ def test_a_batch_without_a_valid_row_costs_nothing_and_teaches_nothing(loss: Los
 def test_compiled_and_not_compiled_agree(loss: Loss, x: np.ndarray, axis: int) -> None:
     plain_value, plain_grad = jax.value_and_grad(loss)(x, SOME)
     value, grad = compiled(loss)(x, SOME)
-    np.testing.assert_allclose(value, plain_value, rtol=1e-6)
+    np.testing.assert_allclose(value, plain_value, rtol=2e-6)  # the compiler sums in another order
     np.testing.assert_allclose(grad, plain_grad, rtol=1e-5, atol=1e-7)
 
 
