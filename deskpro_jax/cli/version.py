@@ -17,8 +17,8 @@ from typing import Any
 import deskpro_jax
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, MissingInputError, RunError, end_command
-from deskpro_jax.storage import checksums
 from deskpro_jax.storage import files as files_
+from deskpro_jax.storage.checksums import CHECKSUM_FILE, file_sha256, find_damage, has_checksums
 from deskpro_jax.workdir import layout
 
 # Packages that decide numbers, and optional ones that commands may miss.
@@ -85,8 +85,8 @@ def checksums(target: Path) -> dict[str, Any]:
         raise MissingInputError(f"no file or folder at {target}: give a workdir or a weights file.")
     sums: dict[str, Any] = {"embedding": _embedding(target)}
     if target.is_file():
-        return sums | {"files": {target.name: checksums.file_sha256(target)}}
-    files = {name: checksums.file_sha256(target / name) for name in _WORKDIR_FILES if (target / name).is_file()}
+        return sums | {"files": {target.name: file_sha256(target)}}
+    files = {name: file_sha256(target / name) for name in _WORKDIR_FILES if (target / name).is_file()}
     for step in sorted(target.glob("*/checkpoints/[0-9]*"), key=lambda path: (path.parts[-3], int(path.name))):
         files[step.relative_to(target).as_posix()] = _checkpoint(step)
     results = files_.read_json(target / layout.RESULTS_FILE) or {}
@@ -94,11 +94,11 @@ def checksums(target: Path) -> dict[str, Any]:
 
 
 def _checkpoint(step: Path) -> str:
-    if damage := checksums.find_damage(step):
+    if damage := find_damage(step):
         return f"damaged: {damage}"
-    if not checksums.has_checksums(step):
+    if not has_checksums(step):
         return "without checksums"
-    return checksums.file_sha256(step / checksums.CHECKSUM_FILE)
+    return file_sha256(step / CHECKSUM_FILE)
 
 
 def _embedding(target: Path) -> str:

@@ -49,6 +49,7 @@ def import_module(field: str, name: str, known: Sequence[str] = ()) -> ModuleTyp
     except Exception as error:  # whatever a user module raises while it is imported
         hint = did_you_mean(name, known)
         raise InputError(
-            f"{field} has {name!r}, and {name} cannot be imported ({type(error).__name__}: {error}): {hint and f'{hint} Otherwise '}put the"
-            " file beside the configuration, or its folder into PYTHONPATH."
+            f"{field} has {name!r}, and {name} cannot be imported ({type(error).__name__}: {error}):"
+            f" {f'{hint} Otherwise ' if hint else ''}put the file beside the configuration, or its folder into"
+            " PYTHONPATH."
         ) from error
