@@ -25,7 +25,6 @@ MAY_READ_JSON = {
     "storage/files.py": "the one function that does",
     "storage/checksums.py": "a damaged list of checksums is reported as damage of the checkpoint",
     "checkpoints/metadata.py": "Orbax's own file, of which an older one is read when it is damaged",
-    "checkpoints/store.py": "Orbax's own file, checked by its checksum before",
     "data/build/shards.py": "a report that cannot be read is written again",
 }
 
