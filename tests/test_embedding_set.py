@@ -116,7 +116,7 @@ def test_what_holds_no_finished_embeddings_is_refused(tmp_path: Path) -> None:
 def test_damage_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "e.parquet", "parquet")
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(InputError, match=r"e\.parquet is no whole Parquet file"):
+    with pytest.raises(InputError, match=r"e\.parquet is not a complete Parquet file"):
         EmbeddingSet(path)
     folder = write(tmp_path / "folder", "npy")
     part = sorted(folder.glob("*.npy"))[1]
