@@ -29,7 +29,7 @@ def read_scores(checkpoints: Path) -> Scores:
     """
     path, scores = checkpoints.parent / SCORES_FILE, {}
     try:
-        entries = files.read_json(path) or {}
+        entries: dict[Any, Any] = files.read_json(path) or {}
         for step, entry in entries.items():
             if entry["sha256"] == _digest(entry["scores"]):
                 scores[int(step)] = entry["scores"]
