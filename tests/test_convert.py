@@ -309,7 +309,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys):
     assert_refused([str(path), "--family", "lmbn"], out, capsys, "holds deskpro, not lmbn")
     assert_refused([str(path), "--attention", "paper"], out, capsys, "'released', not 'paper'")
     assert_refused([str(path), "--identities", "0"], out, capsys, "--identities is 0")
-    assert_refused([str(path), "--dont-load", "("], out, capsys, "no regular expression")
+    assert_refused([str(path), "--dont-load", "("], out, capsys, "not a regular expression")
     assert_refused([str(path)], tmp_path / "out.safetensors", capsys, "new folder")
     assert_refused([str(tmp_path / "gone.pth")], out, capsys, "gone.pth")
     assert_refused([str(tmp_path)], out, capsys, "is a workdir")

@@ -181,7 +181,7 @@ def test_dont_load_excuses_what_it_matches_and_nothing_else():
     assert not equal(attention, whole["attention"])
     assert equal(loaded.variables["body"]["params"]["trunk"], whole["trunk"])
     assert loaded.notes == ["3 tensors left out as dont_load says"]
-    with pytest.raises(InputError, match="no regular expression"):
+    with pytest.raises(InputError, match="not a regular expression"):
         load.load(recognise(tensors), dont_load=["("])
 
 

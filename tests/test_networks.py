@@ -133,7 +133,7 @@ def test_what_is_not_there_is_named(workdir: Path, file: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="dtype is 'int8'"):
         load_networks(file, dtype="int8")
     safetensors.numpy.save_file(read_tensors(file), tmp_path / "odd.safetensors", {"preprocessing": "[32"})
-    with pytest.raises(InputError, match=r"odd\.safetensors: its metadata 'preprocessing' is no JSON object"):
+    with pytest.raises(InputError, match=r"odd\.safetensors: its metadata 'preprocessing' is not a JSON object"):
         load_networks(tmp_path / "odd.safetensors")
     (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
     with pytest.raises(InputError, match=r"page\.pth is a web page"):

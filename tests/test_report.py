@@ -309,7 +309,7 @@ def test_the_command_writes_what_files_say_and_refuses_no_workdir(trained: Path,
 
     found = run(tmp_path)
     assert (found.returncode, found.stdout) == (2, "")
-    assert re.fullmatch(r"error: .* is no workdir: .*\n", found.stderr)
+    assert re.fullmatch(r"error: .* is not a workdir: .*\n", found.stderr)
     out = tmp_path / "quick.html"
     found = run(trained, "--quick", "--out", out)
     assert found.returncode == 0, found.stderr

@@ -69,7 +69,7 @@ def test_small_values_are_told_apart_on_their_axis() -> None:
 
 def test_a_chart_is_text_in_the_colours_of_its_page() -> None:
     curve = charts.Curve('<both> & "x$y$"', np.arange(3.0), np.array([0.1, 0.2, 0.3]), np.full(3, 0.05))
-    chart = charts.LineChart("mAP", "", "epoch", (curve, curve._replace(name="face")), share=True)
+    chart = charts.LineChart("mAP", "", "epoch", (curve, curve._replace(name="face")), percent=True)
     svg = charts.draw_lines(chart, "one")
     assert "&lt;both&gt; &amp; " in svg
     assert "<both>" not in svg
@@ -118,7 +118,7 @@ def test_fields_that_differ_from_the_defaults_are_told() -> None:
 def test_what_is_no_workdir_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no workdir at .*none"):
         record.read_record(tmp_path / "none")
-    with pytest.raises(InputError, match="is no workdir"):
+    with pytest.raises(InputError, match="is not a workdir"):
         record.read_record(tmp_path)
     (tmp_path / "config.json").write_text("{broken")
     (tmp_path / "results-on-prcc.json").write_text('{"dataset": "prcc"}')

@@ -171,7 +171,7 @@ def test_a_phase_that_goes_on_does_not_look_at_the_file(tmp_path: Path) -> None:
         ("body", "other.pth", {}, "no known family"),
         ("face", "lmbn.pth", {"model__backbone": "x0_5"}, r"shape \(16, 3, 7, 7\), the model has \(32, 3, 7, 7\)"),
         ("body", "deskpro.pth", {"model__streams": "aacd"}, r"are of abcd .* set streams .* to abcd"),
-        ("body", "deskpro.pth", {"init__dont_load": ("(",)}, "no regular expression"),
+        ("body", "deskpro.pth", {"init__dont_load": ("(",)}, "not a regular expression"),
         ("body", "deskpro.pth", {"model__feature_dim": 16}, "shape"),
     ],
 )

@@ -81,9 +81,9 @@ def attention_maps(
     Returns:
         Maps, in the order of `shown`.
     """
-    found = _body(trained)
-    assert found is not None
-    network, variables = found
+    body = _body(trained)
+    assert body is not None
+    network, variables = body
     config = config.copy_and_resolve_references()
     config.data.body_size = trained.sizes["body"]
     compute = _compiled(network.module)
@@ -125,5 +125,5 @@ def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tupl
     attention = middle["body"]["attention"].astype(jnp.float32)
     refined = jnp.abs(middle["body"]["refined"].astype(jnp.float32)).mean(-1)
     other = losses.cloth_target(not_clothing.astype(jnp.float32), (attention.shape[1], attention.shape[2]), 0.0)
-    mean = lambda share: (attention * share).sum((1, 2)) / share.sum((1, 2))  # noqa: E731
+    mean = lambda weight: (attention * weight).sum((1, 2)) / weight.sum((1, 2))  # noqa: E731
     return attention, refined, mean(1 - other), mean(other)

@@ -1,4 +1,4 @@
-"""What the page shows of an image: a picture and what is known of it."""
+"""Cards of the page: the picture of an image and its labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Card(NamedTuple):
 
 
 def person_name(identity: int) -> str:
-    """Returns what a person is called on the page."""
+    """Returns the name of a person on the page."""
     return f"person {identity}" if identity >= 0 else "unknown person"
 
 

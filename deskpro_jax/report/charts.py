@@ -39,19 +39,19 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class LineChart:
-    """Curves over epochs or steps; `share` shows percent, `from_zero` starts the values' axis there."""
+    """Curves over epochs or steps; `percent` shows percent, `from_zero` starts the values' axis there."""
 
     title: str
     subtitle: str
     axis: str
     curves: tuple[Curve, ...]
-    share: bool = False
+    percent: bool = False
     from_zero: bool = False
 
     @property
     def summary(self) -> str:
         """First and last value of every curve, in words."""
-        scale, unit = (100.0, " %") if self.share else (1.0, "")
+        scale, unit = (100.0, " %") if self.percent else (1.0, "")
         said = []
         for curve in self.curves:
             name = f"{curve.name}: " if len(self.curves) > 1 else ""
@@ -61,7 +61,7 @@ class LineChart:
 
 
 class Bars(NamedTuple):
-    """A named histogram: share of all its pairs in each bin [bins]."""
+    """A named histogram: fraction of all its pairs in each bin [bins]."""
 
     name: str
     shares: np.ndarray
@@ -84,7 +84,7 @@ def draw_lines(chart: LineChart, name: str) -> str:
     """
 
     def draw(axes: Axes) -> None:
-        scale = 100.0 if chart.share else 1.0
+        scale = 100.0 if chart.percent else 1.0
         for number, curve in enumerate(chart.curves):
             look = _STREAMS.get(curve.name, number) % len(_SERIES)
             style, colour = _STYLES[look], _SERIES[look]
@@ -101,7 +101,7 @@ def draw_lines(chart: LineChart, name: str) -> str:
         last = max(float(curve.positions[-1]) for curve in chart.curves)
         axes.set_xlim(0, 1.03 * last or 1)
         axes.set_xlabel(chart.axis)
-        axes.set_ylabel("%" if chart.share else "")
+        axes.set_ylabel("%" if chart.percent else "")
         axes.locator_params(nbins=5)
         for side in (axes.xaxis, axes.yaxis):
             side.set_major_formatter("{x:g}")
@@ -193,10 +193,10 @@ def _inline(text: str, name: str, description: str) -> str:
     body = re.sub(r'(href="#|url\(#)', rf"\1{name}-", body)
     body = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", body)
     body = re.sub(r"font-family: [^;\"]*; ", "", body)
-    # Coordinates alone: in text it would make 0.00 of a rate of 0.004.
+    # Only coordinates: in text it would make 0.00 of a rate of 0.004.
     body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), body)
     body = re.sub(r"\n\s*", "\n", body)
-    for colour, wanted in _PAGE.items():
-        body = body.replace(colour, wanted)
+    for colour, page_colour in _PAGE.items():
+        body = body.replace(colour, page_colour)
     label = description.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return f'<svg class="chart" {box[0]} role="img" aria-label="{label}">{body}'

@@ -44,8 +44,8 @@ def versions(record: Mapping[str, Any] | None) -> dict[str, str]:
     """Returns the versions in a results file, or those of this installation where there is none."""
     if record is not None and isinstance(record.get("versions"), Mapping):
         return {str(name): str(version) for name, version in record["versions"].items()}
-    found = {"deskpro_jax": deskpro_jax.__version__, "python": platform.python_version()}
-    return found | {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
+    here = {"deskpro_jax": deskpro_jax.__version__, "python": platform.python_version()}
+    return here | {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy")}
 
 
 def text(value: Any) -> str:

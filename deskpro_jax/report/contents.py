@@ -65,8 +65,8 @@ def gather(folder: Path, options: Options) -> dict[str, Any]:
         options: what was asked for.
 
     Raises:
-        MissingInputError: there is no such folder.
-        InputError: it is no workdir, or something was asked for that its networks or dataset do not have.
+        MissingInputError: the folder does not exist.
+        InputError: it is not a workdir, or something was asked for that its networks or dataset do not have.
     """
     record = read_record(folder)
     other = None if options.compare is None else read_record(options.compare)

@@ -47,7 +47,7 @@ class Metrics(NamedTuple):
 
     @property
     def last_epoch(self) -> float | None:
-        """The epochs done, None where no line tells."""
+        """The epochs done, None where no line has them."""
         epochs = [float(line["epoch"]) for line in self.lines if line.get("epoch") is not None]
         return max(epochs, default=None)
 
@@ -140,14 +140,14 @@ def _scores(series: Mapping[str, Curve], axis: str) -> list[LineChart]:
         around = series.get(name + _STD)
         deviation = around.values if around is not None and len(around.values) == len(curve.values) else None
         charts.setdefault((protocol, figure), []).append(curve._replace(name=stream, deviation=deviation))
-    found = [
-        LineChart(f"{protocol}, {figure}", "", axis, tuple(curves), share=True, from_zero=True)
+    drawn = [
+        LineChart(f"{protocol}, {figure}", "", axis, tuple(curves), percent=True, from_zero=True)
         for (protocol, figure), curves in charts.items()
     ]
-    return found or _short_scores(series, axis)
+    return drawn or _short_scores(series, axis)
 
 
 def _short_scores(series: Mapping[str, Curve], axis: str) -> list[LineChart]:
     names: Iterable[str] = (name for name in series if name == "mAP" or name.endswith("_mAP"))
     curves = tuple(series[name]._replace(name=name.removesuffix("_mAP")) for name in names)
-    return [LineChart("mAP", "", axis, curves, share=True, from_zero=True)] if curves else []
+    return [LineChart("mAP", "", axis, curves, percent=True, from_zero=True)] if curves else []

@@ -40,7 +40,7 @@ class Opened:
 
 
 def open_networks(record: Record) -> tuple[LoadedNetworks, str]:
-    """Opens the networks of a workdir: those of its configuration, or the teacher alone while there is no student.
+    """Opens the networks of a workdir: those of its configuration, or only the teacher while there is no student.
 
     Args:
         record: of the workdir.
@@ -53,10 +53,10 @@ def open_networks(record: Record) -> tuple[LoadedNetworks, str]:
         MissingInputError: there is no checkpoint.
     """
     use_cache_of(record.folder)
-    alone = set(record.steps) == {"teacher"} and record.field("model.body") is not None
-    if alone and (record.field("model.body") or record.field("model.face") != "teacher"):
-        found = load_networks(record.folder, face="teacher", body=False)
-        return found, "the student phase has no checkpoint yet: what follows is the teacher's, on restored faces"
+    only_teacher = set(record.steps) == {"teacher"} and record.field("model.body") is not None
+    if only_teacher and (record.field("model.body") or record.field("model.face") != "teacher"):
+        teacher = load_networks(record.folder, face="teacher", body=False)
+        return teacher, "the student phase has no checkpoint yet: what follows is the teacher's, on restored faces"
     return load_networks(record.folder), ""
 
 

@@ -61,8 +61,8 @@ def read_record(folder: Path) -> Record:
         folder: what `deskpro_jax.main` or `deskpro_jax.convert` wrote.
 
     Raises:
-        MissingInputError: there is no such folder.
-        InputError: it is no workdir.
+        MissingInputError: the folder does not exist.
+        InputError: it is not a workdir.
     """
     if not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: give the folder that deskpro_jax.main had as --workdir.")
@@ -75,7 +75,7 @@ def read_record(folder: Path) -> Record:
     )
     if not steps and not any((folder / name).is_file() for name in known):
         raise InputError(
-            f"{folder} is no workdir: it has none of {', '.join(known)} and no checkpoints. Give the folder that"
+            f"{folder} is not a workdir: it has none of {', '.join(known)} and no checkpoints. Give the folder that"
             " deskpro_jax.main had as --workdir, or that deskpro_jax.convert wrote."
         )
     problems: list[str] = []
@@ -123,7 +123,7 @@ def phase_state(record: Record, phase: str, epochs_done: float | None) -> str:
         phase: "teacher" or "student".
         epochs_done: the last epoch in its metrics, None where there are none.
     """
-    wanted = record.field(f"{'teacher' if phase == 'teacher' else 'train'}.epochs")
+    epochs = record.field(f"{'teacher' if phase == 'teacher' else 'train'}.epochs")
     begun = epochs_done is not None or phase in record.steps
     if record.conversion is not None and record.config is None:
         return "converted weights, not trained here" if begun else "not among the converted weights"
@@ -131,11 +131,11 @@ def phase_state(record: Record, phase: str, epochs_done: float | None) -> str:
         return _absent(record, phase)
     if epochs_done is None:
         return f"checkpoints but no {METRICS_FILE}"
-    if wanted is None:
+    if epochs is None:
         return f"{epochs_done:g} epochs"
-    if epochs_done < wanted:
-        return f"unfinished: {epochs_done:.4g} of {wanted} epochs; the same command goes on with it"
-    return f"finished: {wanted} epoch{'s' if wanted != 1 else ''}"
+    if epochs_done < epochs:
+        return f"unfinished: {epochs_done:.4g} of {epochs} epochs; the same command goes on with it"
+    return f"finished: {epochs} epoch{'s' if epochs != 1 else ''}"
 
 
 def _absent(record: Record, phase: str) -> str:
@@ -146,8 +146,8 @@ def _absent(record: Record, phase: str) -> str:
         if phase == "teacher":
             if not needs_teacher(config):
                 return NOT_PART
-            given = config.teacher.checkpoint
-            return f"given, not trained here: {given}" if given else "not begun"
+            checkpoint = config.teacher.checkpoint
+            return f"given, not trained here: {checkpoint}" if checkpoint else "not begun"
         used = config.model.body or config.model.face == "student"
         return "not begun" if used else NOT_PART
     except (AttributeError, KeyError):  # a configuration of another version
@@ -155,6 +155,6 @@ def _absent(record: Record, phase: str) -> str:
 
 
 def short_name(folder: Path) -> str:
-    """Returns what a run is called on a page: its folder, with the one above where that is a mere number (a seed)."""
+    """Returns the name of a run on the page: its folder, with the one above where that is only a number (a seed)."""
     folder = folder.resolve()
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name

@@ -103,8 +103,8 @@ def _baseline(entry: Mapping[str, Any]) -> Row:
     return Row(str(entry.get("protocol")), str(entry.get("stream")), "baseline", figures, "-", counted, dropped, "")
 
 
-def percent(share: Any, deviation: Any = None) -> str:
-    """Returns a share in percent with one decimal, "-" where there is none."""
-    if not isinstance(share, (int, float)) or math.isnan(share):
+def percent(fraction: Any, deviation: Any = None) -> str:
+    """Returns a fraction in percent with one decimal, "-" where there is none."""
+    if not isinstance(fraction, (int, float)) or math.isnan(fraction):
         return "-"
-    return f"{100 * share:.1f}" + (f" ± {100 * deviation:.1f}" if isinstance(deviation, (int, float)) else "")
+    return f"{100 * fraction:.1f}" + (f" ± {100 * deviation:.1f}" if isinstance(deviation, (int, float)) else "")

@@ -24,7 +24,7 @@ def fold(variables: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Variables of the same structure and float32; each folded BatchNorm has its whole shift as bias, and scale,
-        mean and variance that do nothing. They are the same network inside `folded_norms` alone.
+        mean and variance that do nothing. They are the same network only inside `folded_norms`.
     """
     params, stats = _fold(variables["params"], variables["batch_stats"])
     return {"params": params, "batch_stats": stats}

@@ -46,8 +46,8 @@ def _difference(program: Program, session: Any) -> float:
         expected = np.asarray(jax.jit(embedding_function(program))(*arguments.values()))
     worst = 0.0
     for batch in BATCHES:
-        found = session.run(["embeddings"], {name: value[:batch] for name, value in arguments.items()})[0]
-        worst = max(worst, float(np.abs(found - expected[:batch]).max()))
+        embeddings = session.run(["embeddings"], {name: value[:batch] for name, value in arguments.items()})[0]
+        worst = max(worst, float(np.abs(embeddings - expected[:batch]).max()))
     return worst
 
 

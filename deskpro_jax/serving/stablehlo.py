@@ -1,4 +1,4 @@
-"""A program as one StableHLO file that jax alone loads: any batch size, CPU, CUDA and TPU."""
+"""A program as one StableHLO file that only jax loads: any batch size, CPU, CUDA and TPU."""
 
 from __future__ import annotations
 

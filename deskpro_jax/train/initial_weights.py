@@ -92,7 +92,7 @@ def _replace(
         try:
             published = read_published(path)
             filled, notes = initialise(
-                published.found,
+                published.recognised,
                 role,
                 {collection: tree[key] for collection, tree in initial.items()},
                 os_streams=config.model.streams,
@@ -112,14 +112,14 @@ def _replace(
             "source": published.name,
             "sha256": published.sha256,
             "format": published.format,
-            "family": published.found.family,
+            "family": published.recognised.family,
             "notes": [*notes, *_idle_patterns(published, config.init.dont_load)],
         }
     return variables, record
 
 
 def _keeps_classifier(published: PublishedTensors, role: str, classes: int) -> bool:
-    return any(s.role in (role, "") and s.identities == classes for s in published.found.streams)
+    return any(s.role in (role, "") and s.identities == classes for s in published.recognised.streams)
 
 
 def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) -> list[str]:
@@ -142,6 +142,6 @@ def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) 
 
 
 def _idle_patterns(published: PublishedTensors, patterns: tuple[str, ...]) -> list[str]:
-    names = published.found.tensors
+    names = published.recognised.tensors
     idle = [pattern for pattern in patterns if not any(re.fullmatch(pattern, name) for name in names)]
     return [f"init.dont_load: {pattern!r} matches no name in {published.name}" for pattern in idle]

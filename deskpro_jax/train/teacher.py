@@ -49,8 +49,8 @@ def read_given(config: ml_collections.ConfigDict, spec: PhaseSpec, split: ReIDSp
         Its variables and their step or steps, 0 for a weights file.
 
     Raises:
-        MissingInputError: there is no such file or workdir.
-        InputError: it is no teacher of this model and these identities.
+        MissingInputError: the file or workdir does not exist.
+        InputError: it is not a teacher of this model and these identities.
     """
     if config.init.teacher:
         logging.warning("init.teacher is not used: teacher.checkpoint gives a trained teacher")
@@ -79,7 +79,7 @@ def read_given(config: ml_collections.ConfigDict, spec: PhaseSpec, split: ReIDSp
 def _read_file(path: Path, config: ml_collections.ConfigDict, identities: int) -> tuple[dict[str, Any], str]:
     """Returns the teacher in a weights file, and how its classifiers count identities."""
     published = read_published(path)
-    recognised = published.found
+    recognised = published.recognised
     if recognised.family == "osnet":
         raise InputError(f"it holds an OSNet, which knows nobody of this dataset: {_ADVICE}.")
     stream = next((s for s in recognised.streams if s.role in ("teacher", "")), None)

@@ -57,7 +57,7 @@ def model_card(path: Path, card: Card) -> str:
         )
     lines += ["", f"OSBlock streams: `{card.os_streams}`."]
     if card.os_streams == "aacd":
-        lines.append("Stream a runs twice and b never; what is under `conv2b` is there for strict loading alone.")
+        lines.append("Stream a runs twice and b never; what is under `conv2b` is there only for strict loading.")
     lines += ["", "## Data", ""]
     data = config.get("data", {})
     if data:

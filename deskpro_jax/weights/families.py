@@ -60,7 +60,7 @@ def canonical(name: str) -> str:
 
 
 def recognise(tensors: Mapping[str, np.ndarray]) -> Recognised:
-    """Returns what the tensors of a file are.
+    """Recognises the networks that the tensors of a file are.
 
     Args:
         tensors: by name, as read; names may carry wrappers (`module.`, `model.`).
@@ -69,7 +69,7 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Recognised:
         The description; its `tensors` have the names without wrappers.
 
     Raises:
-        InputError: they are of no known family, or of several.
+        InputError: they belong to no known family, or to several.
     """
     for family, signature, other in (
         ("lmbn", "backone.0.conv.weight", "global_branch.2.conv.weight"),
@@ -98,7 +98,7 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Recognised:
         return Recognised(family, streams, _os_streams(plain), plain)
     some = ", ".join(list(tensors)[:3])
     raise InputError(
-        f"the {len(tensors)} tensors ({some[:200]}, ...) are of no known family: OSNet has conv1.conv.weight and"
+        f"the {len(tensors)} tensors ({some[:200]}, ...) belong to no known family: OSNet has conv1.conv.weight and"
         " conv5.conv.weight, LightMBN backone.0.conv.weight, DeSKPro face_net., lr_face_net. or nocloth_net."
         "backbone.0.conv.weight."
     )
@@ -178,26 +178,26 @@ def _os_streams(tensors: Mapping[str, np.ndarray]) -> str | None:
     return next(iter(votes), None)
 
 
-def settle_os_streams(found: Recognised, wanted: str | None) -> str:
+def settle_os_streams(recognised: Recognised, os_streams: str | None) -> str:
     """Returns the OSBlock streams to load a file with.
 
     Args:
-        found: the file.
-        wanted: those of the model, None to take the file's.
+        recognised: the file.
+        os_streams: those of the model, None to take the file's.
 
     Raises:
         InputError: the file was trained with others, or does not show with which and none are given.
     """
-    if found.os_streams is None and wanted is None and found.family == "deskpro":
+    if recognised.os_streams is None and os_streams is None and recognised.family == "deskpro":
         raise InputError(
             "the file does not show which OSBlock streams it was trained with (all num_batches_tracked are 0 or"
             " absent): give --streams aacd for weights of DeSKPro's released code, abcd for OSNet as published."
         )
-    own = found.os_streams or ("abcd" if found.family != "deskpro" else wanted)
-    if wanted is not None and wanted != own:
+    own = recognised.os_streams or ("abcd" if recognised.family != "deskpro" else os_streams)
+    if os_streams is not None and os_streams != own:
         why = "stream b of its blocks never ran in training" if own == "aacd" else "all four streams of its blocks ran"
         raise InputError(
-            f"these weights are of {own} ({why}), the model runs {wanted}: set streams (model.streams in a"
+            f"these weights are of {own} ({why}), the model runs {os_streams}: set streams (model.streams in a"
             f" configuration) to {own}."
         )
     return str(own)

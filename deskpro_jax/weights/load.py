@@ -76,7 +76,7 @@ def _init_and_shapes(module: LightMBN | OSNet, float_type: Any) -> tuple[Callabl
 
 
 def load(
-    found: Recognised,
+    recognised: Recognised,
     *,
     os_streams: str | None = None,
     identities: int | None = None,
@@ -86,7 +86,7 @@ def load(
     """Loads every network of a file.
 
     Args:
-        found: the file's contents.
+        recognised: the file's contents.
         os_streams: "abcd" or "aacd"; None for those that the file was trained with.
         identities: size of the classifiers; other than in the file, they are drawn anew. None for the file's.
         dont_load: regular expressions for whole names (without wrappers); what they match is neither read nor missed.
@@ -96,14 +96,14 @@ def load(
         The networks' variables in float32.
 
     Raises:
-        InputError: a tensor has no place, another shape or type, or is missing; or the streams are others.
+        InputError: a tensor has no canonical_name, another shape or type, or is missing; or the streams are others.
     """
-    os_streams = settle_os_streams(found, os_streams)
+    os_streams = settle_os_streams(recognised, os_streams)
     notes: list[str] = []
-    wanted, keep = [], []
-    for stream in found.streams:
-        entries = stream_entries(found.family, stream, os_streams)
-        if identities is not None and identities != stream.identities and found.family != "osnet":
+    networks, keep = [], []
+    for stream in recognised.streams:
+        entries = stream_entries(recognised.family, stream, os_streams)
+        if identities is not None and identities != stream.identities and recognised.family != "osnet":
             necks = [entry.name for entry in entries if entry.path[0] == "classifier"]
             notes.append(
                 f"{_where(stream)}classifiers of {stream.identities} identities dropped,"
@@ -111,26 +111,26 @@ def load(
             )
             keep += necks
             stream = replace(stream, identities=identities)
-        wanted.append((stream, entries))
+        networks.append((stream, entries))
     # One tree with a branch for each network, so that one message lists everything that does not fit.
     combined: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
     every: list[Entry] = []
-    for stream, entries in wanted:
+    for stream, entries in networks:
         for collection, tree in initial_variables(stream, os_streams, seed).items():
             combined[collection][stream.role] = tree
         every += [entry.under("", (stream.role,)) for entry in entries]
-    unused = {e.name for stream in found.streams for e in stream_entries(found.family, stream, "abcd")}
+    unused = {e.name for stream in recognised.streams for e in stream_entries(recognised.family, stream, "abcd")}
     left_out: dict[str, np.ndarray] = {}
-    tensors, keep, problems = _account(found, every, unused, keep, dont_load, notes, left_out)
+    tensors, keep, problems = _account(recognised, every, unused, keep, dont_load, notes, left_out)
     filled = table.load(every, tensors, combined, keep=keep, problems=problems)
     variables = {
-        stream.role: {collection: filled[collection][stream.role] for collection in filled} for stream, _ in wanted
+        stream.role: {collection: filled[collection][stream.role] for collection in filled} for stream, _ in networks
     }
-    return Loaded(variables, os_streams, tuple(stream for stream, _ in wanted), notes, left_out)
+    return Loaded(variables, os_streams, tuple(stream for stream, _ in networks), notes, left_out)
 
 
 def initialise(
-    found: Recognised,
+    recognised: Recognised,
     role: str,
     variables: Mapping[str, Any],
     *,
@@ -141,7 +141,7 @@ def initialise(
     """Starts one stream from published weights: OSNet's into the trunk and all three branches, others as they are.
 
     Args:
-        found: the file's contents.
+        recognised: the file's contents.
         role: which of a DeSKPro file's networks: "body", "student" or "teacher".
         variables: the stream's initial values, kept where the file has nothing: what OSNet lacks of LightMBN, the
             classifiers of another number of identities, an attention module that the file lacks.
@@ -155,26 +155,26 @@ def initialise(
     Raises:
         InputError: the file does not fit.
     """
-    stream = next((s for s in found.streams if s.role in (role, "", "osnet")), None)
+    stream = next((s for s in recognised.streams if s.role in (role, "", "osnet")), None)
     if stream is None:
-        roles = ", ".join(s.role for s in found.streams)
+        roles = ", ".join(s.role for s in recognised.streams)
         raise InputError(f"the file holds no {role} network, only {roles}: name another file or another stream.")
-    if found.family == "deskpro":
-        settle_os_streams(found, os_streams)
+    if recognised.family == "deskpro":
+        settle_os_streams(recognised, os_streams)
     norm = BACKBONES[stream.backbone].instance_norm
     model = list(lmbn.light_mbn(lmbn.DESKPRO, streams=os_streams, instance_norm=norm)) + list(
         deskpro.attention(attention)
     )
-    if found.family == "osnet":
+    if recognised.family == "osnet":
         entries = _osnet_entries(os_streams, norm)
     else:
-        entries = stream_entries(found.family, stream, os_streams)
+        entries = stream_entries(recognised.family, stream, os_streams)
         if stream.attention != attention:
             entries = [entry for entry in entries if entry.path[0] != "attention"]
     notes: list[str] = []
     classes = int(variables["params"]["classifier"]["kernel"].shape[-1])
     keep = []
-    if found.family != "osnet" and stream.identities != classes:
+    if recognised.family != "osnet" and stream.identities != classes:
         keep = [entry.name for entry in entries if entry.path[0] == "classifier"]
         notes.append(f"classifiers of {stream.identities} identities dropped, {len(keep)} of {classes} drawn anew")
     covered = {(entry.collection, entry.path, entry.index) for entry in entries}
@@ -186,8 +186,8 @@ def initialise(
     if rest:
         places = sorted({entry.path[0] for entry in rest})
         notes.append(f"the file has nothing for {', '.join(places)}: initial values stay")
-    unused = {e.name for s in found.streams for e in stream_entries(found.family, s, "abcd")}
-    tensors, keep, problems = _account(found, entries, unused, keep, dont_load, notes, {})
+    unused = {e.name for s in recognised.streams for e in stream_entries(recognised.family, s, "abcd")}
+    tensors, keep, problems = _account(recognised, entries, unused, keep, dont_load, notes, {})
     keep += [entry.name for entry in rest]
     return table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems), notes
 
@@ -209,7 +209,7 @@ def _where(stream: Stream) -> str:
 
 
 def _account(
-    found: Recognised,
+    recognised: Recognised,
     entries: Sequence[Entry],
     unused: Collection[str],
     keep: Sequence[str],
@@ -226,28 +226,28 @@ def _account(
     origin: dict[str, str] = {}
     problems: list[str] = []
     idle = dropped = matched = 0
-    for name, value in found.tensors.items():
-        place = canonical(name) if found.family == "deskpro" else name
-        if _matches(patterns, name) or _matches(patterns, place):
+    for name, value in recognised.tensors.items():
+        canonical_name = canonical(name) if recognised.family == "deskpro" else name
+        if _matches(patterns, name) or _matches(patterns, canonical_name):
             matched += 1
-        elif place in origin and not _same(value, found.tensors[origin[place]]):
-            problems.append(f"{name}: differs from {origin[place]}, which is the same tensor")
-        elif place in origin or place in keep:
+        elif canonical_name in origin and not _same(value, recognised.tensors[origin[canonical_name]]):
+            problems.append(f"{name}: differs from {origin[canonical_name]}, which is the same tensor")
+        elif canonical_name in origin or canonical_name in keep:
             continue
-        elif place in needed:
+        elif canonical_name in needed:
             if jnp.issubdtype(value.dtype, np.floating):
-                tensors[place], origin[place] = value.astype(np.float32), name
+                tensors[canonical_name], origin[canonical_name] = value.astype(np.float32), name
             else:
                 problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
-                tensors[place], origin[place] = value, name
-        elif place.endswith(f".{COUNTER}") and f"{place.removesuffix(COUNTER)}running_mean" in counted:
-            left_out[place] = value
-        elif place in unused:
-            idle += place not in left_out
-            left_out[place] = value
-        elif found.family == "osnet" and place.startswith("classifier."):
+                tensors[canonical_name], origin[canonical_name] = value, name
+        elif canonical_name.endswith(f".{COUNTER}") and _is_counter(canonical_name, counted):
+            left_out[canonical_name] = value
+        elif canonical_name in unused:
+            idle += canonical_name not in left_out
+            left_out[canonical_name] = value
+        elif recognised.family == "osnet" and canonical_name.startswith("classifier."):
             dropped += 1
-            left_out[place] = value
+            left_out[canonical_name] = value
         else:
             problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
     if matched:
@@ -259,11 +259,16 @@ def _account(
     return tensors, [*keep, *excused], problems
 
 
+def _is_counter(name: str, counted: Collection[str]) -> bool:
+    """Whether a tensor counts the batches of a BatchNorm of the model."""
+    return name.endswith(f".{COUNTER}") and f"{name.removesuffix(COUNTER)}running_mean" in counted
+
+
 def _compile(patterns: Iterable[str]) -> list[re.Pattern[str]]:
     try:
         return [re.compile(pattern) for pattern in patterns]
     except re.error as error:
-        raise InputError(f"dont_load: {error.pattern!r} is no regular expression ({error}).") from error
+        raise InputError(f"dont_load: {error.pattern!r} is not a regular expression ({error}).") from error
 
 
 def _matches(patterns: Iterable[re.Pattern[str]], name: str) -> bool:

@@ -97,7 +97,7 @@ def open_weights(
 
     Raises:
         InputError: the file is unusable, of another family, or does not fit; names the file.
-        MissingInputError: there is no such file.
+        MissingInputError: the file does not exist.
     """
     file, recognised = recognise_file(source)
     try:
@@ -118,7 +118,7 @@ def recognise_file(path: Path) -> tuple[WeightFile, Recognised]:
         path: a PyTorch or safetensors file.
 
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: the file does not exist.
         InputError: it is unusable, or of no known family; the message names it.
     """
     file = read_file(path)
@@ -150,7 +150,7 @@ def _preprocessing(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         known = json.loads(metadata.get("preprocessing", "null"))
         return None if known is None else dict(known)
     except (ValueError, TypeError) as error:
-        raise InputError(f"its metadata 'preprocessing' is no JSON object ({error}): export it again.") from error
+        raise InputError(f"its metadata 'preprocessing' is not a JSON object ({error}): export it again.") from error
 
 
 def _with_roles(loaded: Loaded, role: str | None, family: str) -> Loaded:

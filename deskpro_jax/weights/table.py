@@ -65,7 +65,7 @@ def torch_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
 
 
 def norm(name: str, path: tuple[str, ...], index: tuple[int, ...] = (), *, running: bool = True) -> Iterable[Entry]:
-    """Yields the entries of a normalisation layer called `name` in PyTorch and found at `path` in flax."""
+    """Yields the entries of a normalisation layer called `name` in PyTorch, at `path` in flax."""
     yield Entry(f"{name}.weight", "params", (*path, "scale"), index)
     yield Entry(f"{name}.bias", "params", (*path, "bias"), index)
     if running:
@@ -88,7 +88,7 @@ def load(
         tensors: PyTorch name -> array, in PyTorch's axis order.
         template: variables whose shapes are the expected ones (arrays or `jax.ShapeDtypeStruct`).
         keep: names of entries that are not read; `template` holds arrays, whose values stay there.
-        problems: what the caller found wrong already, listed with the rest.
+        problems: misfits that the caller knows of, listed with the others.
 
     Returns:
         New variables with the structure of `template`, in the dtype of the tensors.
@@ -99,22 +99,22 @@ def load(
     flat = dict(_flatten(template))
     filled: dict[tuple[str, ...], np.ndarray] = {}
     covered: dict[tuple[str, ...], int] = {}
-    found = list(problems)
+    misfits = list(problems)
     for entry in entries:
         key = (entry.collection, *entry.path)
         if key not in flat:
-            found.append(f"{entry.name}: the model has no {'/'.join(key)}")
+            misfits.append(f"{entry.name}: the model has no {'/'.join(key)}")
             continue
         expected = flat[key].shape[len(entry.index) :]
         if entry.name in keep:
             value = np.asarray(flat[key])[entry.index]
         elif entry.name not in tensors:
-            found.append(f"{entry.name}: not in the file, the model has {torch_shape(expected, entry.kind)}")
+            misfits.append(f"{entry.name}: not in the file, the model has {torch_shape(expected, entry.kind)}")
             continue
         else:
             tensor = np.asarray(tensors[entry.name])
             if tensor.shape != torch_shape(expected, entry.kind):
-                found.append(
+                misfits.append(
                     f"{entry.name}: shape {tensor.shape}, the model has {torch_shape(expected, entry.kind)}"
                     f" at {'/'.join(key)}"
                 )
@@ -124,11 +124,13 @@ def load(
         target[entry.index] = value
         covered[key] = covered.get(key, 0) + value.size
     for key, leaf in flat.items():
-        if covered.get(key, 0) != int(np.prod(leaf.shape)) and not found:
-            found.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
-    if found:
-        shown = "\n  ".join(found[:SHOWN]) + (f"\n  ... and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
-        raise InputError(f"The weights do not fit the model ({len(found)} tensors):\n  {shown}")
+        if covered.get(key, 0) != int(np.prod(leaf.shape)) and not misfits:
+            misfits.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
+    if misfits:
+        shown = "\n  ".join(misfits[:SHOWN]) + (
+            f"\n  ... and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
+        )
+        raise InputError(f"The weights do not fit the model ({len(misfits)} tensors):\n  {shown}")
     return _unflatten(filled)
 
 

@@ -52,7 +52,7 @@ def import_weights(
 
     Raises:
         InputError: the file is unusable, of another family, does not fit, or `folder` holds something.
-        MissingInputError: there is no such file.
+        MissingInputError: the file does not exist.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; choose a new folder.")
@@ -76,11 +76,11 @@ def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
 
 
-def _check_attention(source: Path, loaded: Loaded, wanted: str | None) -> None:
+def _check_attention(source: Path, loaded: Loaded, attention: str | None) -> None:
     for stream in loaded.streams:
-        if wanted is not None and stream.role == "body" and stream.attention != wanted:
+        if attention is not None and stream.role == "body" and stream.attention != attention:
             raise InputError(
-                f"{source}: the body network's CSA is of the form {stream.attention!r}, not {wanted!r}: correct"
+                f"{source}: the body network's CSA is of the form {stream.attention!r}, not {attention!r}: correct"
                 " --attention."
             )
 

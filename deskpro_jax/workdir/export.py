@@ -117,6 +117,6 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
 
 
 def _preprocessing(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns how images go in and how those without a face are compared."""
+    """Returns the settings that a file keeps: sizes of images, mirrored images, rule for missing faces."""
     sizes = {name: list(config.data[name]) for name in ("body_size", "face_size")}
     return sizes | {name: config.eval[name] for name in ("flip", "missing_face")}

@@ -1,6 +1,6 @@
 """Opens networks: the one place that knows how, for a workdir, a converted workdir or a weights file.
 
-What a network is, is told by the recorded configuration (`config.json` of a training, `conversion.json` of converted
+The recorded configuration says what a network is (`config.json` of a training, `conversion.json` of converted
 weights, the names in a weights file); the shapes of its parameters are only compared with it.
 """
 
@@ -137,7 +137,7 @@ def load_networks(
 
     Raises:
         InputError: the source holds no such network, or cannot be read.
-        MissingInputError: there is no such file, folder or checkpoint.
+        MissingInputError: the file, folder or checkpoint does not exist.
     """
     source = Path(source).expanduser()
     if not source.exists():
@@ -180,7 +180,7 @@ def load_networks(
 def _choose_streams(
     source: Path, config: ml_collections.ConfigDict, states: Mapping[str, Any], face: str | None, body: bool
 ) -> None:
-    """Writes into the configuration which streams are wanted."""
+    """Writes the requested streams into the configuration."""
     if face is not None:
         config.model.face = face
     config.model.body = bool(config.model.body and body)
@@ -203,10 +203,10 @@ def _read_phase(
     """Reads the checkpoint of a phase, of the teacher that the configuration names where it names one."""
     folder = source / spec.name / "checkpoints"
     if spec.name == "teacher" and config.teacher.checkpoint:
-        given = Path(config.teacher.checkpoint).expanduser()
-        if given.is_file():
-            return open_weights(given, role="teacher").states["teacher"], 0
-        folder = teacher_checkpoints(given)
+        path = Path(config.teacher.checkpoint).expanduser()
+        if path.is_file():
+            return open_weights(path, role="teacher").states["teacher"], 0
+        folder = teacher_checkpoints(path)
     if not folder.is_dir():
         raise MissingInputError(f"no checkpoints in {folder.parent}: train first, or correct the path.")
     return read_checkpoint(folder, report)
@@ -292,7 +292,7 @@ def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _identities(params: Mapping[str, Any]) -> int | None:
-    """Returns how many identities the classifiers tell apart, None where there are none."""
+    """Returns the number of identities of the classifiers, None where there are none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if [entry.key for entry in path[-2:]] == ["classifier", "kernel"]:
             return int(leaf.shape[-1])

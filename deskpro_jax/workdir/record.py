@@ -96,7 +96,7 @@ def read_record(folder: Path) -> Record:
 
 
 def file_record(path: Path, opened: OpenedWeights) -> Record:
-    """Returns what a weights file says of its networks."""
+    """Returns the record of a weights file."""
     config, sizes_known = _converted(path, opened.model, opened.preprocessing)
     conversion = {"family": opened.family, "class_order": opened.class_order}
     return Record(config, False, sizes_known, conversion)

@@ -20,14 +20,14 @@ class PublishedTensors(NamedTuple):
     """Networks under their published names.
 
     Attributes:
-        found: the networks.
+        recognised: the networks.
         name: of the file or workdir.
         sha256: of the file; "" for a workdir.
         format: as `WeightFile.format`, or "workdir".
         class_order: how the classifiers count identities, one of `data.load.classes.ORDERS`.
     """
 
-    found: Recognised
+    recognised: Recognised
     name: str
     sha256: str
     format: str

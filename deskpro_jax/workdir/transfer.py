@@ -41,13 +41,13 @@ def as_trained(config: ml_collections.ConfigDict, folder: Path) -> ml_collection
     trained = fields_.network_fields(record.config.to_dict())
     if not record.sizes_known and config.model.name == record.config.model.name:
         trained = {name: value for name, value in trained.items() if name.startswith("model.")}
-    given = fields_.flatten(config)
-    changes = {name: value for name, value in trained.items() if name in given and name not in _STREAM_FIELDS}
+    before = fields_.flatten(config)
+    changes = {name: value for name, value in trained.items() if name in before and name not in _STREAM_FIELDS}
     changes |= _streams(config, trained, folder)
     teacher = record.config.teacher.checkpoint
     if changes["model.face"] == "teacher" and teacher and not config.teacher.checkpoint:
         changes["teacher.checkpoint"] = teacher
-    changes = {name: value for name, value in changes.items() if given[name] != value}
+    changes = {name: value for name, value in changes.items() if before[name] != value}
     if changes:
         listed = ", ".join(f"{name}={value}" for name, value in changes.items())
         logging.info("from %s, as the networks are: %s", source, listed)
