@@ -55,7 +55,7 @@ def lightmbn_network(meta: dict[str, Any]) -> tuple[LightMBN, Any]:
 def deskpro_networks(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, DeSKPro, Any]:
     """Returns the two-stream model, its variables, and the same for the teacher."""
     tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"], meta["num_classes"])
-    shape = {"num_classes": meta["num_classes"], "streams": meta["streams"], "dtype": jnp.dtype(dtype)}
+    shape = {"num_classes": meta["num_classes"], "os_streams": meta["streams"], "dtype": jnp.dtype(dtype)}
     student = DeSKPro(**shape, attention="released")
     teacher = DeSKPro(**shape, body=False, face_image="restored_face")
     small = jnp.zeros((1, 32, 32, 3), dtype)  # parameters do not depend on the size of the images

@@ -131,7 +131,7 @@ def test_deskpro_in_a_file_is_that_of_the_golden_case(os_streams, tmp_path):
     assert_equal(checkpoint(tmp_path / "out" / "student"), student)
     assert_equal(checkpoint(tmp_path / "out" / "teacher"), teacher)
     (opened,) = load_networks(tmp_path / "out").networks
-    assert opened.module == DeSKPro(meta["num_classes"], streams=meta["streams"], attention="released")
+    assert opened.module == DeSKPro(meta["num_classes"], os_streams=meta["streams"], attention="released")
 
 
 def networks_of(folder: Path) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_in_evaluation_an_image_does_not_see_other_images_of_its_batch(narrow: t
     assert (logits[1] != again[1]).all()
 
 
-@pytest.mark.parametrize("streams", osnet.STREAM_CHOICES)
+@pytest.mark.parametrize("streams", osnet.OS_STREAMS)
 def test_stacked_blocks_compute_what_single_blocks_do(streams: str) -> None:
     x = normal(0, 2, 2, 4, 3, 32)
     stacked, single = osnet.OSBlock(64, (2,), streams), osnet.OSBlock(64, (), streams)

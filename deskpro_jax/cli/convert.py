@@ -20,7 +20,7 @@ from deskpro_jax.cli.arguments import size
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.models.attention import FORMS
-from deskpro_jax.models.osnet import STREAM_CHOICES
+from deskpro_jax.models.osnet import OS_STREAMS
 from deskpro_jax.serving.artifact import FORMATS, export_program
 from deskpro_jax.serving.program import CHOICES, IMAGES
 from deskpro_jax.weights.families import FAMILIES, ROLES
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--report", choices=REPORTS, help="checkpoint of a workdir to export (default: last)")
     files = parser.add_argument_group("from a weights file to a workdir")
     files.add_argument("--as", dest="role", choices=ROLES, help="network in the file, if its names do not show it")
-    files.add_argument("--streams", choices=STREAM_CHOICES, help="OSBlock streams, if the file does not show them")
+    files.add_argument("--streams", choices=OS_STREAMS, help="OSBlock streams, if the file does not show them")
     files.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
     files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
     files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")

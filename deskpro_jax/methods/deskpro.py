@@ -29,7 +29,7 @@ class DeSKPro(nn.Module):
     body: bool = True
     face: bool = True
     backbone: str = "x1_0"
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     attention: str = "paper"
     feature_dim: int = 512
     drop_ratio: float = 0.33
@@ -43,7 +43,7 @@ class DeSKPro(nn.Module):
             LightMBN,
             self.num_classes,
             self.backbone,
-            self.streams,
+            self.os_streams,
             feature_dim=self.feature_dim,
             drop_ratio=self.drop_ratio,
             dtype=self.dtype,
@@ -108,7 +108,7 @@ def _module(
         body=body,
         face=face,
         backbone=model.backbone,
-        streams=model.streams,
+        os_streams=model.streams,
         attention=model.attention,
         feature_dim=model.feature_dim,
         drop_ratio=model.drop_ratio,

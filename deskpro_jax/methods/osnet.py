@@ -27,7 +27,7 @@ class OSNetStream(nn.Module):
 
     num_classes: int
     backbone: str = "x1_0"
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     feature_dim: int = 512
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
@@ -35,7 +35,7 @@ class OSNetStream(nn.Module):
 
     def setup(self) -> None:
         self.body_stream = OSNet(
-            self.backbone, self.num_classes, self.feature_dim, self.streams, self.dtype, self.remat, self.depthwise
+            self.backbone, self.num_classes, self.feature_dim, self.os_streams, self.dtype, self.remat, self.depthwise
         )
 
     def __call__(

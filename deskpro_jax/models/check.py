@@ -6,7 +6,7 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.models.attention import FORMS
-from deskpro_jax.models.osnet import BACKBONES, STREAM_CHOICES, backbone
+from deskpro_jax.models.osnet import BACKBONES, OS_STREAMS, backbone
 
 DTYPES = ("float32", "bfloat16", "float64")
 FACES = ("student", "teacher", "none")
@@ -22,7 +22,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         backbone(config.model.backbone)
     else:
         expect.one_of("model.backbone", config.model.backbone, tuple(BACKBONES))
-    expect.choice(config, "model.streams", STREAM_CHOICES)
+    expect.choice(config, "model.streams", OS_STREAMS)
     expect.boolean(config, "model.body")
     expect.choice(config, "model.face", FACES)
     expect.choice(config, "model.attention", (*FORMS, "none"))

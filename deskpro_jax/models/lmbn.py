@@ -39,7 +39,7 @@ class LightMBN(nn.Module):
 
     num_classes: int
     backbone: str = "x1_0"
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     attention: str = "none"
     feature_dim: int = 512
     drop_ratio: float = 0.33
@@ -72,26 +72,26 @@ class LightMBN(nn.Module):
         stats = layers.at_least_float32(self.dtype)
         execution = self.remat, self.depthwise
         if spec.trunk is None:
-            trunk_module: nn.Module = Trunk(spec, self.streams, self.dtype, *execution, name="trunk")
+            trunk_module: nn.Module = Trunk(spec, self.os_streams, self.dtype, *execution, name="trunk")
         else:
-            trunk_module = spec.trunk(spec, self.streams, self.dtype, name="trunk")
+            trunk_module = spec.trunk(spec, self.os_streams, self.dtype, name="trunk")
         trunk = trunk_module(images, train=train, valid=valid)
         middle = {"trunk": trunk}
         if self.attention != "none":
             trunk, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(trunk)
             middle["refined"] = trunk
         if spec.tail is None:
-            tail: nn.Module = Tail(spec, (len(BRANCHES),), self.streams, self.dtype, *execution, name="branches")
+            tail: nn.Module = Tail(spec, (len(BRANCHES),), self.os_streams, self.dtype, *execution, name="branches")
         else:
-            tail = spec.tail(spec, (len(BRANCHES),), self.streams, self.dtype, name="branches")
+            tail = spec.tail(spec, (len(BRANCHES),), self.os_streams, self.dtype, name="branches")
         maps = tail(trunk, train=train, valid=valid)
         middle["branches"] = maps
         if spec.block is None:
             block: nn.Module = OSBlock(
-                spec.channels[3], (), self.streams, False, self.dtype, self.depthwise, name="drop_block"
+                spec.channels[3], (), self.os_streams, False, self.dtype, self.depthwise, name="drop_block"
             )
         else:
-            block = spec.block(spec.channels[3], (), self.streams, dtype=self.dtype, name="drop_block")
+            block = spec.block(spec.channels[3], (), self.os_streams, dtype=self.dtype, name="drop_block")
         global_map = run_block(block, maps[0], train=train, valid=valid, remat=self.remat)
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped

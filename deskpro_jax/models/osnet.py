@@ -16,9 +16,10 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.remat import run_block
 
-# Stream name -> number of light convolutions in a row. "aacd" runs stream a twice and b never.
-STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
-STREAM_CHOICES = ("abcd", "aacd")
+# Branch of an OSBlock (a stream in the paper) -> number of light convolutions in a row. "aacd" runs branch a twice and
+# b never.
+OS_STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
+OS_STREAMS = ("abcd", "aacd")
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,17 @@ def backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def stream_names(streams: str) -> str:
-    """Returns the distinct streams that run, in order of depth: "abcd", or "acd" for "aacd"."""
-    if streams not in STREAM_CHOICES:
-        raise InputError(f"model.streams is {streams!r}; expected one of {', '.join(STREAM_CHOICES)}.")
-    return "".join(sorted(set(streams)))
+def os_stream_names(os_streams: str) -> str:
+    """Returns the distinct branches that run, in order of depth: "abcd", or "acd" for "aacd"."""
+    if os_streams not in OS_STREAMS:
+        raise InputError(f"model.streams is {os_streams!r}; expected one of {', '.join(OS_STREAMS)}.")
+    return "".join(sorted(set(os_streams)))
 
 
-def stages(streams: str) -> list[str]:
-    """Returns for each stage of light convolutions the streams that are that deep: ["abcd", "bcd", "cd", "d"]."""
-    names = stream_names(streams)
-    return ["".join(s for s in names if STREAM_DEPTHS[s] > depth) for depth in range(max(STREAM_DEPTHS.values()))]
+def stages(os_streams: str) -> list[str]:
+    """Returns for each stage of light convolutions the branches that are that deep: ["abcd", "bcd", "cd", "d"]."""
+    names = os_stream_names(os_streams)
+    return ["".join(s for s in names if OS_STREAM_DEPTHS[s] > depth) for depth in range(max(OS_STREAM_DEPTHS.values()))]
 
 
 class ConvUnit(nn.Module):
@@ -91,7 +92,7 @@ class ConvUnit(nn.Module):
 
 
 class LightStage(nn.Module):
-    """One light 3x3 convolution (1x1, depthwise 3x3, BatchNorm, ReLU) of every stream that is deep enough."""
+    """One light 3x3 convolution (1x1, depthwise 3x3, BatchNorm, ReLU) of every branch that is deep enough."""
 
     features: int
     groups: tuple[int, ...]
@@ -108,16 +109,16 @@ class LightStage(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Channel weights in (0, 1) from pooled features; all streams of a block share it."""
+    """Channel weights in (0, 1) from pooled features; all branches of a block share it."""
 
     groups: tuple[int, ...] = ()
     reduction: int = 16
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, pooled: Float[Array, "*groups streams batch channels"]) -> Array:
+    def __call__(self, pooled: Float[Array, "*groups branches batch channels"]) -> Array:
         channels = pooled.shape[-1]
-        x = pooled[..., None, :]  # to [..., streams, batch, 1, channels]: a map that is `batch` high
+        x = pooled[..., None, :]  # to [..., branches, batch, 1, channels]: a map that is `batch` high
         hidden = layers.Pointwise(channels // self.reduction, self.groups, True, self.dtype, name="fc1")(x)
         return nn.sigmoid(layers.Pointwise(channels, self.groups, True, self.dtype, name="fc2")(nn.relu(hidden)))[
             ..., 0, :
@@ -125,11 +126,11 @@ class ChannelGate(nn.Module):
 
 
 class OSBlock(nn.Module):
-    """Omni-scale residual block: four streams of growing depth, gated by a shared gate, summed."""
+    """Omni-scale residual block: four branches of growing depth, gated by a shared gate, summed."""
 
     features: int
     groups: tuple[int, ...] = ()
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     instance_norm: bool = False
     dtype: layers.Dtype = jnp.float32
     depthwise: str = "auto"
@@ -140,13 +141,13 @@ class OSBlock(nn.Module):
     ) -> Float[Array, "*groups batch height width features"]:
         mid = self.features // 4
         reduced = ConvUnit(mid, self.groups, dtype=self.dtype, name="conv1")(x, train=train, valid=valid)
-        names = stream_names(self.streams)
-        weights = [self.streams.count(name) for name in names]
+        names = os_stream_names(self.os_streams)
+        weights = [self.os_streams.count(name) for name in names]
         axis = len(self.groups)
-        current = jnp.expand_dims(reduced, axis)  # every stream starts from the same map
+        current = jnp.expand_dims(reduced, axis)  # every branch starts from the same map
         finished = []
-        for depth, running in enumerate(stages(self.streams)):
-            if current.shape[axis] > len(running):  # streams that ended leave from the front
+        for depth, running in enumerate(stages(self.os_streams)):
+            if current.shape[axis] > len(running):  # branches that ended leave from the front
                 current = jax.lax.slice_in_dim(
                     current, current.shape[axis] - len(running), current.shape[axis], axis=axis
                 )
@@ -159,14 +160,14 @@ class OSBlock(nn.Module):
                 self.depthwise,
                 name=f"stage{depth}",
             )(current, train=train, valid=valid)
-            ended = sum(STREAM_DEPTHS[name] == depth + 1 for name in running)
+            ended = sum(OS_STREAM_DEPTHS[name] == depth + 1 for name in running)
             if ended:
                 finished.append(jax.lax.index_in_dim(current, 0, axis, keepdims=False))
-        pooled = jnp.stack([stream.mean((-3, -2)) for stream in finished], axis)
+        pooled = jnp.stack([branch.mean((-3, -2)) for branch in finished], axis)
         gates = ChannelGate(self.groups, dtype=self.dtype, name="gate")(pooled)
         gated = [
-            stream * (weight * jax.lax.index_in_dim(gates, i, axis, keepdims=False))[..., None, None, :]
-            for i, (stream, weight) in enumerate(zip(finished, weights, strict=True))
+            branch * (weight * jax.lax.index_in_dim(gates, i, axis, keepdims=False))[..., None, None, :]
+            for i, (branch, weight) in enumerate(zip(finished, weights, strict=True))
         ]
         mixed = functools.reduce(jnp.add, gated)
         out = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="conv3")(
@@ -186,7 +187,7 @@ class Trunk(nn.Module):
     """OSNet up to the first block of its third stage: [B, H, W, 3] -> [B, H/8, W/8, channels[2]]."""
 
     backbone: Backbone
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
     depthwise: str = "auto"
@@ -204,11 +205,11 @@ class Trunk(nn.Module):
             x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train=train, valid=valid)
         x = layers.max_pool3x3(nn.relu(x))
         for i in range(2):
-            block = OSBlock(second, (), self.streams, norm, self.dtype, self.depthwise, name=f"block2_{i}")
+            block = OSBlock(second, (), self.os_streams, norm, self.dtype, self.depthwise, name=f"block2_{i}")
             x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(second, dtype=self.dtype, name="transition2")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
-        block = OSBlock(third, (), self.streams, False, self.dtype, self.depthwise, name="block3_0")
+        block = OSBlock(third, (), self.os_streams, False, self.dtype, self.depthwise, name="block3_0")
         return run_block(block, x, train=train, valid=valid, remat=self.remat)
 
 
@@ -217,7 +218,7 @@ class Tail(nn.Module):
 
     backbone: Backbone
     groups: tuple[int, ...] = ()
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
     depthwise: str = "auto"
@@ -225,12 +226,12 @@ class Tail(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         _, _, third, fourth = self.backbone.channels
-        block = OSBlock(third, self.groups, self.streams, False, self.dtype, self.depthwise, name="block3_1")
+        block = OSBlock(third, self.groups, self.os_streams, False, self.dtype, self.depthwise, name="block3_1")
         x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         x = ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
         for i in range(2):
-            block = OSBlock(fourth, self.groups, self.streams, False, self.dtype, self.depthwise, name=f"block4_{i}")
+            block = OSBlock(fourth, self.groups, self.os_streams, False, self.dtype, self.depthwise, name=f"block4_{i}")
             x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, train=train, valid=valid)
 
@@ -241,7 +242,7 @@ class OSNet(nn.Module):
     name_of_backbone: str = "x1_0"
     num_classes: int = 1000
     feature_dim: int = 512
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
     depthwise: str = "auto"
@@ -252,9 +253,9 @@ class OSNet(nn.Module):
     ) -> tuple[Float[Array, "batch classes"], dict[str, Array]]:
         """Returns the logits and, by name, the last feature map and the 512-d features (the embedding)."""
         spec = backbone(self.name_of_backbone)
-        trunk = Trunk(spec, self.streams, self.dtype, self.remat, self.depthwise, name="trunk")
+        trunk = Trunk(spec, self.os_streams, self.dtype, self.remat, self.depthwise, name="trunk")
         x = trunk(images, train=train, valid=valid)
-        tail = Tail(spec, (), self.streams, self.dtype, self.remat, self.depthwise, name="tail")
+        tail = Tail(spec, (), self.os_streams, self.dtype, self.remat, self.depthwise, name="tail")
         feature_map = tail(x, train=train, valid=valid)
         pooled = feature_map.mean((-3, -2))[:, None, None]
         x = layers.Pointwise(self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc")(pooled)

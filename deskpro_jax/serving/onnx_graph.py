@@ -17,7 +17,7 @@ from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.layers import BATCH_NORM_EPS
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS
-from deskpro_jax.models.osnet import STREAM_DEPTHS, stream_names
+from deskpro_jax.models.osnet import OS_STREAM_DEPTHS, os_stream_names
 from deskpro_jax.serving.program import Input, Program, argument_name
 from deskpro_jax.weights import table
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
@@ -76,8 +76,8 @@ class _Nodes:
         """OSBlock."""
         reduced = self.unit(x, f"{name}.conv1")
         gated = []
-        for stream in stream_names(self.streams):
-            y, depth = reduced, STREAM_DEPTHS[stream]
+        for stream in os_stream_names(self.streams):
+            y, depth = reduced, OS_STREAM_DEPTHS[stream]
             for i in range(depth):
                 y = self.light(y, f"{name}.conv2{stream}" + (f".{i}" if depth > 1 else ""))
             gate = self.add("GlobalAveragePool", y)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.osnet import STREAM_CHOICES
+from deskpro_jax.models.osnet import OS_STREAMS
 from deskpro_jax.weights.export import file_class_order
 from deskpro_jax.weights.families import Recognised, Stream, recognise
 from deskpro_jax.weights.load import Loaded, load
@@ -127,7 +127,7 @@ def recognise_file(path: Path) -> tuple[WeightFile, Recognised]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     known = file.metadata.get("os_streams")
-    if recognised.os_streams is None and known in STREAM_CHOICES:
+    if recognised.os_streams is None and known in OS_STREAMS:
         recognised = replace(recognised, os_streams=known)
     return file, recognised
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deskpro_jax.models.osnet import STREAM_DEPTHS, stages
+from deskpro_jax.models.osnet import OS_STREAM_DEPTHS, stages
 from deskpro_jax.weights.table import Entry, norm
 
 Path = tuple[str, ...]
@@ -25,7 +25,7 @@ def os_block(
     for depth, running in enumerate(stages(streams)):
         for slot, stream in enumerate(running):
             # Stream a is a single light convolution, the others are sequences of them.
-            light = f"{name}.conv2{stream}" + (f".{depth}" if STREAM_DEPTHS[stream] > 1 else "")
+            light = f"{name}.conv2{stream}" + (f".{depth}" if OS_STREAM_DEPTHS[stream] > 1 else "")
             stage, place = (*path, f"stage{depth}"), (*index, slot)
             yield Entry(f"{light}.conv1.weight", "params", (*stage, "pointwise", "kernel"), place, "pointwise")
             yield Entry(f"{light}.conv2.weight", "params", (*stage, "depthwise", "kernel"), place, "depthwise")
