@@ -120,8 +120,6 @@ def check_module(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPa
         return
     found = importlib.import_module(module)
     main = found.main if hasattr(found, "main") else importlib.import_module(f"{module}.__main__").main
-    if main is deskpro.main:  # a shim, which puts the name of the command first
-        arguments = [module.rpartition(".")[2], *arguments]
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(Parsed):
         main(arguments) if inspect.signature(main).parameters else main()
