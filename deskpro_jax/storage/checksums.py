@@ -32,10 +32,10 @@ def write_checksums(folder: Path) -> None:
     Everything below `folder` is flushed to disk first.
 
     Args:
-      folder: a complete checkpoint folder.
+        folder: a complete checkpoint folder.
 
     Raises:
-      OSError: a file vanished or cannot be read, or the folder cannot be written.
+        OSError: a file vanished or cannot be read, or the folder cannot be written.
     """
     files.remove_temporaries(folder)
     for path in (*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder):
@@ -55,11 +55,11 @@ def find_damage(folder: Path, chosen: Callable[[str], bool] = lambda name: True)
     """Compares a checkpoint folder with its checksum file.
 
     Args:
-      folder: the checkpoint folder of one step.
-      chosen: whether a file is compared, by its name relative to the folder.
+        folder: the checkpoint folder of one step.
+        chosen: whether a file is compared, by its name relative to the folder.
 
     Returns:
-      The damaged files and how each is damaged; "" when none is, or when there is no checksum file to compare with.
+        The damaged files and how each is damaged; "" when none is, or when there is no checksum file to compare with.
     """
     if not folder.is_dir():
         return "the folder is missing"
