@@ -48,7 +48,7 @@ def test_streams_of_unequal_sizes_are_compared_part_by_part(rule: str) -> None:
     np.testing.assert_allclose(similarity.between(query, gallery), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(np.concatenate(list(similarity.blocks(query, gallery, 3))), expected, atol=1e-12)
     np.testing.assert_allclose(similarity.distances(query, gallery), 2 - 2 * expected, atol=1e-12)
-    assert (similarity.parts, similarity.dimension) == (6, 25)
+    assert (similarity.parts, similarity.total_dim) == (6, 25)
     assert similarity.present_streams(query)[:, 0].tolist() == [i % 3 != 0 for i in range(7)]
     np.testing.assert_array_equal(similarity.present(query).sum(axis=1), np.where(np.arange(7) % 3, 6, 4))
 

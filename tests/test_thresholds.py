@@ -96,6 +96,15 @@ def test_thresholds_come_back_from_their_file(tmp_path: Path) -> None:
     assert np.isnan(read_thresholds(tmp_path / "t.json").by_streams["body"].tar)
 
 
+def test_thresholds_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    written = {"similarity": 0.5, "false_accepts": 0.01, "true_accepts": 0.9, "different": 500, "same": 30}
+    record = {"model_checksum": "abc", "wanted": 0.01, "by_streams": {"body": written}}
+    (tmp_path / "t.json").write_text(json.dumps(record))
+    read = read_thresholds(tmp_path / "t.json")
+    assert (read.model_checksum, read.max_far, read.missing_face) == ("abc", 0.01, "body")
+    assert read.by_streams == {"body": thresholds.Threshold(0.5, 0.01, 0.9, 500, 30)}
+
+
 def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     drawn = people(10, 5, 0)
     few = EmbeddingSet(write(drawn, tmp_path / "few.npy"))

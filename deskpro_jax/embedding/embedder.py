@@ -168,7 +168,7 @@ class Embedder:
 
         Returns:
             [images, dimension] float32: face stream first, each part of unit length, zeros for a missing face. The
-            similarity of two is `deskpro_jax.evaluation.ranking.similarity(..., parts=embedder.parts)`, with
+            similarity of two is `deskpro_jax.evaluation.similarity.similarity(..., parts=embedder.parts)`, with
             `missing_face=embedder.missing_face` where images without a face are to be compared as in the evaluation.
 
         Raises:

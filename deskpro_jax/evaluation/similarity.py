@@ -55,7 +55,7 @@ class Similarity:
         return sum(stream.count for stream in self.streams)
 
     @property
-    def dimension(self) -> int:
+    def total_dim(self) -> int:
         """Length of an embedding."""
         return sum(stream.count * stream.dim for stream in self.streams)
 
@@ -174,10 +174,10 @@ class Similarity:
     def check(self, query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns embeddings as float64 if both are, as float32 otherwise; InputError where the shapes don't fit."""
         query, gallery = np.asarray(query), np.asarray(gallery)
-        if any(array.ndim != 2 or array.shape[1] != self.dimension for array in (query, gallery)):
+        if any(array.ndim != 2 or array.shape[1] != self.total_dim for array in (query, gallery)):
             raise InputError(
                 f"query embeddings {query.shape} and gallery embeddings {gallery.shape}; expected "
-                f"[images, {self.dimension}] in both: {self.parts} parts of "
+                f"[images, {self.total_dim}] in both: {self.parts} parts of "
                 f"{', '.join(f'{stream.name} ({stream.count} x {stream.dim})' for stream in self.streams)}."
             )
         dtype = np.float64 if query.dtype == gallery.dtype == np.float64 else np.float32

@@ -170,7 +170,7 @@ def _build(faiss: Any, gallery: EmbeddingSet, method: str, folder: Path | None) 
     """Returns the indexes of a gallery, and writes them into the folder where one is given."""
     groups: list[_Group] = []
     for streams, rows in members(gallery).items():
-        width = gallery.similarity.select(streams).dimension
+        width = gallery.similarity.select(streams).total_dim
         directions = directions_of(gallery, streams, rows) if width > PROJECTED else None
         index = _empty_index(faiss, method, min(width, PROJECTED), len(rows))
         sample = sample_of(rows, _POINTS * 2 * _lists(len(rows)))

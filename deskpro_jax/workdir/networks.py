@@ -238,7 +238,7 @@ def read_checkpoint(folder: Path, report: str) -> tuple[dict[str, Any], Steps]:
         report: which checkpoint, as `eval.report`.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}` on the host, and the step or steps.
+        The variables by collection ("params", "batch_stats") on the host, and the step or steps.
 
     Raises:
         MissingInputError: there is no checkpoint.
