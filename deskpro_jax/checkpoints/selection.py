@@ -37,7 +37,7 @@ def restore_reported(
 
     Args:
         store: the phase's checkpoints, opened with `METRICS`.
-        template: `params` and `batch_stats` of the streams wanted, as `CheckpointStore.restore_subtree` takes them.
+        template: `params` and `batch_stats` of the streams to read, as `CheckpointStore.restore_subtree` takes them.
         report: "last"; "validation", the best `mAP`; or "stitched", each stream from the checkpoint with its own best
             mAP. Where nothing was scored, the last.
 
@@ -52,12 +52,12 @@ def restore_reported(
             metric = STREAM_METRICS[module]
             part = {collection: {module: tree[module]} for collection, tree in template.items()}
             best = store.best_step(metric) is not None
-            found = store.restore_subtree(part, "best" if best else "latest", metric=metric)
-            if found is None:
+            restored = store.restore_subtree(part, "best" if best else "latest", metric=metric)
+            if restored is None:
                 return None
-            for collection, tree in found.state.items():
+            for collection, tree in restored.state.items():
                 stitched[collection].update(tree)
-            steps[module.removesuffix("_stream")] = found.step
+            steps[module.removesuffix("_stream")] = restored.step
         return stitched, steps
     best = report != "last" and store.best_step() is not None
     restored = store.restore_subtree(template, "best" if best else "latest")
@@ -93,13 +93,12 @@ def read_variables(
         sharding.placement(mesh, shapes),
     )
     with CheckpointStore(folder, best_metric=METRICS, read_only=True) as store:
-        found = restore_reported(store, template, report)
-    if found is None:
+        reported = restore_reported(store, template, report)
+    if reported is None:
         raise MissingInputError(f"no checkpoint in {folder}: train first, or correct the path.")
-    return found
+    return reported
 
 
 def skipped_images(folder: Path) -> dict[str, int]:
-    """Returns how often the training phases in a workdir skipped an unreadable image, by phase."""
-    places = {phase: folder / phase / "checkpoints" for phase in ("teacher", "student")}
-    return {phase: int(latest_data(place).get("skipped", 0)) for phase, place in places.items() if place.is_dir()}
+    """Returns the number of times that each training phase of a workdir skipped an unreadable image, by phase."""
+    return {path.parent.name: int(latest_data(path).get("skipped", 0)) for path in sorted(folder.glob("*/checkpoints"))}

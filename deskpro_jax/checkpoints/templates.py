@@ -53,36 +53,38 @@ def saved_shapes(folder: Path) -> PyTree | None:
 
 def _described(tree: PyTree) -> dict[str, str]:
     # Names like params/conv/kernel with "float32[3,3]"; containers of either side (dict, named tuple) read alike.
-    found = {}
+    described = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if getattr(leaf, "shape", None) is None:
             continue
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.eval_shape(jax.random.key_data, leaf)  # Orbax stores a typed key as its data
         name = "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-        found[name] = f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
-    return found
+        described[name] = f"{np.dtype(leaf.dtype).name}[{','.join(map(str, leaf.shape))}]"
+    return described
 
 
-def check_fits(folder: Path, saved_tree: PyTree, wanted_tree: PyTree, partial: bool) -> None:
+def check_fits(folder: Path, saved_tree: PyTree, expected_tree: PyTree, partial: bool) -> None:
     """Compares names, shapes and types of a saved tree with those expected.
 
     Args:
         folder: the checkpoint, named in the message.
-        saved_tree, wanted_tree: trees whose leaves have `shape` and `dtype`.
+        saved_tree, expected_tree: trees whose leaves have `shape` and `dtype`.
         partial: whether the saved tree may hold more than the expected one.
 
     Raises:
         InputError: they differ; it lists the first ten differing entries.
     """
-    saved, wanted = _described(saved_tree), _described(wanted_tree)
-    names = list(wanted)
+    saved, expected = _described(saved_tree), _described(expected_tree)
+    names = list(expected)
     if not partial:
-        names += [n for n in saved if n not in wanted]
-    differing = [n for n in names if saved.get(n) != wanted.get(n)]
+        names += [n for n in saved if n not in expected]
+    differing = [n for n in names if saved.get(n) != expected.get(n)]
     if not differing:
         return
-    lines = [f"  {n}: saved {saved.get(n, 'nothing')}, expected {wanted.get(n, 'nothing')}" for n in differing[:_SHOWN]]
+    lines = [
+        f"  {n}: saved {saved.get(n, 'nothing')}, expected {expected.get(n, 'nothing')}" for n in differing[:_SHOWN]
+    ]
     if len(differing) > _SHOWN:
         lines.append(f"  and {len(differing) - _SHOWN} more")
     raise InputError(

@@ -27,7 +27,7 @@ from deskpro_jax.runtime import cpu
 MODES = ("train", "evaluate")
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration: a file, or the name of an installed one, with ':variant' if wanted."
+    "config", None, "Configuration: a file, or the name of an installed one, optionally with ':variant'."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, results.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "'evaluate' scores the checkpoints that are in the workdir.")

@@ -26,11 +26,11 @@ def find(field: str, text: str) -> Any:
     module, colon, name = text.partition(":")
     if not (module and colon and name):
         raise InputError(f"{field} has {text!r}; expected 'module:name', as in my_losses:spread.")
-    found = import_module(field, module)
-    if not hasattr(found, name):
-        hint = did_you_mean(name, dir(found)) or "correct the name."
+    loaded = import_module(field, module)
+    if not hasattr(loaded, name):
+        hint = did_you_mean(name, dir(loaded)) or "correct the name."
         raise InputError(f"{field} has {text!r}, and {module} has no {name!r}; {hint}")
-    return getattr(found, name)
+    return getattr(loaded, name)
 
 
 def import_module(field: str, name: str, known: Sequence[str] = ()) -> ModuleType:

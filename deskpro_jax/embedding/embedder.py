@@ -177,12 +177,12 @@ class Embedder:
         if isinstance(images, (str, os.PathLike, Image.Image)):
             raise InputError("images is a single photo; expected a list of photos.")
         photos = list(images)
-        given = [None] * len(photos) if faces is None else list(faces)
-        if len(given) != len(photos):
-            raise InputError(f"{len(photos)} images and {len(given)} faces; expected a face or None for each image.")
+        known = [None] * len(photos) if faces is None else list(faces)
+        if len(known) != len(photos):
+            raise InputError(f"{len(photos)} images and {len(known)} faces; expected a face or None for each image.")
         blocks = []
         done = 0
-        for block in self.stream(zip(photos, given, strict=True), faces=faces is not None):
+        for block in self.stream(zip(photos, known, strict=True), faces=faces is not None):
             for row, reason in block.failures.items():
                 photo = photos[done + row]
                 name = f" ({photo})" if isinstance(photo, (str, os.PathLike)) else ""
@@ -277,15 +277,15 @@ class Embedder:
     def _look_for_faces(self, decoded: _Decoded) -> None:
         if not decoded.photos or self._find_faces is None or self.face_field is None:
             return
-        found = self._find_faces(list(decoded.photos.values()))
-        for row, face in zip(decoded.photos, found, strict=True):
+        faces = self._find_faces(list(decoded.photos.values()))
+        for row, face in zip(decoded.photos, faces, strict=True):
             if face is not None:
                 decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
                 decoded.batch["has_face"][row] = True
         decoded.photos.clear()  # the batch stays until the devices are done with it, these need not
 
     def _block(self, decoded: _Decoded, result: Any) -> Block:
-        found = np.asarray(result)[: decoded.used]
-        if found.shape[1] < self.dimension:  # the body stream alone: zeros where the face would be
-            found = np.pad(found, ((0, 0), (self.dimension - found.shape[1], 0)))
-        return Block(found, decoded.batch["has_face"][: decoded.used], decoded.failures)
+        rows = np.asarray(result)[: decoded.used]
+        if rows.shape[1] < self.dimension:  # only the body stream: zeros where the face would be
+            rows = np.pad(rows, ((0, 0), (self.dimension - rows.shape[1], 0)))
+        return Block(rows, decoded.batch["has_face"][: decoded.used], decoded.failures)

@@ -97,9 +97,9 @@ class EmbeddingSet:
             self.files = [self.path]
 
     def _settings(self, streams: Sequence[str] | None) -> dict[str, Any]:
-        found = read_settings(self.path)
-        if found is not None:
-            return found
+        settings = read_settings(self.path)
+        if settings is not None:
+            return settings
         if self.path.is_dir():
             raise InputError(
                 f"{self.path} has no {INDEX}: not a folder of embeddings, or not finished; run embed again."
@@ -125,7 +125,7 @@ class EmbeddingSet:
         }
 
     def columns(self) -> dict[str, list[Any]]:
-        """Returns what is known of all photos, by column: image_id, image, identity, camera, clothes, has_face."""
+        """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face."""
         columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         for file in self.files:
             if file.suffix == ".npy":
@@ -187,7 +187,7 @@ def _load_npy(file: Path, dimension: int) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{file} is no whole .npy file ({error}): write it again.") from error
+        raise InputError(f"{file} is not a complete .npy file ({error}): write it again.") from error
     if array.ndim != 2 or array.shape[1] != dimension or array.dtype.kind != "f":
         raise InputError(f"{file} holds {array.shape} of {array.dtype}; expected [images, {dimension}] of floats.")
     return array

@@ -160,15 +160,17 @@ class Work:
         }
 
     def _before(self) -> dict[str, Any] | None:
-        """Returns the settings of what is there already."""
+        """Returns the settings of what exists already, None where nothing does."""
         if (self._progress / _SETTINGS).exists():
             return _read(self._progress / _SETTINGS)
         for place in (self._folder, self._target):
-            found = None if place is None else read_settings(place)
-            if found is not None:
-                return found
+            settings = None if place is None else read_settings(place)
+            if settings is not None:
+                return settings
         if self._target is not None and self._target.exists():
-            raise InputError(f"{self._target} is there and was not written by this command: give another --out.")
+            raise InputError(
+                f"{self._target} already exists and was not written by this command: choose another --out."
+            )
         return None
 
     def _contradiction(self, before: Mapping[str, Any]) -> str:
@@ -194,12 +196,12 @@ class Work:
 
     def photos(self, parts: Sequence[int]) -> Iterator[Listed]:
         """Yields the photos of some parts, in order."""
-        wanted, ranges = set(parts), self.ranges
+        numbers, ranges = set(parts), self.ranges
         with (self._progress / _PHOTOS).open(encoding="utf-8") as lines:
             for number in range(len(ranges) - 1):
                 for _ in range(ranges[number + 1] - ranges[number]):
                     line = next(lines)
-                    if number in wanted:
+                    if number in numbers:
                         yield Listed(*json.loads(line))
 
     def write(self, number: int, part: Part, unreadable: Sequence[Unreadable]) -> None:

@@ -61,7 +61,7 @@ def list_photos(source: str | Path, root: str | Path | None = None) -> Listing:
 
     Args:
         source: a folder (every photo in it, at any depth), a pattern (`*`, `**`), a photo, a `.txt` with a path a line,
-            or a `.csv` or `.parquet` with a column `path` and, if wanted, `image_id`, `face`, `identity`, `camera`,
+            or a `.csv` or `.parquet` with a column `path` and optionally `image_id`, `face`, `identity`, `camera`,
             `clothes`. Relative paths are relative to `root`; without it to the list's own folder if the first is there,
             else to the current folder.
         root: folder that names are relative to; the folder itself, the part of a pattern before its first `*`, or for
@@ -79,16 +79,16 @@ def list_photos(source: str | Path, root: str | Path | None = None) -> Listing:
     if base is not None and not base.is_dir():
         raise MissingInputError(f"no folder at {base}: correct --root.")
     if path.is_dir():
-        found = Listing(str(source), lambda: _in_folder(path, base or path))
+        listing = Listing(str(source), lambda: _in_folder(path, base or path))
     elif path.is_file():
-        found = _from_file(path, base)
+        listing = _from_file(path, base)
     elif glob.has_magic(str(path)):
-        found = Listing(str(source), lambda: _matching(str(path), base))
+        listing = Listing(str(source), lambda: _matching(str(path), base))
     else:
         raise MissingInputError(f"no photos at {source}: expected a folder, a photo, a pattern or a list.")
-    if next(iter(found), None) is None:
+    if next(iter(listing), None) is None:
         raise InputError(f"{source} holds no photo: expected files ending in {', '.join(SUFFIXES)}.")
-    return found
+    return listing
 
 
 def _from_file(path: Path, root: Path | None) -> Listing:
@@ -130,14 +130,14 @@ def _common(paths: Iterable[str]) -> Path | None:
 
 def _entries(source: Path, rows: Iterator[Mapping[str, Any]], start: Path, names_from: Path | None) -> Iterator[Listed]:
     for row in rows:
-        given = row[_PATH]
+        photo = row[_PATH]
         name = row.get("image_id")
         if name is None:
-            below = _below(Path(given), names_from) if names_from and os.path.isabs(given) else given
+            below = _below(Path(photo), names_from) if names_from and os.path.isabs(photo) else photo
             name = _name(os.path.normpath(below))
         face = row.get("face")
         labels = (_label(source, column, row.get(column)) for column in LABELS)
-        yield Listed(str(name), str(start / given), None if face is None else str(start / face), *labels)
+        yield Listed(str(name), str(start / photo), None if face is None else str(start / face), *labels)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -200,8 +200,8 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     with open_parquet(path) as file:
         names = file.schema_arrow.names
         _check_columns(path, names)
-        wanted = [name for name in (_PATH, "image_id", "face", *LABELS) if name in names]
-        for batch in file.iter_batches(batch_size=_ROWS, columns=wanted):
+        read = [name for name in (_PATH, "image_id", "face", *LABELS) if name in names]
+        for batch in file.iter_batches(batch_size=_ROWS, columns=read):
             for row in batch.to_pylist():
                 if not isinstance(row[_PATH], str):
                     raise InputError(f"{path}: column {_PATH} holds {row[_PATH]!r}; expected paths.")
@@ -209,17 +209,17 @@ def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _check_columns(path: Path, names: Iterable[str]) -> None:
-    found = list(names)
-    if _PATH not in found:
-        raise InputError(f"{path} has columns {', '.join(found) or 'none'}; expected one called {_PATH}.")
+    columns = list(names)
+    if _PATH not in columns:
+        raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; expected one called {_PATH}.")
 
 
 def _matching(pattern: str, root: Path | None) -> Iterator[Listed]:
     parts = Path(pattern).parts
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-    found = sorted(p for p in glob.iglob(pattern, recursive=True) if p.lower().endswith(SUFFIXES) and os.path.isfile(p))
+    paths = sorted(p for p in glob.iglob(pattern, recursive=True) if p.lower().endswith(SUFFIXES) and os.path.isfile(p))
     seen: dict[str, str] = {}
-    for path in found:
+    for path in paths:
         name = _name(_below(Path(path), root or fixed))
         _check_name(seen, name, path)
         yield Listed(name, path)
