@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
@@ -18,11 +19,12 @@ from deskpro_jax.checkpoints import selection
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.config import check as run_check
 from deskpro_jax.data import check as data_check
+from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
-from deskpro_jax.evaluation import results_files, scoring
+from deskpro_jax.evaluation import evaluate, results_files, scoring
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.losses import check as loss_check
 from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
@@ -184,9 +186,19 @@ def _train_phase(
         frozen.network.module if frozen else None,
         frozen.variables if frozen else None,
         start,
+        _embed_training(config, mesh, data.train, network) if spec.recipe.between_epochs else None,
     )
     _warn_if_no_masks(spec.recipe, data.train)
     return run_phase(phase, config, mesh, folder / spec.name, guard, _scorer(config, mesh, data, [network]))
+
+
+def _embed_training(
+    config: ml_collections.ConfigDict, mesh: Mesh, split: ReIDSplit, network: Network
+) -> Callable[[Any], np.ndarray]:
+    """Returns the function from variables to embeddings of the training images, for work between epochs."""
+    images = dataset.usable(split, config.data.require_face, config.data.require_mask)
+    embed = evaluate.make_embed([network], False, mesh)
+    return lambda variables: evaluate.embed_split(embed, [variables], images, config, mesh, network.images)
 
 
 def _warn_if_no_masks(recipe: Recipe, split: ReIDSplit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from deskpro_jax import Embedder, experiment, methods
 from deskpro_jax.cli import convert, report, version
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.contract import PhaseSpec, Recipe
+from deskpro_jax.models.contract import LossTerm, PhaseSpec, Recipe
 from deskpro_jax.train import optimisers
+from deskpro_jax.train.epoch_work import EpochWork
 
 EXAMPLES = runs.ROOT / "docs" / "examples"
 
@@ -110,6 +112,40 @@ def test_a_workdir_of_a_backbone_of_a_fork_goes_through_the_commands(
         assert "gone_from_here cannot be imported" in capsys.readouterr().err
     assert version.main([str(folder)]) == 0
     assert "gone_from_here cannot be imported" in capsys.readouterr().out
+
+
+def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed(
+    user_modules: None, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import new_method
+
+    epochs: list[int] = []
+
+    def cluster(epoch: int, embeddings: np.ndarray) -> dict[str, np.ndarray]:
+        epochs.append(epoch)
+        assert embeddings.shape == (len(dataset.load("synthetic_tiny", tiny_data, "train")), new_method.DIM)
+        return {"cluster": (embeddings[:, 0] > np.median(embeddings[:, 0])).astype(np.int32)}
+
+    plain = new_method.recipe
+
+    def recipe(config):
+        term = LossTerm("cluster", lambda values: values.inputs["cluster"].mean())
+        return replace(plain(config), losses=(*plain(config).losses, term), between_epochs=cluster)
+
+    monkeypatch.setattr(new_method, "recipe", recipe)
+    config = new_method.get_config("debug")
+    config.update_from_flattened_dict({"data.data_dir": str(tiny_data), "eval.every": 0, "compilation_cache": "none"})
+    experiment.run(config, tmp_path)
+    assert epochs == [0, 1]
+    terms = runs.losses(tmp_path / "new_method")
+    assert 0 < terms[1]["cluster"] < 1
+    # A run that goes on in the middle of an epoch has the fields with which it began.
+    work = EpochWork(recipe(config), tmp_path / "new_method", 6, lambda _: np.zeros((2, 2)))
+    batch = {"index": np.array([0, 2, -1], np.int32)}
+    with np.load(tmp_path / "new_method" / "epoch_fields.npz") as stored:
+        expected = stored["cluster"][[0, 2, 0]]
+    np.testing.assert_array_equal(work.add_fields(batch, 8, None)["cluster"], expected)
+    assert epochs == [0, 1]
 
 
 def test_a_method_that_does_not_exist_is_named_with_near_matches() -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import ml_collections
+import numpy as np
 from jaxtyping import Array
 
 Inputs = Mapping[str, Array]  # the fields of a batch, images normalised
@@ -137,6 +138,8 @@ class Recipe:
         fields: what the batch needs beside the images of the streams: "cloth_mask", "parts", "restored_face".
         requires: images that a training example must have; those without are left out of the training split.
         teacher: name of the earlier phase whose frozen network the losses compare with; "" without one.
+        between_epochs: work before each epoch (clustering), from the epoch and the embeddings [images, dimension] of
+            the training images to further fields of the batch, one value per image; None without any.
     """
 
     losses: tuple[LossTerm, ...]
@@ -146,6 +149,7 @@ class Recipe:
     fields: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     teacher: str = ""
+    between_epochs: Callable[[int, np.ndarray], Mapping[str, np.ndarray]] | None = None
 
 
 @dataclass(frozen=True)

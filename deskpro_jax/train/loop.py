@@ -29,6 +29,7 @@ from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import loss_terms, optimisers
 from deskpro_jax.train import state as state_
 from deskpro_jax.train import step as train
+from deskpro_jax.train.epoch_work import EpochWork
 from deskpro_jax.train.metrics_file import MetricWriter
 from deskpro_jax.train.phase import Evaluate, PhaseSetup, ResumeInfo, Training
 
@@ -128,6 +129,7 @@ def train_steps(run: Training, folder: Path) -> None:
     main = jax.process_index() == 0
     if main:
         _write_overview(folder, run.state.params)
+    epoch_work = EpochWork(phase.recipe, folder, run.epoch_steps, phase.embed)
     jitted, key = _jitted_step(run)
     program: jax.stages.Compiled | None = None
     with (
@@ -139,7 +141,8 @@ def train_steps(run: Training, folder: Path) -> None:
         if redo:
             score(run, writer)
         while run.step < run.total:
-            batch = sharding.put_batch(run.mesh, next(batches))
+            fields = epoch_work.add_fields(next(batches), run.step, run.state.variables)
+            batch = sharding.put_batch(run.mesh, fields)
             with _compiling(run, first):
                 arguments = (run.state, phase.teacher_variables, batch, key)
                 program = program or compile_now(jitted, *arguments)
@@ -248,6 +251,7 @@ def _batches(run: Training) -> pipeline.Batches:
         fields=run.phase.fields,
         pad_to_multiple=math.lcm(run.mesh.size, jax.process_count()),
         enlarge=_fields_resized_on_device(run.phase, run.config),
+        with_index=run.phase.recipe.between_epochs is not None,
     )
 
 

@@ -35,6 +35,7 @@ class PhaseSetup:
     teacher: nn.Module | None = None
     teacher_variables: Any = None
     pretrained: Callable[[Any], Any] | None = None  # random variables -> initial ones, some of them from a file
+    embed: Callable[[Any], np.ndarray] | None = None  # variables -> embeddings of the training images
 
 
 class ResumeInfo(NamedTuple):

@@ -122,6 +122,7 @@ class _TrainLoader:
     seeds: tuple[int, ...]
     skip_corrupt: bool
     slots: tuple[int, int]
+    with_index: bool = False
     plan: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> Batch:
@@ -146,6 +147,8 @@ class _TrainLoader:
             used[row] = self._fill(batch, row, int(indices[slot]), box, key, skipped)
             batch["valid"][row] = True
         batch["identity"] = class_indices(self.split.identity[used], self.classes)
+        if self.with_index:
+            batch["index"] = np.where(batch["valid"], used, -1).astype(np.int32)
         batch[_SKIPPED] = np.array(skipped, np.int64)
         return batch
 
@@ -229,6 +232,7 @@ def train_batches(
     fields: Sequence[str] = FIELDS,
     pad_to_multiple: int = 1,
     enlarge: Sequence[str] = (),
+    with_index: bool = False,
 ) -> Batches:
     """Yields training batches without end, a function of (seed, phase, step) whatever the workers and hosts.
 
@@ -244,6 +248,7 @@ def train_batches(
         pad_to_multiple: rows with valid=False are added until the global batch is a multiple of this.
         enlarge: photos among `fields` whose enlarging is left to the device: `enlarging.placed` gives the batch that
             comes without.
+        with_index: adds `index` [batch] int32, the position among the usable images of the split; -1 for padding.
 
     Returns:
         Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
@@ -277,6 +282,7 @@ def train_batches(
         seeds=seeds,
         skip_corrupt=d.skip_corrupt,
         slots=_host_slots(size, process_index, process_count),
+        with_index=with_index,
     )
     return _run(loader, range(start_step, 1 << 40), d.workers)
 
