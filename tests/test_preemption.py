@@ -142,15 +142,16 @@ FORKED = """
 import os, signal, time
 from deskpro_jax.runtime.signals import SignalGuard
 with SignalGuard() as guard, guard.expendable("taken for a signal to the parent."):
+    receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(sender, b"r")  # a signal during the fork itself would still be the parent's
         while guard.requested is None:
             time.sleep(0.01)
         os._exit(3)
-    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        os.kill(child, signal.SIGTERM)  # again: one that comes during the fork is lost
-        time.sleep(0.01)
-    print(os.waitstatus_to_exitcode(ended[1]), guard.requested)
+    os.read(receiver, 1)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), guard.requested)
 """
 
 
