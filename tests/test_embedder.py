@@ -43,7 +43,7 @@ def embedder(untrained: Path) -> Embedder:
 @pytest.fixture(scope="module")
 def expected(tiny_data: Path, split: ReIDSplit) -> np.ndarray:
     """What evaluation computes for the split."""
-    config = runs.config(tiny_data)
+    config = runs.config(tiny_data, model__backbone="x0_25")
     net = Network(deskpro.build(config, Counts(runs.CLASSES)), deskpro.streams(config))
     mesh = sharding.make_mesh(config)
     variables = sharding.put_replicated(mesh, initialisers.init_variables(net.module, 0))
