@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,10 @@ def test_training_losses_in_float32_agree(path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
+    reason="twelve steps of three whole networks in float64: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
+)
 @pytest.mark.parametrize("path", cases("deskpro_run"))
 def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     data, meta = read(path)
