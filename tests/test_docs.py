@@ -235,7 +235,8 @@ def test_the_commands_of_a_page_run_one_after_the_other(
         words = list(command.words)
         if python := documented.module_of(command.words):
             name = next((one.name for one in COMMANDS if one.module == python[0] and not one.arguments), "")
-            words = ["deskpro", name, *python[1]]
+            shim = python[0].removeprefix("deskpro_jax.")  # python -m deskpro_jax.embed is deskpro embed
+            words = ["deskpro", shim if find_command(shim) else name, *python[1]]
         if words[0] != "deskpro" or words[1] not in RUN or NEEDS_MORE.keys() & set(words):
             continue
         read = WORDS | ({"DIR": "drawn"} if words[1] == "draw" else {})  # DIR is written there, read elsewhere
