@@ -133,7 +133,7 @@ def test_datasets_go_by_their_usual_names(given: str, name: str) -> None:
     ("arguments", "error"),
     [
         (["--dataset", "cleb-light"], "--dataset has 'cleb_light': there is no such dataset; did you mean celeb_light"),
-        (["--dataset", "market"], "there is no such dataset. Known: synthetic_tiny, "),
+        (["--dataset", "market"], "there is no such dataset; correct the name. Known: synthetic_tiny, "),
         (["--dataset", "prcc"], "dataset prcc: data.raw_dir is empty. Get the photos"),
         (["--dataset", "prcc", "--raw", "nowhere"], "folder nowhere/rgb/train is missing"),
         (["--dataset", "folder", "--raw", "nowhere"], "nowhere has no CSV file"),
