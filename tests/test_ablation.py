@@ -365,7 +365,10 @@ def test_one_seed_has_no_spread_and_missing_rows_no_claims(tmp_path: Path) -> No
         (["--config.train.epoch=3"], "no field 'epoch'"),
         (["--config.model.face=none"], "set by the rows"),
         (["--config.seed=3"], "set by the seeds"),
-        (["--config.loss.mask_rule=papr"], "loss.mask_rule is 'papr'; expected one of paper, released."),
+        (
+            ["--config.loss.mask_rule=papr"],
+            "loss.mask_rule is 'papr'; expected one of paper, released; did you mean paper?",
+        ),
         (["--out", "absent/table"], "no folder"),
         (["--frobnicate"], "unknown argument '--frobnicate'"),
         (["--config.train.epochs=many"], "--config.train.epochs=many: invalid literal for int()"),

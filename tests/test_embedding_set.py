@@ -124,7 +124,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"{part.name}.* not finite"):
         EmbeddingSet(folder).all()
     part.write_bytes(b"")
-    with pytest.raises(InputError, match=rf"{part.name} is no whole .npy file"):
+    with pytest.raises(InputError, match=rf"{part.name} is not a complete .npy file"):
         EmbeddingSet(folder).all()
     part.unlink()
     with pytest.raises(MissingInputError, match=f"lacks {part.name}"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,21 @@ from golden_networks import FOLDER, deskpro_networks, lightmbn_network, osnet_ne
 from golden_rule import images, masks
 
 ADAM_EPS_REGION = 1e-7  # where |g| is near Adam's eps the first step is not lr * sign(g) but noise
+
+
+in_ci = pytest.mark.skipif(
+    os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
+    reason="steps of three whole networks in float64 take minutes: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
+)
+
+
+@pytest.fixture(autouse=True)
+def optimised() -> Iterator[None]:
+    """Whole networks at their real size are compiled as users compile them: otherwise they take 17 GB and long."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def cases(kind: str) -> list[Any]:
@@ -151,14 +167,14 @@ def _reference_step(fields: str):
     statistics = teacher_statistics(meta)
 
     @jax.jit
-    def step(state, inputs):
+    def step(state, frozen, inputs):  # the teacher's variables are arguments: constants are folded for a minute
         known = train.teacher_outputs(teacher, frozen, inputs, statistics)
         outputs, _ = training_outputs(
             model, state.variables, inputs
         )  # the same operations as in the step, compiled once
         return *train.update(state, inputs, model, optimizer, recipe.losses, known), outputs
 
-    return model, step, train.create_state(variables, optimizer)
+    return model, lambda state, inputs: step(state, frozen, inputs), train.create_state(variables, optimizer)
 
 
 def case_labels(meta: dict[str, Any], step: int = 0) -> np.ndarray:
@@ -175,6 +191,7 @@ def training_outputs(model: DeSKPro, variables: Any, inputs: dict[str, Any]) -> 
 
 
 @pytest.mark.slow
+@in_ci
 @pytest.mark.parametrize("path", cases("deskpro_train"))
 def test_training_step_in_float64_agrees_term_by_term(path, x64):
     data, meta = read(path)
@@ -230,10 +247,7 @@ def test_training_losses_in_float32_agree(path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
-    reason="twelve steps of three whole networks in float64: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
-)
+@in_ci
 @pytest.mark.parametrize("path", cases("deskpro_run"))
 def test_a_run_of_steps_stays_on_the_references_course(path, x64):
     data, meta = read(path)
