@@ -26,6 +26,7 @@ from deskpro_jax.workdir.conversion import import_weights
 from deskpro_jax.workdir.export import export_weights
 from deskpro_jax.workdir.networks import load_networks
 from small_models import write_workdir
+from small_networks import drawn, only, save_workdir, small, spec
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,20 @@ def test_a_teacher_is_read_from_where_its_configuration_says(workdir: Path, tmp_
     assert ([spec.name for spec in found.streams], found.face) == (["face", "body"], "teacher")
     with pytest.raises(MissingInputError, match=r"teacher\.checkpoint is .*absent"):
         networks.teacher_checkpoints(tmp_path / "absent")
+
+
+def test_a_released_teacher_without_counters_runs_the_configured_os_streams(tmp_path: Path) -> None:
+    tensors = {n: v for n, v in only("teacher", small("aacd")).items() if not n.endswith("num_batches_tracked")}
+    safetensors.numpy.save_file(tensors, tmp_path / "teacher.safetensors")  # nothing in it says which streams run
+    folder = tmp_path / "run"
+    save_workdir(folder, {"body": spec("body", "released")}, "aacd")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["face"], config["teacher"]["checkpoint"] = "teacher", str(tmp_path / "teacher.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load_networks(folder)
+    assert [(phase.name, phase.steps) for phase in loaded.phases] == [("student", 7), ("teacher", 0)]
+    expected = drawn(spec("teacher"), "aacd")["params"]
+    tree.map(np.testing.assert_array_equal, loaded.phases[1].stream_variables("face")["params"], expected)
 
 
 def test_what_is_not_there_is_named(workdir: Path, file: Path, tmp_path: Path) -> None:

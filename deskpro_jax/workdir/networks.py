@@ -205,7 +205,8 @@ def _read_phase(
     if spec.name == "teacher" and config.teacher.checkpoint:
         path = Path(config.teacher.checkpoint).expanduser()
         if path.is_file():
-            return open_weights(path, role="teacher").states["teacher"], 0
+            opened = open_weights(path, role="teacher", os_streams=config.model.streams)
+            return opened.states["teacher"], 0
         folder = teacher_checkpoints(path)
     if not folder.is_dir():
         raise MissingInputError(f"no checkpoints in {folder.parent}: train first, or correct the path.")
