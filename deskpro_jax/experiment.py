@@ -98,15 +98,16 @@ def _train(
     """Trains the unfinished phases; returns the networks of the embedding, their variables and steps."""
     specs = methods.phases(config)
     initial_weights.warn_of_unused(config, specs)
+    networks = {spec.name: spec.network(config, data.classes) for spec in specs}
     trained: dict[str, _Trained] = {}
     starts = {}
     # Before the hours of a first phase: weights that a later one cannot start from are refused here.
     for spec in reversed(specs):
         if not _is_given(config, spec):
-            module = spec.network(config, data.classes).module
+            module = networks[spec.name].module
             starts[spec.name] = initial_weights.begin(spec, module, config, folder / spec.name, data.train)
     for spec in specs:
-        network = spec.network(config, data.classes)
+        network = networks[spec.name]
         if _is_given(config, spec):
             variables, steps = teacher.read_given(config, spec, data.train, mesh)
         else:
