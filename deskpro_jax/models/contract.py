@@ -4,6 +4,7 @@ A module of `deskpro_jax/methods` (or of a fork) has three functions and a name 
 
     build(config, counts) -> flax module      streams(config) -> tuple[StreamSpec, ...]
     recipe(config) -> Recipe                  NAMES: the names of its published weights
+    check(config)                             VARIANTS: fields of the configuration by name of a variant
 
 The flax module is applied to the fields of a batch: `module.apply(variables, inputs, train=..., rngs=...)` returns
 `(outputs, intermediates)`, both by stream; `outputs[stream]` has `logits`, `features` (before the neck) and
@@ -12,6 +13,7 @@ The flax module is applied to the fields of a batch: `module.apply(variables, in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -91,6 +93,43 @@ def image_sizes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, int]]
     """Returns height and width of the images of a batch by field."""
     body, face = tuple(config.data.body_size), tuple(config.data.face_size)
     return {"body": body, "face": face, "restored_face": face}
+
+
+@dataclass(frozen=True)
+class PublishedNames:
+    """How files of published weights name the tensors of a method's network.
+
+    The path of a parameter within its network, joined by dots and with PyTorch's names of leaves (`weight`, `bias`,
+    `running_mean`, `running_var`), is renamed by each pair in turn; the result is the name in the file. Axes follow
+    from the shape: kernels of four axes are convolutions, of three depthwise ones, of two linear layers where the
+    name matches `linear`, else 1x1 convolutions.
+
+    Attributes:
+        family: of the files, as `deskpro convert --family` calls it.
+        signature: names of tensors that together only this family has, after wrappers such as `module.`.
+        rename: regular expression and replacement, applied in order (`re.sub`); "" as the whole result means that the
+            file has nothing for this parameter, which keeps its initial value.
+        ignored: regular expression for whole names of tensors in a file that the network does not use.
+        linear: regular expression for whole names of linear layers' weights.
+        axes: regular expression for whole names of other tensors, and the order in which flax has their axes.
+        fields: from the shapes of a file's tensors by name to fields of the configuration ("model.feature_dim"): what
+            the network is.
+        start: whether a file only starts a training, as ImageNet's weights do; several parameters may then begin with
+            one tensor.
+    """
+
+    family: str
+    signature: tuple[str, ...]
+    rename: tuple[tuple[str, str], ...] = ()
+    ignored: str = ""
+    linear: str = r"(.*\.)?(fc|classifier)[^.]*(\.\d+)?\.weight"
+    axes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    fields: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]] = lambda shapes: {}
+    start: bool = False
+
+    def ignores(self, name: str) -> bool:
+        """Returns whether the network has no use for a tensor of a file."""
+        return bool(self.ignored) and re.fullmatch(self.ignored, name) is not None
 
 
 class StepValues(NamedTuple):

@@ -27,39 +27,42 @@ TRANSPOSES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One PyTorch tensor and its place: `variables[collection][path...][index]`, axes by `kind`."""
+    """One PyTorch tensor and its place: `variables[collection][path...][index]`.
+
+    `kind` names the order of its axes, one of `TRANSPOSES`, or is that order: PyTorch's axes as flax has them.
+    """
 
     name: str
     collection: str
     path: tuple[str, ...]
     index: tuple[int, ...] = ()
-    kind: str = "same"
+    kind: str | tuple[int, ...] = "same"
 
     def under(self, prefix: str, path: tuple[str, ...]) -> Entry:
         """Returns the entry of the same tensor one module further out."""
         return replace(self, name=prefix + self.name, path=(*path, *self.path))
 
 
-def to_flax(tensor: np.ndarray, kind: str) -> np.ndarray:
+def to_flax(tensor: np.ndarray, kind: str | tuple[int, ...]) -> np.ndarray:
     """Returns a PyTorch tensor with its axes as flax has them."""
-    axes = TRANSPOSES[kind]
+    axes = TRANSPOSES[kind] if isinstance(kind, str) else kind
     array = tensor if axes is None else tensor.transpose(axes)
     if kind == "pointwise":
         return array[0, 0]
     return array[..., 0] if kind == "depthwise" else array
 
 
-def to_torch(array: np.ndarray, kind: str) -> np.ndarray:
+def to_torch(array: np.ndarray, kind: str | tuple[int, ...]) -> np.ndarray:
     """Returns a flax array with its axes as PyTorch has them; undoes `to_flax`."""
     if kind == "pointwise":
         array = array[None, None]
     elif kind == "depthwise":
         array = array[..., None]
-    axes = TRANSPOSES[kind]
+    axes = TRANSPOSES[kind] if isinstance(kind, str) else kind
     return array if axes is None else array.transpose(np.argsort(axes))
 
 
-def torch_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+def torch_shape(shape: tuple[int, ...], kind: str | tuple[int, ...]) -> tuple[int, ...]:
     """Returns the shape in PyTorch of a flax array of `shape`."""
     return to_torch(np.broadcast_to(np.float32(0), shape), kind).shape
 
@@ -96,7 +99,7 @@ def load(
     Raises:
         InputError: a tensor is missing, has another shape, or an array of `template` stays without values.
     """
-    flat = dict(_flatten(template))
+    flat = dict(flatten(template))
     filled: dict[tuple[str, ...], np.ndarray] = {}
     covered: dict[tuple[str, ...], int] = {}
     misfits = list(problems)
@@ -179,10 +182,11 @@ def dump(entries: Iterable[Entry], variables: Mapping[str, Any]) -> dict[str, np
     return tensors
 
 
-def _flatten(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
+def flatten(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], Any]]:
+    """Yields path and value of each leaf of nested mappings."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, (*prefix, name))
+            yield from flatten(value, (*prefix, name))
         else:
             yield (*prefix, name), value
 
