@@ -119,6 +119,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Similarity to an image without a face: "body" compares the body streams only (paper), "zeros" takes zeros for the
     # face's features (released code), so that such a pair reaches half the similarity at most.
     e.missing_face = "body"
+    # Identity numbers of query and gallery images that name no person; for Market-1501 (-1,) and (0,).
+    e.junk_identities = ()  # these images are ignored: neither right nor wrong matches, nor queries
+    e.distractor_identities = ()  # wrong matches for every query; negative identities that are not junk are too
     e.protocols = ()  # names of the protocols to report, docs/evaluation.md; () = every one of the dataset
     e.rerank = False  # adds results re-ranked by k-reciprocal neighbours, under names of their own; at the end only
     e.rerank_k1 = 20  # neighbours that must be mutual

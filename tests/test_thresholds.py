@@ -12,6 +12,7 @@ from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import similarity
 from deskpro_jax.search import thresholds
+from deskpro_jax.search.special_identities import SpecialIdentities
 from deskpro_jax.search.thresholds import calibrate, read_thresholds, write_thresholds
 from gallery import PARTS, people, write
 
@@ -83,6 +84,36 @@ def test_unknown_people_are_left_out(tmp_path: Path) -> None:
     drawn.identity[~known] = -1
     limit = calibrate(EmbeddingSet(write(drawn, tmp_path / "e.npy"))).by_streams["body"]
     assert limit.different + limit.same == known.sum() * (known.sum() - 1) // 2
+
+
+def test_junk_is_left_out_and_distractors_are_other_people(tmp_path: Path) -> None:
+    drawn = people(300, 20, 0)
+    drawn.identity[:] += 1
+    junk, distractor = drawn.identity == 3, drawn.identity == 5
+    drawn.identity[junk], drawn.identity[distractor] = -1, 0
+    kept, wrong = int((~junk & ~distractor).sum()), int(distractor.sum())
+    labelled = EmbeddingSet(write(drawn, tmp_path / "e.npy"))
+    limit = calibrate(labelled, special=SpecialIdentities(("-1",), ("0000",))).by_streams["body"]
+    counts = np.bincount(drawn.identity[drawn.identity > 0])
+    assert limit.same == (counts * (counts - 1) // 2).sum()
+    assert limit.different + limit.same == kept * (kept - 1) // 2 + kept * wrong  # no pair of two distractors
+
+
+@pytest.mark.parametrize(("identity", "kind"), [
+    (-1, "junk"), ("-1", "junk"), (0, "distractor"), ("0000", "distractor"), (-2, "nobody"), ("-2", "nobody"),
+    (None, "nobody"), (7, "person"), ("0007", "person"), ("anna", "person"), ("0_0", "person"),
+])  # fmt: skip
+def test_identities_of_market_are_numbers_or_text(identity: object, kind: str) -> None:
+    special = SpecialIdentities(("-1",), ("0000",))
+    kinds = {"junk": special.is_junk, "distractor": special.is_distractor, "person": special.is_person}
+    assert [name for name, asks in kinds.items() if asks(identity)] == [kind] * (kind != "nobody")
+
+
+def test_thresholds_without_pairs_of_one_person_say_so(tmp_path: Path) -> None:
+    alone = people(60, 60, 0)
+    alone.identity[:] = np.arange(60)
+    lines = thresholds.sentences(calibrate(EmbeddingSet(write(alone, tmp_path / "a.npy"))))
+    assert all("TAR unknown: no pairs of the same person" in line and "nan" not in line for line in lines)
 
 
 def test_thresholds_come_back_from_their_file(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def wrong_values(name: str) -> list[Any]:
         return [None, "1", math.nan, math.inf, -0.1]  # True becomes 1.0 when it is set
     if isinstance(default, str):
         return [None, 3, True, *([] if name.startswith(MAY_BE_EMPTY) else ["", " ", "nothing of this name", "a:b"])]
-    return [None, "text", 3, [""], [-1 if name == "data.clothing" else 1], [None]]
+    wrong_item = {"data.clothing": -1, "eval.junk_identities": 1.5, "eval.distractor_identities": True}.get(name, 1)
+    return [None, "text", 3, [""], [wrong_item], [None]]
 
 
 def test_the_default_is_valid() -> None:

@@ -20,19 +20,20 @@ from deskpro_jax.search import approximate
 from deskpro_jax.search.matches import FORMATS, write_matches
 from deskpro_jax.search.queries import Photos, check_alike, open_queries
 from deskpro_jax.search.search import search
+from deskpro_jax.search.special_identities import SpecialIdentities
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
 
 METHODS = ("exact", *approximate.METHODS)
 
 
-def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet) -> Thresholds | None:
+def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet, special: SpecialIdentities) -> Thresholds | None:
     path = None if options.thresholds is None else Path(options.thresholds).expanduser()
     if options.calibrate is None:
         thresholds = None if path is None else read_thresholds(path)
     else:
         labelled = EmbeddingSet(options.calibrate, streams=options.streams)
         check_alike(gallery, labelled.settings, str(options.calibrate))
-        thresholds = calibrate(labelled, options.false_accepts)
+        thresholds = calibrate(labelled, options.false_accepts, special=special)
         if path is not None:
             write_thresholds(path, thresholds)
     if thresholds is not None:
@@ -70,6 +71,13 @@ def _streams(text: str) -> tuple[str, ...]:
     return names
 
 
+def _identities(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; expected identities joined by commas")
+    return names
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches a gallery of embeddings for the people on photos; returns the exit code."""
     parser = command_parser("search", main.__doc__)
@@ -82,6 +90,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calibrate", metavar="EMBEDDINGS", help="labelled embeddings, to choose thresholds from")
     parser.add_argument("--false-accepts", type=fraction, default=0.01, help="false accept rate of --calibrate (0.01)")
     parser.add_argument("--thresholds", metavar="FILE.json", help="written with --calibrate, read without")
+    parser.add_argument(
+        "--junk",
+        type=_identities,
+        default=(),
+        metavar="ID[,ID]",
+        help="identities of images to ignore, in gallery and --calibrate; Market-1501: --junk=-1",
+    )
+    parser.add_argument(
+        "--distractors",
+        type=_identities,
+        default=(),
+        metavar="ID[,ID]",
+        help="identities in --calibrate that match nobody; Market-1501: --distractors=0000",
+    )
     parser.add_argument("--format", choices=FORMATS, help="format of the output (default: by --out, else table)")
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
     parser.add_argument("--streams", type=_streams, help="streams of embeddings by another program: face,body")
@@ -109,7 +131,10 @@ def _run(options: argparse.Namespace) -> int:
             " similarity at most.",
             file=sys.stderr,
         )
-    thresholds = _thresholds(options, gallery)
+    special = SpecialIdentities(options.junk, options.distractors)
+    if both := [text for text in options.junk if special.is_distractor(text)]:
+        raise InputError(f"--junk and --distractors both list {both[0]}: leave it out of one of them.")
+    thresholds = _thresholds(options, gallery, special)
     photos = (
         Photos(options.checkpoint, model_options(options), options.faces, options.face_image, options.root)
         if options.checkpoint
@@ -123,6 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         index=_index(options, gallery),
         effort=options.effort,
         thresholds=thresholds,
+        special=special,
     )
     write_matches(matches, options.out, options.format)
     for path, reason in queries.unreadable.items():

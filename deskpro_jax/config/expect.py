@@ -81,6 +81,14 @@ def numbers_of(
     return tuple(float(v) for v in value)
 
 
+def integers(config: ml_collections.ConfigDict, name: str) -> tuple[int, ...]:
+    """Returns a field that must be a sequence of integers, possibly an empty one."""
+    value = read(config, name)
+    if not isinstance(value, (tuple, list)) or not all(_is_integer(v) for v in value):
+        raise _refusal(name, value, "a sequence of integers, e.g. (-1, 0)")
+    return tuple(value)
+
+
 def size(config: ml_collections.ConfigDict, name: str) -> tuple[int, int]:
     """Returns a field that must be a height and a width in pixels."""
     value = read(config, name)

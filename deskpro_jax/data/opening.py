@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ml_collections
+import numpy as np
 from absl import logging
 
 from deskpro_jax.data.build import builder
@@ -65,10 +66,26 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
         validation = (held[0], held[1])
     # Identities without an image that is used are no classes, as in the released code.
     train = dataset.usable(train, d.require_face, d.require_mask)
+    query, gallery = mark_test(config, query, gallery)
     return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
 
 
 def load_test(config: ml_collections.ConfigDict, folder: Path) -> tuple[ReIDSplit, ReIDSplit]:
     """Opens only query and gallery: evaluation needs no training split."""
     where = _built_data(config, folder)
-    return dataset.load(config.data.name, where, "query"), dataset.load(config.data.name, where, "gallery")
+    query, gallery = (dataset.load(config.data.name, where, split) for split in ("query", "gallery"))
+    return mark_test(config, query, gallery)
+
+
+def mark_test(config: ml_collections.ConfigDict, query: ReIDSplit, gallery: ReIDSplit) -> tuple[ReIDSplit, ReIDSplit]:
+    """Marks the junk images and distractors of query and gallery, as `eval` lists them, and logs their number."""
+    junk, distractors = config.eval.junk_identities, config.eval.distractor_identities
+    for name, meaning, listed in (
+        ("junk_identities", "are ignored", junk),
+        ("distractor_identities", "match nobody", distractors),
+    ):
+        if listed:
+            counts = [int(np.isin(split.identity, listed).sum()) for split in (query, gallery)]
+            log = logging.info if any(counts) else logging.warning
+            log("eval.%s: %d query and %d gallery images %s", name, *counts, meaning)
+    return dataset.mark_identities(query, junk, distractors), dataset.mark_identities(gallery, junk, distractors)

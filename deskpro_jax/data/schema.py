@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 SPLITS = ("train", "query", "gallery")
 UNKNOWN_CLOTHES = -1
+# Identities of query and gallery images that name no person.
+DISTRACTOR = -1  # matches nobody, as every other negative number but JUNK
+JUNK = -(2**31)  # ignored: neither a right nor a wrong match
 
 
 @dataclasses.dataclass(frozen=True)

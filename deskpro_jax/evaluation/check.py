@@ -7,6 +7,7 @@ import ml_collections
 from deskpro_jax.checkpoints.selection import REPORTS
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_protocols
+from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.similarity import MISSING_FACE
 
 
@@ -22,6 +23,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "eval.missing_face", MISSING_FACE)
     names = expect.texts(config, "eval.protocols")
     find_protocols(config.data.name, names)
+    both = {*expect.integers(config, "eval.junk_identities")} & {*expect.integers(config, "eval.distractor_identities")}
+    if both:
+        raise InputError(
+            f"eval.junk_identities and eval.distractor_identities both list {min(both)}: junk images are ignored,"
+            " distractors are not; leave it out of one of them."
+        )
     expect.boolean(config, "eval.rerank")
     expect.integer(config, "eval.rerank_k1", least=1)
     expect.integer(config, "eval.rerank_k2", least=1)

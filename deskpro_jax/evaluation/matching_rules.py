@@ -19,7 +19,8 @@ NO_IMAGE = "no image of this identity in the gallery"
 class Labels(NamedTuple):
     """What is known about a set of images; each field is an int array [images].
 
-    A negative identity is a distractor: it matches nobody. Camera and clothes are -1 where unknown.
+    A negative identity is a distractor: it matches nobody (`schema.JUNK` takes no part in a protocol). Camera and
+    clothes are -1 where unknown.
     """
 
     identity: np.ndarray

@@ -9,6 +9,7 @@ import numpy as np
 
 from deskpro_jax.data.datasets.find import find_protocols
 from deskpro_jax.data.datasets.protocols import Filter, Protocol
+from deskpro_jax.data.schema import JUNK
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.matching_rules import (
     CAMERA_READINGS,
@@ -77,9 +78,11 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
         indices = _pass(labels, filter_, _first_camera(protocol, gallery))
         if not len(indices):
             cameras = ", ".join(map(str, np.unique(labels.camera)[:20])) or "none"
+            ignored = int(np.count_nonzero(labels.identity == JUNK))
+            junk = f"; {ignored} of them are junk (eval.junk_identities)" if ignored else ""
             return (
                 f"protocol {protocol.name!r} ({protocol.description}) keeps none of the {len(labels.identity)} {split} "
-                f"images; their cameras are: {cameras}"
+                f"images; their cameras are: {cameras}{junk}"
             )
         chosen.append(labels.take(indices))
     problem = unusable_labels(protocol.rule, *chosen)
@@ -111,7 +114,7 @@ def read_cameras(protocol: Protocol, labels: Labels) -> Labels:
 
 
 def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Selects the images that take part in a protocol, before any single-shot draw.
+    """Selects the images that take part in a protocol, before any single-shot draw; junk images never do.
 
     Args:
         protocol: the protocol.
@@ -132,7 +135,7 @@ def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarr
 
 
 def draw_single_shot(identity: np.ndarray, *, seed: int, draw: int) -> np.ndarray:
-    """Draws one image of every identity, each image of an identity equally likely.
+    """Draws one image of every identity, each image of an identity equally likely; all distractors stay.
 
     Args:
         identity: [images].
@@ -140,12 +143,13 @@ def draw_single_shot(identity: np.ndarray, *, seed: int, draw: int) -> np.ndarra
         draw: number of the draw, from 0.
 
     Returns:
-        Ascending indices [identities]; the same for the same identities, seed and draw.
+        Ascending indices [identities and distractors]; the same for the same identities, seed and draw.
     """
-    random = np.random.default_rng([seed, draw])
-    shuffled = random.permutation(len(identity))
-    _, first = np.unique(np.asarray(identity)[shuffled], return_index=True)
-    return np.sort(shuffled[first])
+    random, people = np.random.default_rng([seed, draw]), np.asarray(identity)
+    shuffled = random.permutation(len(people))
+    _, first = np.unique(people[shuffled], return_index=True)
+    # A negative identity is no person of whom one image could stand for the others.
+    return np.union1d(shuffled[first], np.flatnonzero(people < 0))
 
 
 def evaluate_protocol(
@@ -234,12 +238,12 @@ def evaluate_protocol(
 
 
 def _first_camera(protocol: Protocol, gallery: Labels) -> int:
-    cameras = np.asarray(gallery.camera)
+    cameras = np.asarray(gallery.camera)[np.asarray(gallery.identity) != JUNK]
     return int(cameras.min()) if protocol.first_camera_in_gallery and len(cameras) else 0
 
 
 def _pass(labels: Labels, filter_: Filter, first_camera: int) -> np.ndarray:
-    passing = np.ones(len(labels.identity), bool)
+    passing: np.ndarray = np.asarray(labels.identity) != JUNK
     if filter_.cameras is not None:
         passing &= np.isin(np.asarray(labels.camera) - first_camera, filter_.cameras)
     if filter_.clothes is not None:

@@ -25,6 +25,7 @@ from deskpro_jax.runtime.progress import Progress
 from deskpro_jax.workdir.networks import LoadedNetworks, load_networks
 
 _READING = ("data.", "eval.", "seed")  # fields of a run that decide how its networks are shown images
+_NO_PERSON = ("eval.junk_identities", "eval.distractor_identities")  # of a dataset: as it was evaluated last
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def open_data(
         query, gallery = (dataset.load(config.data.name, where, split) for split in ("query", "gallery"))
     except MissingInputError as error:
         raise MissingInputError(f"{error} (say where datasets are with --data-dir)") from error
+    query, gallery = opening.mark_test(config, query, gallery)
     chosen = scoring.choose_protocols(config, (query, gallery))
     return Opened(trained, config, query, gallery, chosen.protocols[0], note)
 
@@ -111,6 +113,10 @@ def _config(record: Record, trained: LoadedNetworks, name: str | None) -> ml_col
         find_dataset(name, "--dataset")
         config.data.name, config.data.data_dir = name, ""
         config.data.clothing, config.eval.protocols = (), ()
+        config.update_from_flattened_dict(dict.fromkeys(_NO_PERSON, ()))
+    results = next((found for found in record.results.values() if found.get("dataset") == config.data.name), {})
+    evaluated = fields_.flatten(results.get("config") or {})
+    config.update_from_flattened_dict({name: tuple(evaluated[name]) for name in _NO_PERSON if name in evaluated})
     config.data.body_size, config.data.face_size = trained.sizes["body"], trained.sizes["face"]
     config.data.workers, config.mesh.data = 0, -1
     return config

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deskpro_jax.data.schema import JUNK
 from deskpro_jax.evaluation import evaluate
 from deskpro_jax.evaluation.matching_rules import UNKNOWN, Labels, same_identity
 from deskpro_jax.evaluation.similarity import Similarity
@@ -50,7 +51,7 @@ def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray])
     """Counts the similarities of all pairs of a query and a gallery image, a block of queries at a time.
 
     Pairs of one person and one (known) camera are left out: shots of one moment. So are, for the face stream, images
-    without a face, and queries that show an unknown person.
+    without a face, queries that show an unknown person, and junk images.
 
     Args:
         opened: networks and images.
@@ -74,7 +75,7 @@ def _count(
 ) -> np.ndarray:
     """Returns counts [kinds, fine bins]."""
     counts = np.zeros((len(_KINDS), _FINE), np.int64)
-    present: np.ndarray = np.asarray(gallery.any(axis=1))
+    present: np.ndarray = np.asarray(gallery.any(axis=1)) & (labels[1].identity != JUNK)
     for start in range(0, len(rows), BLOCK):
         chosen = rows[start : start + BLOCK]
         values = similarity.between(query[chosen], gallery)

@@ -79,7 +79,9 @@ class GalleryIndex:
         self.method, self.groups = method, tuple(groups)
         self._similarity = gallery.similarity
 
-    def search(self, query: np.ndarray, k: int, effort: int | None = None) -> Neighbours:
+    def search(
+        self, query: np.ndarray, k: int, effort: int | None = None, left_out: np.ndarray | None = None
+    ) -> Neighbours:
         """Finds about the k most similar gallery images of every query, as `exact.nearest` does exactly.
 
         Args:
@@ -88,6 +90,7 @@ class GalleryIndex:
             effort: lists looked through (IVF; None: half of them), candidates kept and compared (HNSW; None:
                 `HNSW_EFFORT`); more find more and take longer. Twice as many where a query lacks a face that the images
                 have.
+            left_out: [gallery images] bool, images that are in no result; None for none.
 
         Returns:
             The neighbours; similarities are those of vectors rounded to float16.
@@ -110,6 +113,8 @@ class GalleryIndex:
                 # The index is laid out by all streams of its images, so a part of them needs a wider search.
                 times = 1 if len(common) == len(group.streams) else 2
                 candidates, parameters = self._effort(faiss, group, k, effort, times)
+                if left_out is not None:
+                    parameters.sel = faiss.IDSelectorBatch(np.flatnonzero(~left_out[group.rows]))
                 projected = np.ascontiguousarray(project(vectors, group.directions))
                 _, positions = group.index.search(projected, candidates, params=parameters)
                 for i, rows, products in zip(chosen, *_compare(vectors, positions, group), strict=True):

@@ -25,7 +25,13 @@ class Neighbours(NamedTuple):
     shared: np.ndarray
 
 
-def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, similarity: Similarity) -> Neighbours:
+def nearest(
+    query: np.ndarray,
+    gallery: Iterable[np.ndarray],
+    k: int,
+    similarity: Similarity,
+    left_out: np.ndarray | None = None,
+) -> Neighbours:
     """Finds the k most similar gallery images of every query.
 
     Args:
@@ -33,6 +39,7 @@ def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, similarity
         gallery: blocks [images, dimension], in order.
         k: how many.
         similarity: the similarity of these embeddings.
+        left_out: [gallery images] bool, images that are in no result; None for none.
 
     Returns:
         Those with the highest similarity; equal ones in gallery order; images that share no part with the query are
@@ -51,6 +58,8 @@ def nearest(query: np.ndarray, gallery: Iterable[np.ndarray], k: int, similarity
         values = similarity.between(query, block, theirs)
         shared = np.rint(mine.astype(np.float32) @ theirs.T.astype(np.float32)).astype(np.int64)
         values[shared == 0] = -np.inf
+        if left_out is not None:
+            values[:, left_out[start : start + len(block)]] = -np.inf
         for i in range(len(query)):
             # An equal one further on never replaces an earlier one.
             columns = np.flatnonzero(values[i] > best.similarity[i, -1])

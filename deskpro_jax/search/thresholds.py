@@ -6,17 +6,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity
+from deskpro_jax.search.special_identities import ALL_PEOPLE, SpecialIdentities
 from deskpro_jax.storage.files import require_json, write_json
 
 MAX_IMAGES = 10_000  # 50 million pairs; more change a threshold in the fourth digit
 _BLOCK = 512
+_NOBODY = -1  # in place of a person's number, for a distractor
 _KEYS = {"similarity": "similarity", "far": "false_accepts", "tar": "true_accepts"}  # field -> name in the JSON file
 _COUNTS = ("different", "same")
 
@@ -67,17 +68,21 @@ class Thresholds:
         return bool(similarity >= self.by_streams[by].similarity) if by in self.by_streams else None
 
 
-def calibrate(labelled: EmbeddingSet, max_far: float = 0.01, *, seed: int = 0) -> Thresholds:
+def calibrate(
+    labelled: EmbeddingSet, max_far: float = 0.01, *, seed: int = 0, special: SpecialIdentities = ALL_PEOPLE
+) -> Thresholds:
     """Finds the thresholds at a false accept rate.
 
     All pairs of images count once. Images that have all streams are compared by them for the one threshold and, with
     all other images, by the streams that every image has for the other. Images of unknown people (no or a negative
-    identity) are left out.
+    identity) and junk images are left out; a distractor is another person than everybody with an identity, and nothing
+    is known of a pair of two distractors.
 
     Args:
         labelled: embeddings whose photos have identities.
         max_far: the highest fraction of pairs of different people that may be accepted.
         seed: chooses `MAX_IMAGES` images where there are more.
+        special: the identities that name no person.
 
     Raises:
         InputError: the rate is not between 0 and 1, the identities are not known, or there are too few pairs for it.
@@ -85,14 +90,16 @@ def calibrate(labelled: EmbeddingSet, max_far: float = 0.01, *, seed: int = 0) -
     if not 0 < max_far < 1:
         raise InputError(f"the false accept rate is {max_far}; expected a fraction between 0 and 1.")
     identities = labelled.columns()["identity"]
-    known = np.array([_is_person(value) for value in identities], bool)
-    if not known.any():
+    distractor = np.array([special.is_distractor(value) for value in identities], bool)
+    person = np.array([special.is_person(value) for value in identities], bool)
+    if not person.any():
         raise InputError(f"{labelled.path} has no identities: embed a table with a column identity.")
-    rows = np.flatnonzero(known)
+    rows = np.flatnonzero(person | distractor)
     if len(rows) > MAX_IMAGES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_IMAGES, replace=False))
     embeddings = _rows(labelled, rows)
     _, people = np.unique([str(identities[row]) for row in rows], return_inverse=True)
+    people = np.where(distractor[rows], _NOBODY, people)
     similarity = labelled.similarity
     by_streams = {}
     for names in dict.fromkeys((similarity.names, similarity.always_present())):
@@ -106,14 +113,10 @@ def calibrate(labelled: EmbeddingSet, max_far: float = 0.01, *, seed: int = 0) -
     if not by_streams:
         needed = math.ceil(1 / max_far)
         raise InputError(
-            f"{labelled.path} has {len(rows)} labelled images of {len(set(people.tolist()))} people: fewer than"
-            f" {needed} pairs of different people, which a false accept rate of {max_far:.2%} needs."
+            f"{labelled.path} has {len(rows)} labelled images of {len(set(people.tolist()) - {_NOBODY})} people: fewer"
+            f" than {needed} pairs of different people, which a false accept rate of {max_far:.2%} needs."
         )
     return Thresholds(labelled.settings.get("model_checksum"), max_far, by_streams, similarity.missing_face)
-
-
-def _is_person(identity: Any) -> bool:
-    return identity is not None and not (isinstance(identity, int) and identity < 0)
 
 
 def _rows(labelled: EmbeddingSet, rows: np.ndarray) -> np.ndarray:
@@ -129,9 +132,10 @@ def _threshold(
     vectors: np.ndarray, people: np.ndarray, similarity: Similarity, parts: int, max_far: float
 ) -> Threshold | None:
     """Returns the threshold of vectors that have all of `parts` parts, None where there are too few pairs."""
-    sizes = np.bincount(people)
+    distractors = int(np.count_nonzero(people == _NOBODY))
+    sizes = np.bincount(people[people != _NOBODY])
     same = int((sizes * (sizes - 1) // 2).sum())
-    different = len(people) * (len(people) - 1) // 2 - same
+    different = _pairs_of(len(people)) - _pairs_of(distractors) - same
     allowed = math.floor(max_far * different + 1e-9)
     if allowed < 1:
         return None
@@ -152,12 +156,17 @@ def _threshold(
 
 
 def _pairs(vectors: np.ndarray, people: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the dot products of all pairs once, block by block, and whether they show the same person."""
+    """Yields the dot products of all pairs but those of two distractors once, and whether they show the same person."""
     for start in range(0, len(vectors), _BLOCK):
         rows = slice(start, start + _BLOCK)
         products = vectors[rows] @ vectors[start:].T
-        upper = np.arange(len(products))[:, None] < np.arange(products.shape[1])[None]
-        yield products[upper], (people[rows][:, None] == people[start:][None])[upper]
+        used = np.arange(len(products))[:, None] < np.arange(products.shape[1])[None]
+        used &= (people[rows][:, None] != _NOBODY) | (people[start:][None] != _NOBODY)
+        yield products[used], (people[rows][:, None] == people[start:][None])[used]
+
+
+def _pairs_of(images: int) -> int:
+    return images * (images - 1) // 2
 
 
 def write_thresholds(path: Path, thresholds: Thresholds) -> None:
@@ -204,6 +213,12 @@ def sentences(thresholds: Thresholds) -> Sequence[str]:
     """Returns a line for each threshold."""
     return [
         f"same person by {by}: similarity of {t.similarity:.4f} or more (FAR {t.far:.2%} of {t.different} pairs of"
-        f" different people, TAR {t.tar:.1%} of {t.same} pairs of the same person)"
+        f" different people, {_tar(t)})"
         for by, t in thresholds.by_streams.items()
     ]
+
+
+def _tar(threshold: Threshold) -> str:
+    if not threshold.same:
+        return "TAR unknown: no pairs of the same person"
+    return f"TAR {threshold.tar:.1%} of {threshold.same} pairs of the same person"

@@ -11,7 +11,7 @@ import numpy as np
 
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.records import Records, dataset_path, read_columns
-from deskpro_jax.data.schema import SCHEMES, SPLITS, Example, LabelScheme
+from deskpro_jax.data.schema import DISTRACTOR, JUNK, SCHEMES, SPLITS, Example, LabelScheme
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import require_json
 
@@ -24,7 +24,7 @@ class ReIDSplit:
         name: of the dataset.
         split: split the images come from.
         image_id: [images] names.
-        identity: [images] int64, the dataset's own numbers.
+        identity: [images] int64, the dataset's own numbers; of query and gallery also `schema.DISTRACTOR` and `JUNK`.
         camera: [images] int64.
         clothes: [images] int64, -1 where unknown.
         has_face: [images] bool, whether there is a face as photographed.
@@ -109,6 +109,20 @@ def subset(split: ReIDSplit, indices: np.ndarray | Sequence[int]) -> ReIDSplit:
         image_id=[split.image_id[index] for index in chosen],
         **{name: getattr(split, name)[chosen] for name in arrays},
     )
+
+
+def mark_identities(split: ReIDSplit, junk: Sequence[int], distractors: Sequence[int]) -> ReIDSplit:
+    """Returns a query or gallery split in which identities that name no person are `JUNK` or `DISTRACTOR`.
+
+    Args:
+        split: the split; all of its images stay.
+        junk: identities of images that are ignored, as -1 in Market-1501.
+        distractors: identities of images that match nobody, as 0 in Market-1501.
+    """
+    if not junk and not distractors:
+        return split
+    identity = np.where(np.isin(split.identity, distractors), DISTRACTOR, split.identity)
+    return dataclasses.replace(split, identity=np.where(np.isin(split.identity, junk), JUNK, identity))
 
 
 def usable(split: ReIDSplit, require_face: bool, require_mask: bool) -> ReIDSplit:
