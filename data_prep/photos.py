@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.data.photo_names import (
+    SUFFIXES,
+    count_others,
+    files_below_folder,
+    is_photo_name,
+    normalised_stem,
+    passed_over,
+)
 from deskpro_jax.errors import InputError, MissingInputError
 
 
@@ -25,29 +31,20 @@ def find_photos(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise MissingInputError(f"no folder at {root}: correct --images.")
-    names: list[str] = []
-    for folder, inner, files in os.walk(root, followlinks=True, onerror=_raise):
-        here = Path(folder)
-        inner[:] = [name for name in inner if not name.startswith(".") and not _leads_back(root, here / name)]
-        below = PurePosixPath(here.relative_to(root).as_posix())
-        names += [str(below / name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    names = sorted(name for name in files_below_folder(root) if is_photo_name(name))
     if not names:
-        raise InputError(f"{root} holds no photo: expected files ending in {', '.join(SUFFIXES)}, at any depth.")
-    names.sort()
+        others = describe_others(root)
+        raise InputError(
+            f"{root} holds no photo: expected files ending in {', '.join(SUFFIXES)}, at any depth"
+            f"{others and f'; {others}'}."
+        )
     _check_names(root, names)
     return names
 
 
-def _raise(error: OSError) -> None:
-    raise error  # os.walk would leave the folder out
-
-
-def _leads_back(root: Path, folder: Path) -> bool:
-    """Returns whether a folder is a link to one that it lies in, so that walking it would never end."""
-    if not folder.is_symlink():
-        return False
-    above = [root, *(root / parent for parent in folder.relative_to(root).parents)]
-    return any(folder.samefile(parent) for parent in above)
+def describe_others(root: Path) -> str:
+    """Returns a line on the files below a folder that are not taken for photos, "" where there are none."""
+    return passed_over(count_others(files_below_folder(root)))
 
 
 def image_id(name: str) -> str:
@@ -58,11 +55,7 @@ def image_id(name: str) -> str:
 def _check_names(root: Path, names: Iterable[str]) -> None:
     first: dict[str, str] = {}
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{root}: the name {name!a} is not valid UTF-8: rename the file.") from None
-        other = first.setdefault(image_id(name), name)
+        other = first.setdefault(normalised_stem(name), name)
         if other != name:
             raise InputError(
                 f"{root / other} and {root / name} differ only in their suffix, so their output would have the same "

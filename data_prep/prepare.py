@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from data_prep import devices
 from data_prep.detection.load import load_detector
 from data_prep.parsing.load import load_parser
-from data_prep.photos import find_photos
+from data_prep.photos import describe_others, find_photos
 from data_prep.pipeline import run_stage
 from data_prep.plan import NETWORKS, Plan, parse_flags
 from data_prep.records import CHUNK, StageRecords
@@ -166,6 +166,8 @@ def _run(plan: Plan) -> int:
     for stage, missing in _WITHOUT.items():
         if stage not in begun:
             note(missing)
+    if others := describe_others(plan.images):
+        note(f"{plan.images}: {others}.")
     if bad:
         print(f"error: {len(bad)} photos could not be used:", file=sys.stderr)
         for name, reason in bad[:_LISTED]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,16 @@ def test_faces_of_a_table_come_first(tmp_path: Path) -> None:
         "list", lambda: iter([Listed("1", "1.jpg", "mine.jpg"), Listed("2", "2.jpg"), Listed("3", "3.jpg")])
     )
     assert [photo.face for photo in with_faces(listing, open_faces(tmp_path, "face"))] == ["mine.jpg", found, None]
+
+
+def test_faces_are_matched_in_either_unicode_form_and_the_others_are_named(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "a/Ren\u00e9e") for form in ("NFC", "NFD"))
+    for file, photo in ((one, other), (other, one)):
+        folder = tmp_path / ("nfc" if file == one else "nfd")
+        face, strange = touch(folder / f"{file}.png"), touch(folder / "strange.png")
+        faces_of = open_faces(folder, "face")
+        assert faces_of.find(photo, f"photos/{photo}.jpg") == face
+        assert faces_of.unmatched([Listed(photo, f"photos/{photo}.jpg")]) == [Path(strange).name]
 
 
 def test_folders_without_faces_are_refused(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.photos import find_photos
-from deskpro_jax.data.images import SUFFIXES
+from data_prep.photos import describe_others, find_photos
+from deskpro_jax.data.photo_names import SUFFIXES, passed_over
 from deskpro_jax.embedding.photo_list import Listed, list_photos
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -144,3 +145,56 @@ def test_suffixes_are_those_of_every_other_command(tmp_path: Path) -> None:
         (tmp_path / f"upper{number}{suffix.upper()}").write_bytes(b"")
     assert sorted(path.name for path in tmp_path.iterdir()) == [Path(p.path).name for p in list_photos(tmp_path)]
     assert len(find_photos(tmp_path)) == 2 * len(SUFFIXES)
+
+
+def test_one_list_of_suffixes_and_the_other_files_are_counted(tmp_path: Path) -> None:
+    for name in ("a.JPG", "b.jfif", "c.heic", "d.avif", "e.gif", "f.jpe", "g", "h.txt", ".i.txt", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"")
+    listing = list_photos(tmp_path)
+    taken = {Path(photo.path).name for photo in listing}
+    assert taken >= {"a.JPG", "b.jfif", "e.gif", "f.jpe"}
+    assert taken == set(find_photos(tmp_path))
+    line = passed_over(listing.others())
+    assert line == describe_others(tmp_path)
+    assert line.startswith(f"{8 - len(taken)} other files were passed over: ")
+    assert "1 .txt" in line
+    assert "1 without suffix" in line
+    if "c.heic" not in taken:
+        assert "1 .heic" in line
+        assert "deskpro_jax[heic]" in line
+    assert dict(list_photos(f"{tmp_path}/[bgh]*").others()) == {".txt": 1, "without suffix": 1}
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.txt").write_bytes(b"")
+    for find in (list_photos, find_photos):
+        with pytest.raises(InputError, match=r"holds no photo.*; 1 other file was passed over: 1 \.txt"):
+            find(tmp_path / "none")
+
+
+def test_a_photo_listed_twice_is_refused(folder: Path) -> None:
+    listed = folder / "list.csv"
+    for rows, message in (
+        ("b/1.jpg\n./b/1.jpg\n", r"are the same file, listed twice"),
+        ("b/1.jpg\nb/../b/1.jpg\n", r"are the same file, listed twice"),
+        (f"b/1.jpg\n{folder}/b/1.jpg\n", r"are the same file, listed twice"),
+        ("b/1.jpg\nb/1.png\n", r"differ only in their suffix"),
+    ):
+        listed.write_text("path\n" + rows)
+        with pytest.raises(InputError, match=message):
+            list_photos(listed)
+    listed.write_text("path,image_id\nb/1.jpg,x\na.jpeg,x\n")
+    with pytest.raises(InputError, match="have the same image_id 'x'"):
+        list_photos(listed)
+    listed.write_text("path,image_id\nb/1.jpg,x\na.jpeg,y\n")
+    assert ids(listed) == ["x", "y"]
+
+
+def test_names_in_either_unicode_form_are_one_name(tmp_path: Path) -> None:
+    one, other = (unicodedata.normalize(form, "\u00e9t\u00e9") for form in ("NFC", "NFD"))
+    (tmp_path / f"{other}.jpg").write_bytes(b"")
+    (tmp_path / "list.csv").write_text(f"path\n{one}.jpg\n", encoding="utf-8")
+    (photo,) = list_photos(tmp_path / "list.csv")
+    assert Path(photo.path).is_file()
+    (tmp_path / f"{one}.png").write_bytes(b"")
+    for find in (list_photos, find_photos):
+        with pytest.raises(InputError, match="differ only in their suffix"):
+            find(tmp_path)

@@ -112,7 +112,18 @@ def test_rooms_import_from_earlier_rooms_only_and_in_no_circle() -> None:
 
 
 def test_the_data_room_has_an_order_of_its_own() -> None:
-    order = ("schema", "image_damage", "image_report", "images", "datasets", "records", "synthetic", "build", "load")
+    order = (
+        "schema",
+        "photo_names",
+        "image_damage",
+        "image_report",
+        "images",
+        "datasets",
+        "records",
+        "synthetic",
+        "build",
+        "load",
+    )
     rank = {name: number for number, name in enumerate((*order, "check", "opening"))}
     for module, targets in graph(PACKAGE).items():
         if not module.startswith(f"{PACKAGE}.data.") or module == f"{PACKAGE}.data.layouts":

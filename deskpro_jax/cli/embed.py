@@ -14,6 +14,7 @@ from pathlib import Path
 
 from deskpro_jax.cli.arguments import add_model_flags, model_options, positive
 from deskpro_jax.cli.commands import command_parser
+from deskpro_jax.data.photo_names import passed_over
 from deskpro_jax.embedding.faces import open_faces, with_faces
 from deskpro_jax.embedding.files import FORMATS, STORED
 from deskpro_jax.embedding.job import Unreadable, Work
@@ -70,7 +71,13 @@ def _run(options: argparse.Namespace) -> int:
     if embedder.face_field is None:
         photos = _without_faces(photos)
     elif options.faces:
-        photos = with_faces(photos, open_faces(options.faces, embedder.face_field))
+        folder = open_faces(options.faces, embedder.face_field)
+        if unmatched := folder.unmatched(photos):
+            _note(
+                f"{len(unmatched):,} faces in {folder.folder} belong to no photo of {options.images}, the first is"
+                f" {unmatched[0]}: faces are named as their photos, relative to the same folder (--root)."
+            )
+        photos = with_faces(photos, folder)
     if not embedder.sizes_known:
         body, face = ("x".join(map(str, s)) for s in (embedder.body_size, embedder.face_size))
         _note(f"the weights do not record the size of images: the paper's is used, {body} and {face} for faces.")
@@ -85,11 +92,13 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     faces = "" if summary.with_face is None else f", {summary.with_face} of them with a face"
     print(f"{options.out}: {summary.rows} embeddings of {embedder.dimension} numbers{faces}")
+    if others := passed_over(photos.others()):
+        _note(f"{options.images}: {others}.")
     return _report(summary.unreadable, options.out)
 
 
 def _without_faces(photos: Listing) -> Listing:
-    return Listing(photos.source, lambda: (photo._replace(face=None) for photo in photos))
+    return Listing(photos.source, lambda: (photo._replace(face=None) for photo in photos), photos.others)
 
 
 def _explain_faces(face_field: str | None, work: Work, options: argparse.Namespace) -> None:

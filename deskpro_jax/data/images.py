@@ -19,7 +19,6 @@ from deskpro_jax.data.image_damage import JPEG, broken_structure, jpeg_complaint
 from deskpro_jax.data.image_report import FORMATS, MAX_PIXELS, ImageReport
 from deskpro_jax.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")  # of photo files, in lower case
 MIN_SIDE = 2  # pixels that a network needs to see an extent
 # Modes of Pillow: of one channel, and all of 8 bits per channel.
 _GREY = ("1", "L", "LA", "La")

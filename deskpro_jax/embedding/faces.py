@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES, files_below_folder, is_photo_name, normalised_stem
 from deskpro_jax.embedding.photo_list import Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -28,11 +29,11 @@ class FaceFolder:
 
     Attributes:
         folder: Where the faces are.
-        suffixes: Endings to look for, in this order, after the photo's own.
+        by_name: the faces' paths relative to the folder, by `normalised_stem`; several where only suffixes differ.
     """
 
     folder: Path
-    suffixes: tuple[str, ...]
+    by_name: Mapping[str, tuple[str, ...]]
 
     def find(self, image_id: str, photo: str) -> str | None:
         """Returns the path of a photo's face, None where it has none.
@@ -41,12 +42,15 @@ class FaceFolder:
             image_id: the photo's name.
             photo: its path, whose suffix the face may share.
         """
+        names = self.by_name.get(unicodedata.normalize("NFC", image_id), ())
         own = os.path.splitext(photo)[1]
-        for suffix in dict.fromkeys((own, *self.suffixes)):
-            path = f"{self.folder}/{image_id}{suffix}"
-            if os.path.isfile(path):
-                return path
-        return None
+        best = next((name for name in names if name.endswith(own)), names[0] if names else None)
+        return None if best is None else f"{self.folder}/{best}"
+
+    def unmatched(self, photos: Iterable[Listed]) -> list[str]:
+        """Returns the faces that belong to no photo of a list, by their paths relative to the folder."""
+        names = {unicodedata.normalize("NFC", photo.image_id) for photo in photos}
+        return sorted(path for name, paths in self.by_name.items() if name not in names for path in paths)
 
 
 def open_faces(folder: str | Path, field: str) -> FaceFolder:
@@ -67,7 +71,16 @@ def open_faces(folder: str | Path, field: str) -> FaceFolder:
         if not (path / field).is_dir():
             raise MissingInputError(f"{path} has no {field}/, which the network reads: prepare the photos to the end.")
         path = path / field
-    return FaceFolder(path, SUFFIXES)
+    by_name: dict[str, tuple[str, ...]] = {}
+    for name in filter(is_photo_name, files_below_folder(path)):
+        stem = normalised_stem(name)
+        by_name[stem] = tuple(sorted((*by_name.get(stem, ()), name), key=_order_of_suffix))
+    return FaceFolder(path, by_name)
+
+
+def _order_of_suffix(name: str) -> tuple[bool, int]:
+    order = next(order for order, suffix in enumerate(SUFFIXES) if name.lower().endswith(suffix))
+    return not name.endswith(SUFFIXES), order
 
 
 def with_faces(photos: Listing, folder: FaceFolder) -> Listing:
@@ -77,7 +90,7 @@ def with_faces(photos: Listing, folder: FaceFolder) -> Listing:
         for photo in photos:
             yield photo if photo.face else photo._replace(face=folder.find(photo.image_id, photo.path))
 
-    return Listing(photos.source, entries)
+    return Listing(photos.source, entries, photos.others)
 
 
 def detector_file(weights: str | Path) -> Path:

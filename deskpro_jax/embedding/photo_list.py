@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import csv
 import glob
+import hashlib
 import itertools
 import math
 import os
+import unicodedata
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from deskpro_jax.data.images import SUFFIXES
+import numpy as np
+
+from deskpro_jax.data.photo_names import (
+    SUFFIXES,
+    count_others,
+    existing_path,
+    files_below_folder,
+    is_photo_name,
+    normalised_stem,
+    passed_over,
+)
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.parquet import open_parquet
 
@@ -47,10 +60,12 @@ class Listing:
     Attributes:
         source: where it comes from, for messages.
         entries: starts again at the first photo.
+        others: counts the files beside them that are not taken for photos, by suffix.
     """
 
     source: str
     entries: Callable[[], Iterator[Listed]]
+    others: Callable[[], Mapping[str, int]] = dict
 
     def __iter__(self) -> Iterator[Listed]:
         return self.entries()
@@ -79,16 +94,59 @@ def list_photos(source: str | Path, root: str | Path | None = None) -> Listing:
     if base is not None and not base.is_dir():
         raise MissingInputError(f"no folder at {base}: correct --root.")
     if path.is_dir():
-        listing = Listing(str(source), lambda: _in_folder(path, base or path))
+        listing = Listing(
+            str(source), lambda: _in_folder(path, base or path), lambda: count_others(files_below_folder(path))
+        )
     elif path.is_file():
         listing = _from_file(path, base)
     elif glob.has_magic(str(path)):
-        listing = Listing(str(source), lambda: _matching(str(path), base))
+        listing = Listing(
+            str(source), lambda: _matching(str(path), base), lambda: count_others(_files_matching(str(path)))
+        )
     else:
         raise MissingInputError(f"no photos at {source}: expected a folder, a photo, a pattern or a list.")
     if next(iter(listing), None) is None:
-        raise InputError(f"{source} holds no photo: expected files ending in {', '.join(SUFFIXES)}.")
+        others = passed_over(listing.others())
+        raise InputError(
+            f"{source} holds no photo: expected files ending in {', '.join(SUFFIXES)}{others and f'; {others}'}."
+        )
+    _check_unique(listing)
     return listing
+
+
+def _check_unique(listing: Listing) -> None:
+    """Raises InputError where two photos of a list have the same name or the same path."""
+    names, paths = array("Q"), array("Q")
+    for photo in listing:
+        names.append(_hash(unicodedata.normalize("NFC", photo.image_id)))
+        paths.append(_hash(os.path.abspath(photo.path)))
+    for hashes, key, same in (
+        (paths, lambda photo: os.path.abspath(photo.path), "are the same file, listed twice: remove one"),
+        (names, lambda photo: unicodedata.normalize("NFC", photo.image_id), ""),
+    ):
+        values, counts = np.unique(np.frombuffer(hashes, np.uint64), return_counts=True)
+        if not (counts > 1).any():
+            continue
+        repeated = set(values[counts > 1].tolist())
+        first: dict[str, Listed] = {}
+        for photo in listing:
+            if _hash(key(photo)) in repeated and (other := first.setdefault(key(photo), photo)) is not photo:
+                raise InputError(f"{listing.source}: {other.path} and {photo.path} {same or _same_name(other, photo)}.")
+
+
+def _same_name(one: Listed, other: Listed) -> str:
+    stems = {normalised_stem(photo.path) for photo in (one, other)}
+    if len(stems) == 1:
+        return (
+            "differ only in their suffix, so they would have the same name: rename or remove one, or give a table with"
+            " a column image_id"
+        )
+    return f"have the same image_id {one.image_id!r}: rename one"
+
+
+def _hash(text: str) -> int:
+    """Returns 64 bits, so that long lists can be compared in little memory."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(text), digest_size=8).digest(), "little")
 
 
 def _from_file(path: Path, root: Path | None) -> Listing:
@@ -115,7 +173,7 @@ def _from_file(path: Path, root: Path | None) -> Listing:
 
 def _start(path: Path, first: str) -> Path:
     """Returns the folder that relative paths of a list start from."""
-    return path.parent if (path.parent / first).exists() else Path()
+    return path.parent if existing_path(path.parent, first).exists() else Path()
 
 
 def _common(paths: Iterable[str]) -> Path | None:
@@ -137,7 +195,7 @@ def _entries(source: Path, rows: Iterator[Mapping[str, Any]], start: Path, names
             name = _name(os.path.normpath(below))
         face = row.get("face")
         labels = (_label(source, column, row.get(column)) for column in LABELS)
-        yield Listed(str(name), str(start / photo), None if face is None else str(start / face), *labels)
+        yield Listed(str(name), str(existing_path(start, photo)), face and str(existing_path(start, face)), *labels)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -214,50 +272,33 @@ def _check_columns(path: Path, names: Iterable[str]) -> None:
         raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; expected one called {_PATH}.")
 
 
+def _files_matching(pattern: str) -> Iterator[str]:
+    """Yields the files that a pattern matches, in order."""
+    for path in sorted(glob.iglob(pattern, recursive=True)):
+        if os.path.isfile(path):
+            _check_utf8(path)
+            yield path
+
+
 def _matching(pattern: str, root: Path | None) -> Iterator[Listed]:
     parts = Path(pattern).parts
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-    paths = sorted(p for p in glob.iglob(pattern, recursive=True) if p.lower().endswith(SUFFIXES) and os.path.isfile(p))
-    seen: dict[str, str] = {}
-    for path in paths:
-        name = _name(_below(Path(path), root or fixed))
-        _check_name(seen, name, path)
-        yield Listed(name, path)
+    for path in _files_matching(pattern):
+        if is_photo_name(path):
+            yield Listed(_name(_below(Path(path), root or fixed)), path)
 
 
 def _in_folder(folder: Path, root: Path) -> Iterator[Listed]:
     """Yields the photos below a folder in the order of the names, links followed, hidden ones left out."""
     start = _below(folder, root)
-    yield from _walk(folder, "" if start == "." else f"{start}/", [folder])
+    prefix = "" if start == "." else f"{start}/"
+    for name in files_below_folder(folder):
+        if is_photo_name(name):
+            yield Listed(_name(prefix + name), str(folder / name))
 
 
-def _walk(folder: Path, prefix: str, above: list[Path]) -> Iterator[Listed]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror}): correct its permissions.") from error
-    seen: dict[str, str] = {}
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            inner = Path(entry.path)
-            if not (entry.is_symlink() and any(inner.samefile(other) for other in above)):
-                yield from _walk(inner, f"{prefix}{entry.name}/", [*above, inner])
-        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-            name = _name(prefix + entry.name)
-            _check_name(seen, name, entry.path)
-            yield Listed(name, entry.path)
-
-
-def _check_name(seen: dict[str, str], name: str, path: str) -> None:
+def _check_utf8(path: str) -> None:
     try:
         path.encode()
     except UnicodeEncodeError:
         raise InputError(f"the name {path!a} is not valid UTF-8: rename the file.") from None
-    other = seen.setdefault(name, path)
-    if other != path:
-        raise InputError(
-            f"{other} and {path} differ only in their suffix, so they would have the same name: rename or remove one,"
-            " or give a table with a column image_id."
-        )

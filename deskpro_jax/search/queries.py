@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deskpro_jax.data.photo_names import passed_over
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.embedding.faces import open_faces, with_faces
 from deskpro_jax.embedding.files import INDEX
@@ -116,6 +117,8 @@ def _embed(query: str, gallery: EmbeddingSet, photos: Photos) -> Queries:
     if photos.faces and embedder.face_field:
         listing = with_faces(listing, open_faces(photos.faces, embedder.face_field))
     rows = list(listing)
+    if others := passed_over(listing.others()):
+        print(f"note: {query}: {others}.", file=sys.stderr)
     if photos.face_image:
         if len(rows) != 1:
             raise InputError(f"--face-image is the face of one photo, --query has {len(rows)}: give --faces.")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from deskpro_jax.data.build.image_sources import Finding, files_below
 from deskpro_jax.data.datasets.spec import DatasetSpec, PhotoFolder
-from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES
 from deskpro_jax.errors import InputError, MissingInputError
 
 

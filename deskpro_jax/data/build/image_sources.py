@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deskpro_jax.data.photo_names import is_left_behind
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
-
-_LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini", "@eadir", "__macosx")
 
 
 class Finding(NamedTuple):
@@ -107,7 +106,7 @@ def files_below(folder: Path, depth: int = 1) -> Iterator[tuple[str, Path]]:
     with os.scandir(folder) as entries:
         names = sorted((entry.name, entry.is_dir()) for entry in entries)
     for name, is_folder in names:
-        if name.startswith(".") or name.lower() in _LEFT_BY_FILE_MANAGERS:
+        if is_left_behind(name):
             continue
         if is_folder and depth > 1:
             for below, file in files_below(folder / name, depth - 1):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
 from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES
-from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import read_json

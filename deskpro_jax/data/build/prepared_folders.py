@@ -9,7 +9,7 @@ from typing import Any
 
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
 from deskpro_jax.data.datasets.spec import DatasetSpec
-from deskpro_jax.data.images import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import read_json
