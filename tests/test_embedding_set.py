@@ -97,6 +97,18 @@ def test_a_table_that_another_program_wrote_needs_its_streams(tmp_path: Path) ->
     assert found.columns()["image_id"] == COLUMNS["image_id"][2:]
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0, None], ["0", " 1", "nan"], ["0.0", "1.0", ""]])
+def test_labels_that_another_program_wrote_again_are_the_same_labels(tmp_path: Path, values: list[Any]) -> None:
+    table = pq.read_table(write(tmp_path / "e.parquet", "parquet")).slice(0, 3)
+    identity = table.column_names.index("identity")
+    pq.write_table(table.set_column(identity, "identity", pa.array(values)), tmp_path / "o.parquet")
+    assert EmbeddingSet(tmp_path / "o.parquet").columns()["identity"] == [0, 1, None]
+
+    pq.write_table(table.set_column(identity, "person_id", pa.array(values)), tmp_path / "o.parquet")
+    with pytest.raises(InputError, match=r"'person_id' \(did you mean identity\?\)"):
+        EmbeddingSet(tmp_path / "o.parquet").columns()
+
+
 def test_what_holds_no_finished_embeddings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no embeddings at .*deskpro_jax\.embed"):
         EmbeddingSet(tmp_path / "absent.parquet")

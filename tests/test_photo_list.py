@@ -103,8 +103,9 @@ def test_a_list_can_be_gone_through_again(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("t.csv", "image,identity\na.jpg,1\n", "columns image, identity; expected one called path"),
-        ("t.csv", "path,identity\na.jpg\n", "line 2: not as many fields"),
+        ("t.csv", "image,identity\na.jpg,1\n", r"'image' \(did you mean path\?\)"),
+        ("t.csv", "photos of,identity\na.jpg,1\n", "has the columns photos of, identity; path is missing"),
+        ("t.csv", "path,identity\na.jpg\n", r"line 2 .*do not have the 2 cells"),
         ("t.csv", "path,identity\n,1\n", "line 2: the path is empty"),
         ("t.parquet", "no table", "not a complete Parquet file"),
         ("t.txt", "", "lists no photo"),

@@ -115,6 +115,7 @@ def test_the_data_room_has_an_order_of_its_own() -> None:
     order = (
         "schema",
         "photo_names",
+        "photo_tables",
         "image_damage",
         "image_report",
         "images",

@@ -60,6 +60,8 @@ def _run(options: argparse.Namespace) -> int:
             f"--process is {options.process} of {options.processes}; expected 0 to {options.processes - 1}."
         )
     photos = list_photos(options.images, options.root)
+    for note in photos.notes:
+        _note(note)
     from deskpro_jax.embedding.embedder import Embedder
     from deskpro_jax.embedding.write_parts import embed_photos
     from deskpro_jax.runtime.compilation import use_cache_of

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deskpro_jax.data.photo_tables import LABELS, Label, check_columns, label
 from deskpro_jax.embedding.files import COLUMNS, INDEX, SETTINGS_KEY
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, equal_parts
@@ -125,7 +126,11 @@ class EmbeddingSet:
         }
 
     def columns(self) -> dict[str, list[Any]]:
-        """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face."""
+        """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face.
+
+        Raises:
+            InputError: a column of labels has another name, or holds something else than numbers and text.
+        """
         columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
         for file in self.files:
             if file.suffix == ".npy":
@@ -134,11 +139,18 @@ class EmbeddingSet:
                         columns[name].append(row.get(name))
                 continue
             with open_parquet(file) as opened:
+                check_columns(str(file), opened.schema_arrow.names, (), COLUMNS)
                 names = [name for name in COLUMNS if name in opened.schema_arrow.names]
                 table = opened.read(columns=names)
                 for name in COLUMNS:
                     columns[name] += table[name].to_pylist() if name in names else [None] * table.num_rows
-        return columns
+        return columns | {name: self._labels(name, columns[name]) for name in LABELS}
+
+    def _labels(self, name: str, values: Sequence[Any]) -> list[Label]:
+        try:
+            return [label(value) for value in values]
+        except ValueError as error:
+            raise InputError(f"{self.path}: column {name} holds {error}.") from error
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields the embeddings in order, as [images, dimension] float32 of some thousand rows.

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deskpro_jax.embedding.photo_list import LABELS, Listed
+from deskpro_jax.data.photo_tables import LABELS
+from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.storage.files import atomic_path, write_json
 from deskpro_jax.storage.parquet import open_parquet, require_pyarrow
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deskpro_jax.config.fields import differences
+from deskpro_jax.data.photo_tables import LABELS
 from deskpro_jax.embedding.embedding_set import read_settings
 from deskpro_jax.embedding.files import INDEX, Part, join_parts, label_types, names_of_part, write_part
-from deskpro_jax.embedding.photo_list import LABELS, Listed
+from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.storage.files import move, require_json, write_json
 from deskpro_jax.storage.locks import locked

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import itertools
-import math
 import os
 import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,13 +24,11 @@ from deskpro_jax.data.photo_names import (
     normalised_stem,
     passed_over,
 )
+from deskpro_jax.data.photo_tables import LABELS, PATH, Label, Row, open_table
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.storage.parquet import open_parquet
 
-LABELS = ("identity", "camera", "clothes")
-Label = int | str | None
-_PATH = "path"  # the column that a table must have
-_ROWS = 4096  # of a table read at a time
+_LISTS = (".txt", ".lst")
+_TABLES = (".csv", ".tsv", ".parquet")
 
 
 class Listed(NamedTuple):
@@ -61,11 +57,13 @@ class Listing:
         source: where it comes from, for messages.
         entries: starts again at the first photo.
         others: counts the files beside them that are not taken for photos, by suffix.
+        notes: what the user should know of it: columns of a table that are not used.
     """
 
     source: str
     entries: Callable[[], Iterator[Listed]]
     others: Callable[[], Mapping[str, int]] = dict
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Listed]:
         return self.entries()
@@ -150,25 +148,31 @@ def _hash(text: str) -> int:
 
 
 def _from_file(path: Path, root: Path | None) -> Listing:
-    readers: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
-        ".txt": _lines,
-        ".lst": _lines,
-        ".csv": _csv_rows,
-        ".parquet": _parquet_rows,
-    }
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         entry = Listed(_name(path.name if root is None else _below(path, root)), str(path))
         return Listing(str(path), lambda: iter([entry]))
-    if suffix not in readers:
-        raise InputError(f"{path}: expected a photo ({', '.join(SUFFIXES)}) or a list ({', '.join(readers)}).")
-    read = readers[suffix]
-    first = next(read(path), None)
+    if suffix not in (*_LISTS, *_TABLES):
+        raise InputError(
+            f"{path}: expected a photo ({', '.join(SUFFIXES)}) or a list ({', '.join((*_LISTS, *_TABLES))})."
+        )
+    rows, notes = (lambda: _lines(path)), ()  # type: Callable[[], Iterator[Row]], tuple[str, ...]
+    if suffix in _TABLES:
+        table = open_table(path, (PATH,), ("image_id", "face", *LABELS))
+        rows, notes = table.rows, table.notes
+    first = next(rows(), None)
     if first is None:
         raise InputError(f"{path} lists no photo.")
-    start = root or _start(path, first[_PATH])
-    names_from = root or _common(row[_PATH] for row in read(path))
-    return Listing(str(path), lambda: _entries(path, read(path), start, names_from))
+    start = root or _start(path, _path_of(first))
+    names_from = root or _common(_path_of(row) for row in rows())
+    return Listing(str(path), lambda: _entries(rows(), start, names_from), notes=notes)
+
+
+def _path_of(row: Row) -> str:
+    path = row.text(PATH)
+    if path is None:
+        raise InputError(f"{row.where}: the path is empty.")
+    return path
 
 
 def _start(path: Path, first: str) -> Path:
@@ -186,16 +190,14 @@ def _common(paths: Iterable[str]) -> Path | None:
     return None if common is None else Path(common)
 
 
-def _entries(source: Path, rows: Iterator[Mapping[str, Any]], start: Path, names_from: Path | None) -> Iterator[Listed]:
+def _entries(rows: Iterator[Row], start: Path, names_from: Path | None) -> Iterator[Listed]:
     for row in rows:
-        photo = row[_PATH]
-        name = row.get("image_id")
+        photo, name, face = _path_of(row), row.text("image_id"), row.text("face")
         if name is None:
             below = _below(Path(photo), names_from) if names_from and os.path.isabs(photo) else photo
             name = _name(os.path.normpath(below))
-        face = row.get("face")
-        labels = (_label(source, column, row.get(column)) for column in LABELS)
-        yield Listed(str(name), str(existing_path(start, photo)), face and str(existing_path(start, face)), *labels)
+        labels = (row.cells.get(column) for column in LABELS)
+        yield Listed(name, str(existing_path(start, photo)), face and str(existing_path(start, face)), *labels)
 
 
 def _below(path: Path, root: Path) -> str:
@@ -209,67 +211,14 @@ def _name(path: str) -> str:
     return str(PurePosixPath(Path(path).as_posix()).with_suffix(""))
 
 
-def _label(source: Path, column: str, value: Any) -> Label:
-    """Returns a label as a number or text; tables hold whole numbers with gaps as floats."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
-        return value
-    raise InputError(f"{source}: column {column} holds {value!r}; expected whole numbers or text.")
-
-
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+def _lines(path: Path) -> Iterator[Row]:
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 if text := line.rstrip("\r\n").strip():
-                    yield {_PATH: text}
+                    yield Row(f"{path}, line {number}", number, {PATH: text})
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text in UTF-8 ({error}): expected a path a line.") from error
-
-
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            _check_columns(path, reader.fieldnames or ())
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(f"{path}, line {reader.line_num}: not as many fields as the first line names.")
-                values: dict[str, Any] = {name: value or None for name, value in row.items()}
-                if values[_PATH] is None:
-                    raise InputError(f"{path}, line {reader.line_num}: the path is empty.")
-                # "7" is a number, "007" is a name.
-                yield {n: int(v) if n in LABELS and v is not None and _is_number(v) else v for n, v in values.items()}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV table in UTF-8 ({error}).") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return str(int(text)) == text and abs(int(text)) < 1 << 63
-    except ValueError:
-        return False
-
-
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with open_parquet(path) as file:
-        names = file.schema_arrow.names
-        _check_columns(path, names)
-        read = [name for name in (_PATH, "image_id", "face", *LABELS) if name in names]
-        for batch in file.iter_batches(batch_size=_ROWS, columns=read):
-            for row in batch.to_pylist():
-                if not isinstance(row[_PATH], str):
-                    raise InputError(f"{path}: column {_PATH} holds {row[_PATH]!r}; expected paths.")
-                yield row
-
-
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-    columns = list(names)
-    if _PATH not in columns:
-        raise InputError(f"{path} has columns {', '.join(columns) or 'none'}; expected one called {_PATH}.")
 
 
 def _files_matching(pattern: str) -> Iterator[str]:

@@ -105,6 +105,8 @@ def _embed(query: str, gallery: EmbeddingSet, photos: Photos) -> Queries:
     from deskpro_jax.runtime.compilation import use_cache_of
 
     listing = list_photos(query, photos.root)
+    for note in listing.notes:
+        print(f"note: {note}", file=sys.stderr)
     settings = dict(photos.settings)
     for name in ("face", "flip", "dtype", "body_size", "face_size"):
         value = gallery.settings.get(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.join_parts import join, no_parts
+from deskpro_jax.data.photo_tables import Label, Row, open_table
 from deskpro_jax.data.schema import SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 
@@ -57,19 +57,20 @@ def list_manifest(raw: Path, parts_dir: Path | None = None) -> DatasetListing:
         InputError: lines are wrong; all of them are listed.
     """
     file = find_manifest(raw)
-    rows, notes = _read(file)
+    table = open_table(file, REQUIRED, OPTIONAL)
+    notes = list(table.notes)
     errors: list[str] = []
     sources: list[ImageSource] = []
     seen: dict[tuple[str, str], tuple[int, str]] = {}
-    for line, row in rows:
+    for row in table.rows():
         source, problems = _source(file.parent, row)
-        key = (source.split, source.image_id)
+        key, path = (source.split, source.image_id), row.text("path") or ""
         if not problems and key in seen:
-            other, path = seen[key]
-            same = "the same image" if path == row["path"] else f"{path} but for the suffix; images go by the name"
-            problems.append(f"path {row['path']!r} is in line {other} of the same split already ({same})")
-        seen.setdefault(key, (line, row["path"]))
-        errors.extend(f"line {line}: {problem}" for problem in problems)
+            other, earlier = seen[key]
+            same = "the same image" if earlier == path else f"{earlier} but for the suffix; images go by the name"
+            problems.append(f"path {path!r} is in line {other} of the same split already ({same})")
+        seen.setdefault(key, (row.line, path))
+        errors.extend(f"line {row.line}: {problem}" for problem in problems)
         sources.append(source)
     if errors:
         listed = "".join(f"\n  {error}" for error in errors)
@@ -108,65 +109,46 @@ def _with_parts(file: Path, sources: list[ImageSource], parts_dir: Path | None, 
     return DatasetListing(both, joined.parts_format, joined.origin, joined.findings, notes + joined.notes)
 
 
-def _read(file: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Returns each line's number and its cells by column, and notes on the columns."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text ({error}): save it as CSV in UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        lines = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num}: {error}: save it as CSV, separated by commas") from error
-    if missing := [name for name in REQUIRED if name not in header]:
-        separator = " (is it separated by commas?)" if len(header) == 1 else ""
-        raise InputError(
-            f"{file}, line 1 has the columns {', '.join(header) or 'none'}{separator}; {', '.join(missing)} is missing"
-        )
-    if twice := [name for name in REQUIRED + OPTIONAL if header.count(name) > 1]:
-        raise InputError(f"{file}, line 1 has column {twice[0]} twice: remove one")
-    unknown = [name for name in header if name not in REQUIRED + OPTIONAL]
-    for name in unknown:
-        if question := did_you_mean(name.lower(), OPTIONAL):
-            raise InputError(f"{file}, line 1: column {name!r} is unknown; {question}")
-    notes = [f"{file}: columns {', '.join(unknown)} are not used"] if unknown else []
-    if short := [line for line, cells in lines if len(cells) != len(header)]:
-        listed = "".join(f"\n  line {line}" for line in short)
-        raise InputError(f"{file}: {len(short)} lines don't have the {len(header)} values of line 1:{listed}")
-    return [(line, dict(zip(header, map(str.strip, cells), strict=True))) for line, cells in lines], notes
+def _whole_number(value: Label) -> int | None:
+    """Returns a label as a number, zeros in front of it ("0007") left out; None where it is other text."""
+    if isinstance(value, str):
+        return int(value) if re.fullmatch(r"\d+", value, re.ASCII) else None
+    return value
 
 
-def _source(folder: Path, row: dict[str, str]) -> tuple[ImageSource, list[str]]:
+def _source(folder: Path, row: Row) -> tuple[ImageSource, list[str]]:
     """Returns the source of a line and the errors in the line."""
     problems = []
-    if row["split"] not in SPLITS:
-        question = did_you_mean(row["split"].lower(), SPLITS)
-        problems.append(f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}{question and f'; {question}'}")
+    split = row.text("split") or ""
+    if split not in SPLITS:
+        question = did_you_mean(split.lower(), SPLITS)
+        problems.append(f"split is {split!r}, expected one of {', '.join(SPLITS)}{question and f'; {question}'}")
     numbers = {}
-    distractors = UNKNOWN if row["split"] == "gallery" else 0
+    distractors = UNKNOWN if split == "gallery" else 0
     for name, lowest in (("identity", distractors), ("camera", UNKNOWN), ("clothes", UNKNOWN)):
-        text = row[name] or ("" if name == "identity" else str(UNKNOWN))
-        try:
-            numbers[name] = int(text)
-        except ValueError:
-            problems.append(f"{name} is {text!r}, expected an integer")
+        value = row.cells[name]
+        if value is None and name != "identity":
+            value = UNKNOWN
+        number = _whole_number(value)
+        if number is None:
+            problems.append(f"{name} is {value or ''!r}, expected an integer")
             continue
-        if not lowest <= numbers[name] < _LIMIT:
-            problems.append(f"{name} is {numbers[name]}, expected {lowest} to {_LIMIT - 1}")
+        numbers[name] = number
+        if not lowest <= number < _LIMIT:
+            problems.append(f"{name} is {number}, expected {lowest} to {_LIMIT - 1}")
     files: dict[str, str | None] = {}
     for name, field in (("path", "body"), ("mask", "parts"), ("face", "face"), ("restored", "restored_face")):
-        text = row.get(name, "")
+        text = row.text(name) or ""
         files[field] = str(folder / text) if text else None
         if name == "path" and not text:
             problems.append("path is empty")
         elif text and not (folder / text).is_file():
             problems.append(f"{name} {text!r}: no such file in {folder}")
-    image_id = Path(row["path"]).with_suffix("").as_posix() if row["path"] else ""
+    path = row.text("path")
+    image_id = Path(path).with_suffix("").as_posix() if path else ""
     return (
         ImageSource(
-            row["split"],
+            split,
             image_id,
             numbers.get("identity", 0),
             numbers.get("camera", UNKNOWN),

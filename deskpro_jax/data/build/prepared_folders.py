@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.photo_names import SUFFIXES
+from deskpro_jax.data.photo_tables import LABELS, open_table
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import read_json
 
 TREES = ("imgs", "lr_face", "hr_face", "mask")
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-MANIFEST_COLUMNS = ("image_id", "split", "identity", "camera", "clothes")
+MANIFEST_COLUMNS = ("image_id", "split", *LABELS)
 _FIELDS = {"mask": "parts", "parts": "parts", "lr_face": "face", "hr_face": "restored_face"}
 
 
@@ -138,16 +138,14 @@ def _read_manifest(root: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
     if not file.exists():
         return {}
     result = {}
-    with file.open(newline="") as lines:
-        reader = csv.DictReader(lines)
-        if tuple(reader.fieldnames or ()) != MANIFEST_COLUMNS:
-            raise InputError(f"{file} has columns {reader.fieldnames}, expected {', '.join(MANIFEST_COLUMNS)}")
-        for row in reader:
-            try:
-                numbers = (int(row["identity"]), int(row["camera"]), int(row["clothes"]))
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{file}, line {reader.line_num}: {row} has a number missing ({error})") from error
-            result[row["split"], row["image_id"]] = numbers
+    for row in open_table(file, MANIFEST_COLUMNS).rows():
+        identity, camera, clothes = (row.cells[name] for name in LABELS)
+        if not (isinstance(identity, int) and isinstance(camera, int) and isinstance(clothes, int)):
+            raise InputError(
+                f"{row.where}: identity, camera and clothes are {identity!r}, {camera!r} and {clothes!r};"
+                " one is not an integer."
+            )
+        result[row.text("split") or "", row.text("image_id") or ""] = (identity, camera, clothes)
     return result
 
 
