@@ -29,6 +29,7 @@ from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.losses import check as loss_check
 from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
 from deskpro_jax.runtime import compilation, sharding
+from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
@@ -49,6 +50,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     Returns:
         The results, which are also written to `results.json` and `results.md`, and printed.
     """
+    refuse_after_fork("an experiment cannot run")
     validate(config, mode)
     first = jax.process_index() == 0
     if mode == "train":

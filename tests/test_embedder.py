@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import pickle
+import re
+import signal
 import subprocess
 import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +24,8 @@ import runs
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.embedding import embedder as embedder_module
-from deskpro_jax.embedding.embedder import Embedder
-from deskpro_jax.errors import InputError
+from deskpro_jax.embedding.embedder import Embedder, Pair
+from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.evaluation import evaluate
 from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers
@@ -113,6 +123,80 @@ def test_faces_that_are_not_given_are_looked_for(untrained: Path, split: ReIDSpl
     half = [face if i < 8 else None for i, face in enumerate(faces)]
     np.testing.assert_array_equal(looking.embed(images(split), half), found)
     assert asked[2:] == [8, 4]
+
+
+def test_eight_threads_get_the_rows_that_one_gets(untrained: Path, split: ReIDSplit, found: np.ndarray) -> None:
+    bodies, faces = images(split), images(split, "face")
+    by_photo = {np.asarray(body).tobytes(): face for body, face in zip(bodies, faces, strict=True)}
+    inside = threading.Lock()  # a finder need not be safe for threads
+
+    def finder(photos: Sequence[np.ndarray]) -> list[np.ndarray | None]:
+        assert inside.acquire(blocking=False)
+        time.sleep(0.01)
+        found_faces = [by_photo[photo.tobytes()] for photo in photos]
+        inside.release()
+        return [None if face is None else np.asarray(face) for face in found_faces]
+
+    given, looking = Embedder(untrained), Embedder(untrained, find_faces=finder)
+    without = given.embed(bodies)
+
+    def pairs() -> Iterator[Pair]:
+        return zip(bodies, faces, strict=True)
+
+    calls = [
+        *2 * [lambda: given.embed(bodies, faces)],
+        *2 * [lambda: given.embed(bodies)],
+        *2 * [lambda: looking.embed(bodies)],
+        *2 * [lambda: np.concatenate([b.embeddings for b in given.stream(pairs(), faces=True)])],
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        rows = [future.result() for future in [pool.submit(call) for call in calls]]
+    for number, result in enumerate(rows):
+        expected_rows = without if number in (2, 3) else found
+        np.testing.assert_array_equal(result, expected_rows)
+
+
+def test_threads_that_come_together_compile_once(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    make = embedder_module._compiled.__wrapped__
+    monkeypatch.setattr(embedder_module, "_compiled", functools.lru_cache(lambda *a: made.append(1) or make(*a)))
+    embedder = Embedder(untrained)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: embedder.embed([]), range(8)))
+    assert len(made) == 1
+
+
+def test_a_forked_process_is_told_to_spawn(embedder: Embedder, untrained: Path, split: ReIDSplit) -> None:
+    photos = images(split)[:1]
+    for work in (
+        lambda: embedder.embed(photos),
+        lambda: next(embedder.stream(((p, None) for p in photos), faces=False)),
+        lambda: Embedder(untrained),
+        lambda: runs.run(runs.config(untrained), untrained, "evaluate"),
+    ):
+        assert re.match(r"RunError: .* forked after JAX had started.*get_context\('spawn'\)", raised_in_fork(work))
+    with pytest.raises(RunError, match="send the path of its networks"):
+        pickle.dumps(embedder)
+
+
+def raised_in_fork(work: Callable[[], object]) -> str:
+    """Returns the error that work ends with in a fork of this process, "" without one."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that forking is not safe is what is tested
+        child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # where it hangs after all
+        try:
+            work()
+        except BaseException as error:
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
 
 
 def test_an_exported_file_gives_the_same_embeddings_and_checksum(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -19,16 +20,20 @@ from PIL import Image
 from deskpro_jax.data.images import Photo, UnreadableError, read_photo
 from deskpro_jax.data.load.decoding import resize
 from deskpro_jax.embedding.faces import FaceFinder, open_finder
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.evaluation import evaluate
 from deskpro_jax.models.contract import Network
 from deskpro_jax.runtime import cores, sharding
+from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.workdir.networks import Size, load_networks
 
 Pair = tuple[Photo, Photo | None]  # a photo and its face
 _WAITING = 1 << 30  # bytes of photos in full size that may wait for their faces to be looked for
 
 _compiled = functools.lru_cache(maxsize=8)(evaluate.make_embed)  # embedders of one network share what was compiled
+# One thread at a time compiles and starts programs: the devices have to get those that all of them take part in, in
+# one order, and threads that come together would each compile.
+_starting = threading.Lock()
 
 
 class Block(NamedTuple):
@@ -56,6 +61,9 @@ class _Decoded(NamedTuple):
 
 class Embedder:
     """Trained networks that turn photos of people into embeddings, as evaluation computes them.
+
+    It may be used by several threads at once, each of which decodes its own photos; faces are looked for by one at a
+    time. A process that is forked after JAX has started cannot use it: start processes with "spawn".
 
     Attributes:
         streams: "face" and/or "body", in the order of an embedding.
@@ -110,6 +118,7 @@ class Embedder:
         Raises:
             InputError: the source cannot be used, or an argument has no usable value.
             MissingInputError: there is no such file, folder or checkpoint.
+            RunError: the process was forked after JAX had started.
         """
         for name, value in (("batch", batch), ("threads", threads)):
             if value is not None and value < 1:
@@ -141,6 +150,12 @@ class Embedder:
         if detector is not None and self.face_field:
             find_faces = open_finder(detector)
         self._find_faces = find_faces if self.face_field else None
+        self._finding = threading.Lock()
+
+    def __reduce__(self) -> NoReturn:
+        raise RunError(
+            "an Embedder cannot be sent to another process: send the path of its networks, and open it there."
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -173,6 +188,7 @@ class Embedder:
 
         Raises:
             InputError: a photo or face cannot be read, or there is not one face (or None) for each photo.
+            RunError: the process was forked after JAX had started.
         """
         if isinstance(images, (str, os.PathLike, Image.Image)):
             raise InputError("images is a single photo; expected a list of photos.")
@@ -203,7 +219,9 @@ class Embedder:
 
         Raises:
             InputError: a photo is of no known kind, or the networks have a face stream alone and there are no faces.
+            RunError: the process was forked after JAX had started.
         """
+        refuse_after_fork("an Embedder cannot be used")
         faces = faces or self._find_faces is not None
         used = list(zip(self._networks, self._variables, strict=True))
         if not faces and all(spec.reads_face for spec in self._specs):
@@ -212,11 +230,14 @@ class Embedder:
             used = [(net.without_faces(), values) for net, values in used if net.without_faces().streams]
         networks = tuple(net for net, _ in used)
         variables = [values for _, values in used]
-        embed = _compiled(networks, self.flip, self._mesh)
+        with _starting:
+            embed = _compiled(networks, self.flip, self._mesh)
         running: deque[tuple[_Decoded, Any]] = deque()
         for decoded in self._ahead(pairs, networks):
             self._look_for_faces(decoded)
-            running.append((decoded, embed(variables, sharding.put_batch(self._mesh, decoded.batch))))
+            batch = sharding.put_batch(self._mesh, decoded.batch)
+            with _starting:
+                running.append((decoded, embed(variables, batch)))
             if len(running) > 1:
                 yield self._block(*running.popleft())
         for item in running:
@@ -277,7 +298,8 @@ class Embedder:
     def _look_for_faces(self, decoded: _Decoded) -> None:
         if not decoded.photos or self._find_faces is None or self.face_field is None:
             return
-        faces = self._find_faces(list(decoded.photos.values()))
+        with self._finding:
+            faces = self._find_faces(list(decoded.photos.values()))
         for row, face in zip(decoded.photos, faces, strict=True):
             if face is not None:
                 decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)

@@ -24,6 +24,7 @@ from deskpro_jax.models import initialisers
 from deskpro_jax.models.check import DTYPES, FACES
 from deskpro_jax.models.checksum import checksum_of
 from deskpro_jax.models.contract import Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
+from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.weights.opening import open_weights
 from deskpro_jax.workdir.record import Record, file_record, read_record
 
@@ -138,7 +139,9 @@ def load_networks(
     Raises:
         InputError: the source holds no such network, or cannot be read.
         MissingInputError: the file, folder or checkpoint does not exist.
+        RunError: the process was forked after jax had started.
     """
+    refuse_after_fork("networks cannot be opened")
     source = Path(source).expanduser()
     if not source.exists():
         raise MissingInputError(
