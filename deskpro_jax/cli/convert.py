@@ -19,6 +19,7 @@ from deskpro_jax.checkpoints.selection import REPORTS, Steps
 from deskpro_jax.cli.arguments import size
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.methods import published_names
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import OS_STREAMS
 from deskpro_jax.serving.artifact import FORMATS, export_program
@@ -35,12 +36,17 @@ _PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--b
             "--face-size": "face_size"}  # fmt: skip
 
 
+def _families() -> tuple[str, ...]:
+    """Returns the families of published names."""
+    return tuple(dict.fromkeys((*FAMILIES, *(names.family for _, names in published_names() if not names.start))))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("convert", main.__doc__)
     parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
     endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
     parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
-    parser.add_argument("--family", choices=FAMILIES, help="family of the weights that are read or written")
+    parser.add_argument("--family", choices=_families(), help="family of the weights that are read or written")
     parser.add_argument("--report", choices=REPORTS, help="checkpoint of a workdir to export (default: last)")
     files = parser.add_argument_group("from a weights file to a workdir")
     files.add_argument("--as", dest="role", choices=ROLES, help="network in the file, if its names do not show it")
@@ -83,9 +89,9 @@ def _import(options: argparse.Namespace) -> None:
     )
     for note in record["notes"]:
         print(f"note: {note}")
-    print(f"{options.to}: {record['family']}, {', '.join(record['networks'])}, streams {record['streams']}")
-    if record["model"]:
-        print(" ".join(f"--config.model.{name}={value}" for name, value in record["model"].items()))
+    streams = f", streams {record['streams']}" if record["streams"] else ""
+    print(f"{options.to}: {record['family']}, {', '.join(record['networks'])}{streams}")
+    print(" ".join(f"--config.model.{name}={value}" for name, value in record["model"].items()))
 
 
 def _export(options: argparse.Namespace) -> None:

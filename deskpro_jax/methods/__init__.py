@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,7 @@ from deskpro_jax.config import expect
 from deskpro_jax.config.user_modules import import_module
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import check as model_check
-from deskpro_jax.models.contract import PhaseSpec
+from deskpro_jax.models.contract import PhaseSpec, PublishedNames
 
 _FUNCTIONS = ("build", "streams", "recipe", "check")
 METHODS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__"))
@@ -33,6 +34,23 @@ def find_method(name: str) -> ModuleType:
     if missing := [function for function in _FUNCTIONS if not callable(getattr(module, function, None))]:
         raise InputError(f"model.name is {name!r}, whose module has no function {missing[0]!r}: see docs/forking.md.")
     return module
+
+
+def published_names() -> Iterator[tuple[str, PublishedNames]]:
+    """Yields how files name the tensors of each method of this package, with the name of the method."""
+    for name in METHODS:
+        yield from ((name, names) for names in names_of(name))
+
+
+def names_of(name: str) -> tuple[PublishedNames, ...]:
+    """Returns how files name the tensors of a method's network; empty where `weights.families` knows them."""
+    every = getattr(find_method(name), "NAMES", ())
+    return tuple(names for names in every if isinstance(names, PublishedNames))
+
+
+def families_of(name: str) -> tuple[str, ...]:
+    """Returns the families of `weights.families` that hold networks of a method."""
+    return tuple(family for family in getattr(find_method(name), "NAMES", ()) if isinstance(family, str))
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from flax.core import meta
 
+from deskpro_jax.models.contract import CLASSIFIER
+
 
 def checksum_of(variables: Sequence[Mapping[str, Any]]) -> str:
     """Returns the SHA-256 of names and values; classifiers, which no embedding depends on, stay out of it.
@@ -22,7 +24,7 @@ def checksum_of(variables: Sequence[Mapping[str, Any]]) -> str:
         leaves = jax.tree_util.tree_leaves_with_path(dict(meta.unbox(values)))
         by_name = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
         for name in sorted(by_name):
-            if "['classifier']" in name:
+            if f"['{CLASSIFIER}" in name:
                 continue
             value = np.ascontiguousarray(by_name[name])
             digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())

@@ -25,6 +25,9 @@ from jaxtyping import Array
 
 Inputs = Mapping[str, Array]  # the fields of a batch, images normalised
 Outputs = Mapping[str, Mapping[str, Array]]  # by stream, then by name
+# What the names of modules begin with whose parameters have one entry per identity, on the last axis: no embedding
+# depends on them, and a file may have them for other people.
+CLASSIFIER = "classifier"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class PublishedNames:
             the network is.
         start: whether a file only starts a training, as ImageNet's weights do; several parameters may then begin with
             one tensor.
+        variant: of the configuration that these networks belong to; "" for the one called like the method.
     """
 
     family: str
@@ -126,6 +130,7 @@ class PublishedNames:
     axes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     fields: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Any]] = lambda shapes: {}
     start: bool = False
+    variant: str = ""
 
     def ignores(self, name: str) -> bool:
         """Returns whether the network has no use for a tensor of a file."""
@@ -204,6 +209,7 @@ class PhaseSpec:
         schedule_epochs: epochs until the schedule's end; 0 for all of `epochs`.
         embeds: whether its streams are part of the embedding.
         init: name of a stream -> field of `config.init` that names its pretrained initialisation.
+        methods: name of a stream -> method whose network it is; those of `config.model.name` where absent.
     """
 
     name: str
@@ -214,6 +220,7 @@ class PhaseSpec:
     schedule_epochs: int = 0
     embeds: bool = True
     init: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, str] = field(default_factory=dict)
 
     def network(self, config: ml_collections.ConfigDict, identities: int, clothes: int = 0) -> Network:
         """Returns the module for so many classes, with its streams."""

@@ -20,7 +20,7 @@ from deskpro_jax.errors import InputError
 
 DATA_AXIS, MODEL_AXIS = "data", "model"
 
-_CLASSIFIER = ["classifier", "kernel"]  # how the path of a classifier's parameters and of their moments ends
+_CLASSIFIER = "classifier"  # what a classifier's name begins with, in the path of its parameters and of their moments
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
@@ -161,7 +161,8 @@ def without_model_axis(mesh: Mesh) -> Mesh:
 
 
 def _is_classifier(path: tuple[Any, ...]) -> bool:
-    return [getattr(entry, "key", None) for entry in path[-2:]] == _CLASSIFIER
+    *_, module, leaf = (None, None, *(getattr(entry, "key", None) for entry in path))
+    return leaf == "kernel" and str(module).startswith(_CLASSIFIER)
 
 
 def _along_identities(mesh: Mesh, parts: int) -> NamedSharding:

@@ -16,7 +16,8 @@ from deskpro_jax.data.load import augment
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.methods import METHODS
 from deskpro_jax.models import embeddings
-from deskpro_jax.models.contract import Network, StreamSpec, embedding_streams
+from deskpro_jax.models.contract import CLASSIFIER, Network, StreamSpec, embedding_streams
+from deskpro_jax.models.streams import with_choices
 from deskpro_jax.serving.fold import fold, folded_norms
 from deskpro_jax.workdir.networks import LoadedNetworks, load_networks
 
@@ -162,7 +163,7 @@ def _with_one_class(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns parameters with zeros for one class in place of every classifier."""
     return {
         name: {key: np.zeros((*value.shape[:-1], 1), np.float32) for key, value in tree.items()}
-        if name == "classifier"
+        if name.startswith(CLASSIFIER)
         else _with_one_class(tree)
         if isinstance(tree, Mapping)
         else tree
@@ -200,4 +201,4 @@ def _images(program: Program, images: Array) -> Array:
 
 
 def _one_identity(module: Any) -> Any:
-    return module.clone(num_classes=1) if hasattr(module, "num_classes") else module
+    return with_choices(module, num_classes=1)

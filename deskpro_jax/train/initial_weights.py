@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,16 +14,25 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from deskpro_jax import methods
 from deskpro_jax.data.load import classes as class_orders
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.models.contract import PhaseSpec, image_sizes
+from deskpro_jax.models.contract import CLASSIFIER, PhaseSpec, image_sizes
 from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.storage import files
+from deskpro_jax.storage.checksums import file_sha256
+from deskpro_jax.weights.export import file_class_order
 from deskpro_jax.weights.load import initialise
-from deskpro_jax.weights.opening import PLACES
+from deskpro_jax.weights.opening import PLACES, family_in_words
+from deskpro_jax.weights.published import fill
+from deskpro_jax.weights.published import recognise as recognise_method
+from deskpro_jax.weights.read import read_file
+from deskpro_jax.workdir.networks import load_networks
 from deskpro_jax.workdir.record import START
-from deskpro_jax.workdir.source import PublishedTensors, read_published, refusal
+from deskpro_jax.workdir.source import read_published, refusal
+
+_ROLES = {place: role for role, place in PLACES.items()}
 
 
 def begin(
@@ -84,42 +93,113 @@ def _replace(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the variables with pretrained weights in their place, and what is recorded of them, by role."""
     variables = {collection: dict(tree) for collection, tree in initial.items()}
-    roles = {place: role for role, place in PLACES.items()}
     record: dict[str, Any] = {}
     for stream, text in paths.items():
         field, path = f"init.{spec.init[stream]}", Path(text).expanduser()
-        role, key = roles[spec.name, stream], f"{stream}_stream"
+        role, key = _ROLES.get((spec.name, stream), stream), f"{stream}_stream"
+        own = {collection: tree[key] for collection, tree in initial.items() if key in tree}
         try:
-            published = read_published(path)
-            filled, notes = initialise(
-                published.recognised,
-                role,
-                {collection: tree[key] for collection, tree in initial.items()},
-                os_streams=config.model.streams,
-                attention=config.model.attention if role == "body" else "none",
-                dont_load=config.init.dont_load,
-            )
+            start = _start_of_method(path, spec, stream, own, config) or _start_of_stream(path, role, own, config)
         except MissingInputError as error:
             raise MissingInputError(f"{field}: {error}") from error
         except InputError as error:
             raise refusal(field, path, error) from error
-        for collection, tree in filled.items():
+        for collection, tree in start.variables.items():
             variables[collection][key] = tree
-        classes = filled["params"]["classifier"]["kernel"].shape[-1]
-        if _keeps_classifier(published, role, classes):
-            notes += reorder_classes(filled["params"], published.class_order, split)
-        record[role] = {
-            "source": published.name,
-            "sha256": published.sha256,
-            "format": published.format,
-            "family": published.recognised.family,
-            "notes": [*notes, *_idle_patterns(published, config.init.dont_load)],
-        }
+        notes = list(start.notes)
+        if start.class_order is not None:
+            notes += reorder_classes(start.variables["params"], start.class_order, split)
+        record[role] = {**start.source, "notes": notes}
     return variables, record
 
 
-def _keeps_classifier(published: PublishedTensors, role: str, classes: int) -> bool:
-    return any(s.role in (role, "") and s.identities == classes for s in published.recognised.streams)
+class _Start(NamedTuple):
+    """What a stream starts from.
+
+    Attributes:
+        variables: of the stream, by collection.
+        notes: what was dropped or kept.
+        class_order: how the classifiers count identities; None where they are drawn anew.
+        source: name, checksum, format and family, as recorded.
+    """
+
+    variables: dict[str, Any]
+    notes: list[str]
+    class_order: str | None
+    source: dict[str, str]
+
+
+def _start_of_method(
+    path: Path, spec: PhaseSpec, stream: str, initial: Mapping[str, Any], config: ml_collections.ConfigDict
+) -> _Start | None:
+    """Returns the start from what the names of a method describe, or from the same network in a workdir.
+
+    None where `weights.families` knows the networks of the method.
+    """
+    method = spec.methods.get(stream, config.model.name)
+    names = methods.names_of(method)
+    if not path.exists():
+        raise MissingInputError(f"no file or workdir at {path}: correct the path of the weights.")
+    if path.is_dir():
+        known = methods.families_of(method) and ":" not in config.model.backbone
+        return None if known else _start_of_workdir(path, (spec.name, stream), initial)
+    file = read_file(path)
+    own = recognise_method(file.tensors, [(method, one) for one in names])
+    if own is None:
+        if methods.families_of(method):
+            return None
+        expected = " or ".join(dict.fromkeys(one.family for one in names)) or "a workdir of the same network"
+        raise InputError(f"the file holds {family_in_words(file.tensors)}; {method} starts from {expected}.")
+    filled = fill(own, initial, dont_load=config.init.dont_load)
+    notes = filled.notes + _idle_patterns(own.tensors, config.init.dont_load, path.name)
+    class_order = file_class_order(file.metadata) if filled.classifiers else None
+    source = {"source": path.name, "sha256": file_sha256(path), "format": file.format, "family": own.names.family}
+    return _Start(filled.variables, notes, class_order, source)
+
+
+def _start_of_workdir(path: Path, phase_and_stream: tuple[str, str], initial: Mapping[str, Any]) -> _Start:
+    """Returns the start from a stream of a workdir that has the same parameters, classifiers apart."""
+    loaded = load_networks(path, report="last", every_phase=True)
+    streams = [(phase, stream.name) for phase in loaded.phases for stream in phase.network.streams]
+    # The one of the same phase and name before others of the same shapes.
+    for phase, stream in sorted(streams, key=lambda one: (one[0].name, one[1]) != phase_and_stream):
+        held = phase.stream_variables(stream)
+        bodies = [{name: _without_classifiers(tree) for name, tree in one.items()} for one in (held, initial)]
+        if _shapes(bodies[0]) != _shapes(bodies[1]):
+            continue
+        source = {"source": path.name, "sha256": "", "format": "workdir", "family": str(loaded.config.model.name)}
+        if _shapes(held) == _shapes(initial):
+            return _Start(dict(held), [], loaded.record.class_order, source)
+        own = {name: tree for name, tree in initial["params"].items() if name.startswith(CLASSIFIER)}
+        variables = {**held, "params": {**bodies[0]["params"], **own}}
+        return _Start(variables, ["classifiers of other identities dropped, new ones drawn"], None, source)
+    raise InputError(f"no network in it has the parameters of this one ({phase_and_stream[1]} stream).")
+
+
+def _without_classifiers(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in tree.items() if not name.startswith(CLASSIFIER)}
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(np.shape, tree)
+
+
+def _start_of_stream(path: Path, role: str, initial: Mapping[str, Any], config: ml_collections.ConfigDict) -> _Start:
+    """Returns the start of a LightMBN stream from a file or workdir of OSNet, LightMBN or DeSKPro."""
+    found = read_published(path)
+    filled, notes = initialise(
+        found.recognised,
+        role,
+        initial,
+        os_streams=config.model.streams,
+        attention=config.model.attention if role == "body" else "none",
+        dont_load=config.init.dont_load,
+    )
+    classes = filled["params"]["classifier"]["kernel"].shape[-1]
+    kept = any(s.role in (role, "") and s.identities == classes for s in found.recognised.streams)
+    notes += _idle_patterns(found.recognised.tensors, config.init.dont_load, found.name)
+    source = {"source": found.name, "sha256": found.sha256, "format": found.format}
+    return _Start(filled, notes, found.class_order if kept else None, {**source, "family": found.recognised.family})
 
 
 def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) -> list[str]:
@@ -136,12 +216,12 @@ def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) 
     positions = class_orders.text_positions(split) if class_order == "text" else None
     if positions is None or np.array_equal(positions, np.arange(len(positions))):
         return []
-    kernel = params["classifier"]["kernel"]
-    params["classifier"] = {"kernel": np.ascontiguousarray(kernel[..., positions])}
+    for name, tree in params.items():
+        if name.startswith(CLASSIFIER):
+            params[name] = jax.tree.map(lambda leaf: np.ascontiguousarray(np.asarray(leaf)[..., positions]), tree)
     return ["the classifiers count identities by the text of their names: put into the order of their numbers"]
 
 
-def _idle_patterns(published: PublishedTensors, patterns: tuple[str, ...]) -> list[str]:
-    names = published.recognised.tensors
+def _idle_patterns(names: Collection[str], patterns: tuple[str, ...], source: str) -> list[str]:
     idle = [pattern for pattern in patterns if not any(re.fullmatch(pattern, name) for name in names)]
-    return [f"init.dont_load: {pattern!r} matches no name in {published.name}" for pattern in idle]
+    return [f"init.dont_load: {pattern!r} matches no name in {source}" for pattern in idle]

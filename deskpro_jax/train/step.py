@@ -20,6 +20,7 @@ from deskpro_jax.data.load import augment
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses.extra import extra_terms
 from deskpro_jax.models.contract import Inputs, LossTerm, Outputs, Recipe, StepValues
+from deskpro_jax.models.streams import with_choices
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
 
@@ -202,8 +203,7 @@ def make_train_step(
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
         them, `key` is the phase's key. Augmentation happens here, on the device, fresh for every step.
     """
-    choices = {name: config.train[name] for name in ("remat", "depthwise") if hasattr(module, name)}
-    trained = module.clone(**choices)
+    trained = with_choices(module, remat=config.train.remat, depthwise=config.train.depthwise)
     losses = (*recipe.losses, *extra_terms(config.loss.extra))
 
     def step(

@@ -7,16 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deskpro_jax.weights.families import Stream
+
+class CardNetwork(NamedTuple):
+    """What a model card says of one network.
+
+    Attributes:
+        prefix: what its names start with.
+        kind: backbone or method.
+        attention: form of its CSA module.
+        feature_dim: size of each part of its embedding.
+        identities: size of its classifiers; None where there are none.
+        step: of the training.
+    """
+
+    prefix: str
+    kind: str
+    attention: str
+    feature_dim: int
+    identities: int | None
+    step: int
 
 
 class Card(NamedTuple):
     """What a model card says.
 
     Attributes:
-        streams: the networks by role.
-        os_streams: OSBlock streams that run.
-        steps: training step by role.
+        networks: by role.
+        os_streams: OSBlock streams that run; "" where there are no OSBlocks.
         config: the configuration of the training; None for converted weights.
         conversion: what is recorded of converted weights, None for others.
         results: of the evaluation, None where there was none.
@@ -24,9 +41,8 @@ class Card(NamedTuple):
         versions: of the packages that wrote the file.
     """
 
-    streams: Mapping[str, Stream]
+    networks: Mapping[str, CardNetwork]
     os_streams: str
-    steps: Mapping[str, int]
     config: Mapping[str, Any] | None
     conversion: Mapping[str, Any] | None
     results: Mapping[str, Any] | None
@@ -47,15 +63,17 @@ def model_card(path: Path, card: Card) -> str:
         "",
         "Weights for cloth-changing person re-identification, in the PyTorch names of the reference implementation.",
         "",
-        "| network | names start with | backbone | attention | features | identities | step |",
+        "| network | names start with | method or backbone | attention | features | identities | step |",
         "|---|---|---|---|---|---|---|",
     ]
-    for role, stream in card.streams.items():
+    for role, network in card.networks.items():
+        names = f"`{network.prefix}`" if network.prefix else "-"
         lines.append(
-            f"| {role} | `{stream.prefix}` | OSNet {stream.backbone} | {stream.attention} | {stream.feature_dim}"
-            f" | {stream.identities or '-'} | {card.steps[role]} |"
+            f"| {role} | {names} | {network.kind} | {network.attention} | {network.feature_dim}"
+            f" | {network.identities or '-'} | {network.step} |"
         )
-    lines += ["", f"OSBlock streams: `{card.os_streams}`."]
+    if card.os_streams:
+        lines += ["", f"OSBlock streams: `{card.os_streams}`."]
     if card.os_streams == "aacd":
         lines.append("Stream a runs twice and b never; what is under `conv2b` is there only for strict loading.")
     lines += ["", "## Data", ""]

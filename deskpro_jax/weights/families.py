@@ -16,7 +16,7 @@ from deskpro_jax.weights.table import COUNTER
 FAMILIES = ("osnet", "lmbn", "deskpro")
 ROLES = tuple(PREFIXES)  # body, student, teacher
 # Modules that hold the network itself: torch.nn.DataParallel, Lightning modules, torch.compile.
-_WRAPPERS = re.compile(r"((module|model|net|network|_orig_mod)\.)*")
+WRAPPERS = re.compile(r"((module|model|net|network|_orig_mod)\.)*")
 # Each branch is registered twice in DeSKPro's released code.
 ALIASES = {"branches.0.": "global_branch.", "branches.1.": "part_branch.", "branches.2.": "channel_branch."}
 
@@ -105,7 +105,7 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Recognised:
 
 
 def _is_start(start: str, family: str) -> bool:
-    return _WRAPPERS.fullmatch(_split(start, family)[0]) is not None
+    return WRAPPERS.fullmatch(_split(start, family)[0]) is not None
 
 
 def _split(start: str, family: str) -> tuple[str, str]:

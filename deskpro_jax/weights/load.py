@@ -218,7 +218,7 @@ def _account(
     left_out: dict[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
     """Sorts a file's tensors: those to load in float32, names of entries to keep, and what is wrong with the others."""
-    patterns = _compile(dont_load)
+    patterns = compile_patterns(dont_load)
     names = {entry.name for entry in entries}
     needed, excused = names - set(keep), {name for name in names if _matches(patterns, name)}
     counted = {*unused, *names}
@@ -264,7 +264,8 @@ def _is_counter(name: str, counted: Collection[str]) -> bool:
     return name.endswith(f".{COUNTER}") and f"{name.removesuffix(COUNTER)}running_mean" in counted
 
 
-def _compile(patterns: Iterable[str]) -> list[re.Pattern[str]]:
+def compile_patterns(patterns: Iterable[str]) -> list[re.Pattern[str]]:
+    """Returns the regular expressions of `dont_load`; InputError where one is none."""
     try:
         return [re.compile(pattern) for pattern in patterns]
     except re.error as error:

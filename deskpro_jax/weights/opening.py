@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from deskpro_jax import methods
+from deskpro_jax.configs import base
 from deskpro_jax.errors import InputError
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts, image_sizes
 from deskpro_jax.models.osnet import OS_STREAMS
 from deskpro_jax.weights.export import file_class_order
 from deskpro_jax.weights.families import Recognised, Stream, recognise
 from deskpro_jax.weights.load import Loaded, load
+from deskpro_jax.weights.published import MethodFile, fill, identities_of
+from deskpro_jax.weights.published import recognise as recognise_method
 from deskpro_jax.weights.read import WeightFile, read_file
 
 # Role of a network -> the phase that trains it, and its stream.
@@ -22,55 +30,72 @@ PLACES = {
     "body": ("student", "body"),
     "osnet": ("osnet", "body"),
 }
+_BODY = "body_stream"
 
 
 class OpenedWeights(NamedTuple):
     """What a weights file holds.
 
     Attributes:
-        family: of published networks, one of `families.FAMILIES`.
-        loaded: its networks by role.
+        family: of published networks, one of `families.FAMILIES` or of a method's `PublishedNames`.
+        states: variables by phase and collection, each network under the name of its stream.
+        fields: what the networks are, as fields of the configuration by dotted name.
+        networks: description of each network by role.
+        os_streams: OSBlock streams that run; "" where there are no OSBlocks.
+        notes: what was dropped or drawn anew.
+        left_out: tensors that no variable holds, by name.
         format: as `WeightFile.format`.
         metadata: its text metadata.
         preprocessing: how images go in, where the file says so.
     """
 
     family: str
-    loaded: Loaded
+    states: dict[str, dict[str, Any]]
+    fields: dict[str, Any]
+    networks: dict[str, dict[str, Any]]
+    os_streams: str
+    notes: list[str]
+    left_out: dict[str, np.ndarray]
     format: str
     metadata: dict[str, str]
     preprocessing: dict[str, Any] | None
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What the networks are, as fields of `config.model`."""
+        return {n.removeprefix("model."): value for n, value in self.fields.items() if n.startswith("model.")}
 
     @property
     def class_order(self) -> str:
         """How its classifiers count identities, one of `data.load.classes.ORDERS`."""
         return file_class_order(self.metadata)
 
-    @property
-    def states(self) -> dict[str, dict[str, Any]]:
-        """The variables by phase and collection, each network under the name of its stream."""
-        states: dict[str, dict[str, Any]] = {}
-        for role, variables in self.loaded.variables.items():
-            phase, stream = PLACES[role]
-            state = states.setdefault(phase, {"params": {}, "batch_stats": {}})
-            for collection, tree in variables.items():
-                state[collection][f"{stream}_stream"] = tree
-        return states
 
-    @property
-    def model(self) -> dict[str, Any]:
-        """The networks as fields of `config.model`."""
-        streams = {stream.role: stream for stream in self.loaded.streams}
-        first = self.loaded.streams[0]
-        model = {
-            "name": "osnet" if self.family == "osnet" else "deskpro",
-            "backbone": first.backbone,
-            "streams": self.loaded.os_streams,
-            "attention": streams["body"].attention if "body" in streams else "none",
-            "feature_dim": first.feature_dim,
-        }
-        faces = [role for role in ("student", "teacher") if role in streams]
-        return model | {"body": bool({"body", "osnet"} & set(streams)), "face": faces[0] if faces else "none"}
+def _states(loaded: Loaded) -> dict[str, dict[str, Any]]:
+    """Returns the variables by phase and collection, each network under the name of its stream."""
+    states: dict[str, dict[str, Any]] = {}
+    for role, variables in loaded.variables.items():
+        phase, stream = PLACES[role]
+        state = states.setdefault(phase, {"params": {}, "batch_stats": {}})
+        for collection, tree in variables.items():
+            state[collection][f"{stream}_stream"] = tree
+    return states
+
+
+def _fields(family: str, loaded: Loaded) -> dict[str, Any]:
+    """Returns the networks as fields of `config.model`."""
+    streams = {stream.role: stream for stream in loaded.streams}
+    first = loaded.streams[0]
+    faces = [role for role in ("student", "teacher") if role in streams]
+    return {
+        "model.name": "osnet" if family == "osnet" else "deskpro",
+        "model.backbone": first.backbone,
+        "model.streams": loaded.os_streams,
+        "model.attention": streams["body"].attention if "body" in streams else "none",
+        "model.feature_dim": first.feature_dim,
+        "model.body": bool({"body", "osnet"} & set(streams)),
+        "model.face": faces[0] if faces else "none",
+    }
 
 
 def open_weights(
@@ -99,16 +124,85 @@ def open_weights(
         InputError: the file is unusable, of another family, or does not fit; names the file.
         MissingInputError: the file does not exist.
     """
-    file, recognised = recognise_file(source)
+    file = read_file(source)
     try:
-        if family is not None and recognised.family != family:
-            raise InputError(f"the file holds {recognised.family}, not {family}: correct --family or the file.")
+        if (own := recognise_method(file.tensors, methods.published_names())) is not None:
+            _check_family(own.names.family, family)
+            return _open_method(file, own, role, identities, dont_load)
+        recognised = _recognised(file)
+        _check_family(recognised.family, family)
         loaded = load(recognised, os_streams=os_streams, identities=identities, dont_load=dont_load)
         loaded = _with_roles(loaded, role, recognised.family)
-        preprocessing = _preprocessing(file.metadata)
-        return OpenedWeights(recognised.family, loaded, file.format, file.metadata, preprocessing)
+        return OpenedWeights(
+            recognised.family,
+            _states(loaded),
+            _fields(recognised.family, loaded),
+            {stream.role: asdict(stream) for stream in loaded.streams},
+            loaded.os_streams,
+            loaded.notes,
+            loaded.left_out,
+            file.format,
+            file.metadata,
+            _preprocessing(file.metadata),
+        )
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
+
+
+def _check_family(held: str, family: str | None) -> None:
+    if family is not None and held != family:
+        raise InputError(f"the file holds {held}, not {family}: correct --family or the file.")
+
+
+def _open_method(
+    file: WeightFile, own: MethodFile, role: str | None, identities: int | None, dont_load: Iterable[str]
+) -> OpenedWeights:
+    """Opens the network of a method of this package that its `PublishedNames` describe."""
+    if own.names.start:
+        raise InputError(
+            f"the file holds {own.names.family}, which only starts a training (--config.init.body={{file}});"
+            " expected a network that was trained to recognise people."
+        )
+    if role not in (None, "body"):
+        raise InputError(f"the file holds {own.names.family}, a network of photos, no {role}: leave out --as.")
+    method = methods.find_method(own.method)
+    fields = {**method.VARIANTS[own.names.variant or own.method], **own.fields}
+    config = base.get_config()
+    config.update_from_flattened_dict(fields)
+    sizes = image_sizes(config)
+    one = initialisers.variable_shapes(method.build(config, Counts(1)), sizes)
+    held = identities_of(own, _of_stream(one))
+    network = method.build(config, Counts(identities or held or 1))
+    template = _of_stream(initialisers.init_variables(network, 0, sizes))
+    filled = fill(own, template, dont_load=dont_load)
+    state = {collection: {_BODY: tree} for collection, tree in filled.variables.items()}
+    return OpenedWeights(
+        own.names.family,
+        {own.method: state},
+        fields,
+        {"body": {"role": "body", "prefix": "", "method": own.method, "identities": held}},
+        "",
+        filled.notes,
+        filled.left_out,
+        file.format,
+        file.metadata,
+        _preprocessing(file.metadata),
+    )
+
+
+def _of_stream(variables: Mapping[str, Any]) -> dict[str, Any]:
+    return {collection: tree[_BODY] for collection, tree in variables.items() if _BODY in tree}
+
+
+def family_in_words(tensors: Mapping[str, np.ndarray]) -> str:
+    """Returns which networks a file holds, by its tensors, for an error."""
+    own = recognise_method(tensors, methods.published_names())
+    if own is not None:
+        return f"{own.names.family} ({own.method})" if own.names.family != own.method else own.method
+    try:
+        return recognise(tensors).family
+    except InputError as error:
+        return f"something else ({error})"
 
 
 def recognise_file(path: Path) -> tuple[WeightFile, Recognised]:
@@ -123,13 +217,17 @@ def recognise_file(path: Path) -> tuple[WeightFile, Recognised]:
     """
     file = read_file(path)
     try:
-        recognised = recognise(file.tensors)
+        return file, _recognised(file)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _recognised(file: WeightFile) -> Recognised:
+    recognised = recognise(file.tensors)
     known = file.metadata.get("os_streams")
     if recognised.os_streams is None and known in OS_STREAMS:
         recognised = replace(recognised, os_streams=known)
-    return file, recognised
+    return recognised
 
 
 def stream_of_role(role: str, model: Mapping[str, Any], identities: int | None, prefix: str = "") -> Stream:

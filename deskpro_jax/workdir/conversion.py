@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.storage import files
 from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import versions
-from deskpro_jax.weights.load import Loaded
 from deskpro_jax.weights.opening import OpenedWeights, open_weights
 from deskpro_jax.workdir.record import CONVERSION_FILE, LEFT_OUT, PREPROCESSING
 
@@ -59,15 +57,14 @@ def import_weights(
     opened = open_weights(
         source, family=family, role=role, os_streams=os_streams, identities=identities, dont_load=dont_load
     )
-    loaded = opened.loaded
-    _check_attention(source, loaded, attention)
+    _check_attention(source, opened, attention)
     record = _record(source, opened)
     with files.atomic_folder(folder) as partial:
         for phase, state in opened.states.items():
             with CheckpointStore(partial / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
                 store.save(0, jax.tree.map(jnp.asarray, state), data={"source": source.name}, wait=True)
-        if loaded.left_out:
-            (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(loaded.left_out)))
+        if opened.left_out:
+            (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(opened.left_out)))
         files.write_json(partial / CONVERSION_FILE, record)
     return record
 
@@ -76,28 +73,27 @@ def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
 
 
-def _check_attention(source: Path, loaded: Loaded, attention: str | None) -> None:
-    for stream in loaded.streams:
-        if attention is not None and stream.role == "body" and stream.attention != attention:
-            raise InputError(
-                f"{source}: the body network's CSA is of the form {stream.attention!r}, not {attention!r}: correct"
-                " --attention."
-            )
+def _check_attention(source: Path, opened: OpenedWeights, attention: str | None) -> None:
+    held = opened.networks.get("body", {}).get("attention", "none")
+    if attention is not None and "body" in opened.networks and held != attention:
+        raise InputError(
+            f"{source}: the body network's CSA is of the form {held!r}, not {attention!r}: correct --attention."
+        )
 
 
 def _record(source: Path, opened: OpenedWeights) -> dict[str, Any]:
-    loaded = opened.loaded
     return {
         "source": source.name,
         "sha256": file_sha256(source),
         "bytes": source.stat().st_size,
         "format": opened.format,
         "family": opened.family,
-        "streams": loaded.os_streams,
-        "networks": {stream.role: asdict(stream) for stream in loaded.streams},
+        "streams": opened.os_streams,
+        "networks": opened.networks,
         "class_order": opened.class_order,
-        "notes": loaded.notes,
+        "notes": opened.notes,
         "model": opened.model,
+        "fields": {name: value for name, value in opened.fields.items() if not name.startswith("model.")},
         PREPROCESSING: opened.preprocessing,
         "versions": versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

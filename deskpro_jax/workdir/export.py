@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
 import deskpro_jax
+from deskpro_jax import methods
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods import find_method
 from deskpro_jax.storage.files import check_new
-from deskpro_jax.weights.card import Card, model_card
+from deskpro_jax.weights import published
+from deskpro_jax.weights.card import Card, CardNetwork, model_card
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
 from deskpro_jax.weights.export import to_tensors, versions, write
 from deskpro_jax.weights.families import Stream
@@ -42,7 +44,7 @@ def families_of(loaded: LoadedNetworks) -> tuple[str, ...]:
         InputError: the method, or its backbone, has no published names.
     """
     model = loaded.config.model
-    families: tuple[str, ...] = getattr(find_method(model.name), "NAMES", ())
+    families = methods.families_of(model.name)
     if not families:
         raise InputError(f"the method {model.name!r} has no published names: use the workdir, or export StableHLO.")
     if ":" in model.backbone:
@@ -79,41 +81,85 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
     """
     check_new(target, target.with_suffix(".md"))
     loaded = load_networks(folder, report=report, every_phase=True)
-    roles = networks_by_role(loaded)
-    record, own = loaded.record, families_of(loaded)
-    family = family or record.family or own[0]
-    if family not in own or (family == "lmbn" and len(roles) > 1):
-        raise InputError(f"{folder} holds {', '.join(roles)}, which have no names in the family {family}.")
-    untouched = family == record.family and not any(phase.step(stream) for phase, stream in roles.values())
-    left_out = read_file(folder / LEFT_OUT).tensors if untouched and (folder / LEFT_OUT).exists() else {}
-    os_streams = loaded.config.model.streams
-    tensors: dict[str, np.ndarray] = {}
-    streams: dict[str, Stream] = {}
-    for role, (phase, stream) in roles.items():
-        streams[role] = describe(loaded, role, phase, family)
-        variables = phase.stream_variables(stream)
-        tensors |= to_tensors(family, streams[role], os_streams, variables, phase.step(stream), left_out)
+    record = loaded.record
+    own = any(not names.start for names in methods.names_of(loaded.config.model.name))
+    written = (_of_method if own else _of_families)(folder, loaded, family)
     metadata = {
         "format": "pt",
-        "family": family,
-        "os_streams": os_streams,
+        "family": written.family,
+        "os_streams": written.os_streams,
         "class_order": record.class_order,
         "written_by": f"deskpro_jax {deskpro_jax.__version__}",
     }
     if record.sizes_known:
         metadata[PREPROCESSING] = json.dumps(_preprocessing(loaded.config))
     card = Card(
-        streams,
-        os_streams,
-        {role: phase.step(stream) for role, (phase, stream) in roles.items()},
+        written.networks,
+        written.os_streams,
         json.loads(loaded.config.to_json_best_effort()) if record.trained else None,
         record.conversion,
         record.results,
         record.starts,
         versions(),
     )
-    write(target, tensors, metadata, model_card(target, card))
+    write(target, written.tensors, {name: text for name, text in metadata.items() if text}, model_card(target, card))
     return loaded.steps
+
+
+class _Written(NamedTuple):
+    """What goes into a file: family, tensors by name, and what the card says of each network."""
+
+    family: str
+    tensors: dict[str, np.ndarray]
+    networks: dict[str, CardNetwork]
+    os_streams: str = ""
+
+
+def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Written:
+    """Returns networks under the names of OSNet, LightMBN or DeSKPro."""
+    roles = networks_by_role(loaded)
+    own, os_streams = families_of(loaded), loaded.config.model.streams
+    family = family or loaded.record.family or own[0]
+    if family not in own or (family == "lmbn" and len(roles) > 1):
+        raise InputError(f"{folder} holds {', '.join(roles)}, which have no names in the family {family}.")
+    left_out = _left_out(folder, loaded, family, [phase.step(stream) for phase, stream in roles.values()])
+    tensors: dict[str, np.ndarray] = {}
+    networks = {}
+    for role, (phase, stream) in roles.items():
+        described, step = describe(loaded, role, phase, family), phase.step(stream)
+        tensors |= to_tensors(family, described, os_streams, phase.stream_variables(stream), step, left_out)
+        networks[role] = CardNetwork(
+            described.prefix,
+            f"OSNet {described.backbone}",
+            described.attention,
+            described.feature_dim,
+            described.identities,
+            step,
+        )
+    return _Written(family, tensors, networks, os_streams)
+
+
+def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Written:
+    """Returns the network of a method under the names of its published files."""
+    config = loaded.config
+    by_family = {names.family: names for names in methods.names_of(config.model.name) if not names.start}
+    family = family or loaded.record.family or next(iter(by_family))
+    if family not in by_family:
+        raise InputError(f"{folder} holds {config.model.name}, whose names are those of {', '.join(by_family)}.")
+    (phase,) = loaded.phases
+    (stream,) = phase.network.streams
+    variables, step = phase.stream_variables(stream.name), phase.step(stream.name)
+    left_out = _left_out(folder, loaded, family, [step])
+    tensors = published.to_tensors(by_family[family], variables, step, left_out)
+    identities = getattr(getattr(phase.network.module, f"{stream.name}_stream", None), "num_classes", None)
+    network = CardNetwork("", config.model.name, config.model.attention, stream.dim, identities, step)
+    return _Written(family, tensors, {stream.name: network})
+
+
+def _left_out(folder: Path, loaded: LoadedNetworks, family: str, steps: Sequence[int]) -> dict[str, np.ndarray]:
+    """Returns what no variable holds of a file that was converted here and not trained since."""
+    untouched = family == loaded.record.family and not any(steps)
+    return read_file(folder / LEFT_OUT).tensors if untouched and (folder / LEFT_OUT).exists() else {}
 
 
 def _preprocessing(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from deskpro_jax.methods.deskpro import FACE_IMAGES
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.check import DTYPES, FACES
 from deskpro_jax.models.checksum import checksum_of
-from deskpro_jax.models.contract import Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
+from deskpro_jax.models.contract import CLASSIFIER, Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
 from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.weights.opening import open_weights
 from deskpro_jax.workdir.record import Record, file_record, read_record
@@ -298,7 +298,7 @@ def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _identities(params: Mapping[str, Any]) -> int | None:
     """Returns the number of identities of the classifiers, None where there are none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if [entry.key for entry in path[-2:]] == ["classifier", "kernel"]:
+        if any(str(entry.key).startswith(CLASSIFIER) for entry in path):
             return int(leaf.shape[-1])
     return None
 
@@ -307,9 +307,9 @@ def _with_classifiers(shapes: Mapping[str, Any], params: Mapping[str, Any]) -> d
     """Returns parameters with a classifier of zeros in each stream that was kept without one: no embedding uses it."""
     result = {}
     for stream, tree in params.items():
-        absent = "classifier" in shapes[stream] and "classifier" not in tree
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes[stream].get("classifier"))
-        result[stream] = {**tree, "classifier": zeros} if absent else tree
+        absent = {name: there for name, there in shapes[stream].items() if name.startswith(CLASSIFIER)}
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), absent)
+        result[stream] = {**zeros, **tree}
     return result
 
 

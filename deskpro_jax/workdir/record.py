@@ -91,19 +91,19 @@ def read_record(folder: Path) -> Record:
             f" training or {CONVERSION_FILE} of converted weights. Correct the path, or restore the file."
         )
     source = folder / CONVERSION_FILE
-    config, sizes_known = _converted(source, _model(source, conversion), conversion.get(PREPROCESSING))
+    config, sizes_known = _converted(source, _fields(source, conversion), conversion.get(PREPROCESSING))
     return Record(config, False, sizes_known, conversion, results, starts)
 
 
 def file_record(path: Path, opened: OpenedWeights) -> Record:
     """Returns the record of a weights file."""
-    config, sizes_known = _converted(path, opened.model, opened.preprocessing)
+    config, sizes_known = _converted(path, opened.fields, opened.preprocessing)
     conversion = {"family": opened.family, "class_order": opened.class_order}
     return Record(config, False, sizes_known, conversion)
 
 
-def _model(path: Path, conversion: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `config.model` of a conversion; earlier versions recorded none for an OSNet."""
+def _fields(path: Path, conversion: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a conversion says of its networks, as fields; earlier versions recorded no model of an OSNet."""
     model = conversion.get("model")
     network = conversion.get("networks", {}).get("osnet")
     if model is None and network is not None:
@@ -111,16 +111,18 @@ def _model(path: Path, conversion: Mapping[str, Any]) -> dict[str, Any]:
         model |= {"name": "osnet", "streams": conversion["streams"], "body": True, "face": "none"}
     if not isinstance(model, Mapping):
         raise InputError(f"{path} does not say what its networks are (no 'model'): convert the weights again.")
-    return dict(model)
+    others = conversion.get("fields")
+    own = {f"model.{name}": value for name, value in model.items()}
+    return {**(others if isinstance(others, Mapping) else {}), **own}
 
 
 def _converted(
-    path: Path, model: Mapping[str, Any], preprocessing: Mapping[str, Any] | None
+    path: Path, fields: Mapping[str, Any], preprocessing: Mapping[str, Any] | None
 ) -> tuple[ml_collections.ConfigDict, bool]:
-    fields = {f"model.{name}": value for name, value in model.items()}
-    fields |= {_PREPROCESSING[name]: value for name, value in (preprocessing or {}).items() if name in _PREPROCESSING}
+    own = {_PREPROCESSING[name]: value for name, value in (preprocessing or {}).items() if name in _PREPROCESSING}
+    fields = {**fields, **own}
     sizes_known = "data.body_size" in fields
-    if model.get("name") == "osnet" and not sizes_known:
+    if fields.get("model.name") == "osnet" and not sizes_known:
         fields |= {"data.body_size": osnet.BODY_SIZE, "eval.flip": False}
     return _filled(path, fields), sizes_known
 
