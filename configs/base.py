@@ -60,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
     m.attention = "paper"  # CSA: "paper" (Eq. 1), "released" (two convolutions) or "none"
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
+    m.stem_relu = True  # bot: whether the stem has a ReLU; the authors' code and weights have none
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
 
     # Pretrained initialisation instead of random values: a PyTorch or safetensors file of OSNet, LightMBN or

@@ -1,8 +1,9 @@
-"""Backbones in place of OSNet that compile quickly: `model.backbone` is TINY or SHORT.
+"""Backbones in place of OSNet and ResNet-50 that compile quickly: `model.backbone` is TINY, SHORT or TINY_RESNET.
 
 Maps have the sizes that OSNet's have: attention, branches, parts, losses and all that is around the network are real.
 TINY is a handful of small matrix products. SHORT has each kind of OSNet's layers once: stem, pooling, 1x1 convolutions
-with and without groups, an OSBlock (LightMBN's own, before the top-drop block).
+with and without groups, an OSBlock (LightMBN's own, before the top-drop block). TINY_RESNET is a ResNet of one narrow
+bottleneck per layer.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from jaxtyping import Array
 
 from deskpro_jax.models import layers
 from deskpro_jax.models.osnet import Backbone, ConvUnit
+from deskpro_jax.models.resnet import ResNetBackbone
 
 TINY = "small_backbones:TINY_BACKBONE"
 SHORT = "small_backbones:SHORT_BACKBONE"
+TINY_RESNET = "small_backbones:TINY_RESNET_BACKBONE"
 
 
 class TinyTrunk(nn.Module):
@@ -70,3 +73,4 @@ SHORT_BACKBONE = Backbone(
     trunk=lambda spec, streams, dtype, name: ShortTrunk(spec.channels[0], spec.channels[2], dtype, name=name),
     tail=lambda spec, groups, streams, dtype, name: Tail(spec.channels[3], groups, dtype, name=name),
 )
+TINY_RESNET_BACKBONE = ResNetBackbone((1, 1, 1, 1), width=4)

@@ -16,6 +16,7 @@ def cross_entropy(
     valid: Bool[Array, " batch"],
     *,
     smoothing: float = 0.0,
+    float32_targets: bool = False,
 ) -> Float[Array, "*parts"]:
     """Cross-entropy with label smoothing: the target is (1 - s) one-hot + s / classes.
 
@@ -24,6 +25,8 @@ def cross_entropy(
         labels: class of each row.
         valid: rows that take part.
         smoothing: s.
+        float32_targets: whether the targets are rounded to float32 whatever the type of the logits, as in the released
+            code of DeSKPro: its steps amplify even that.
 
     Returns:
         The mean over valid rows, one value per leading index. Reference: Szegedy et al., CVPR 2016.
@@ -33,7 +36,7 @@ def cross_entropy(
     picked = jnp.take_along_axis(
         log_p, jnp.broadcast_to(labels[:, None], (*log_p.shape[:-1], 1)).astype(jnp.int32), axis=-1
     )[..., 0]
-    # The targets are always float32, as in the reference: a step amplifies even their rounding.
-    off_target = np.float32(smoothing / logits.shape[-1])
-    excess = float(np.float32(1.0 - smoothing) + off_target) - float(off_target)
+    rounded = np.float32 if float32_targets else float
+    off_target = rounded(smoothing / logits.shape[-1])
+    excess = float(rounded(1.0 - smoothing) + off_target) - float(off_target)
     return masked_mean(-excess * picked - float(off_target) * log_p.sum(-1), valid)

@@ -15,8 +15,10 @@ from jaxtyping import Array
 from deskpro_jax import losses
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import layers
+from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, Inputs, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.lmbn import PARTS, TRIPLET_PARTS, LightMBN
+from deskpro_jax.models.osnet import BACKBONES, backbone
 
 FACE_IMAGES = {"student": "face", "teacher": "restored_face"}
 NAMES = ("deskpro", "lmbn")  # families of published weights, `weights.families`
@@ -176,7 +178,8 @@ def identity_terms(loss: ml_collections.ConfigDict, spec: StreamSpec, ce_weight:
     def cross_entropy(values: StepValues) -> Array:
         labels, rows = values.inputs["identity"], spec.rows(values.inputs)
         logits = values.outputs[spec.name]["logits"]
-        return losses.cross_entropy(logits, labels, rows, smoothing=loss.label_smoothing).sum()
+        smoothed = losses.cross_entropy(logits, labels, rows, smoothing=loss.label_smoothing, float32_targets=True)
+        return smoothed.sum()
 
     return [
         LossTerm(f"triplet_{spec.name}", triplet, loss.triplet_weight),
@@ -227,7 +230,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Checks what the fields of `config.model` ask for together.
 
     Raises:
-        InputError: there is no stream left.
+        InputError: there is no stream left, or the backbone is no OSNet.
     """
+    check_backbone(config, BACKBONES, backbone)
     if not config.model.body and config.model.face == "none":
         raise InputError("model.body is False and model.face is 'none': there is no stream left to train.")

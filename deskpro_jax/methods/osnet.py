@@ -14,8 +14,9 @@ from jaxtyping import Array
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods.deskpro import identity_terms
 from deskpro_jax.models import layers
+from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, Inputs, Recipe, StreamSpec
-from deskpro_jax.models.osnet import OSNet, backbone
+from deskpro_jax.models.osnet import BACKBONES, OSNet, backbone
 
 PARTS = ("global",)
 NAMES = ("osnet",)  # families of published weights, `weights.families`
@@ -85,6 +86,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than an OSNet; the message names the field.
     """
+    check_backbone(config, BACKBONES, backbone)
     model = config.model
     if backbone(model.backbone).trunk is not None:
         raise InputError(f"model.backbone is {model.backbone!r}; model.name 'osnet' takes an OSNet.")

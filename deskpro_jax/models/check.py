@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import ml_collections
 
 from deskpro_jax.config import expect
+from deskpro_jax.errors import InputError
 from deskpro_jax.models.attention import FORMS
-from deskpro_jax.models.osnet import BACKBONES, OS_STREAMS, backbone
+from deskpro_jax.models.osnet import OS_STREAMS
 
 DTYPES = ("float32", "bfloat16", "float64")
 FACES = ("student", "teacher", "none")
@@ -18,10 +21,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: a field has a value that no network can be built from; the message names it.
     """
-    if ":" in expect.text(config, "model.backbone", empty=False):
-        backbone(config.model.backbone)
-    else:
-        expect.one_of("model.backbone", config.model.backbone, tuple(BACKBONES))
+    expect.text(config, "model.backbone", empty=False)
     expect.choice(config, "model.streams", OS_STREAMS)
     expect.boolean(config, "model.body")
     expect.choice(config, "model.face", FACES)
@@ -29,3 +29,37 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.integer(config, "model.feature_dim", least=1)
     expect.number(config, "model.drop_ratio", least=0, most=1)
     expect.choice(config, "model.dtype", DTYPES)
+    expect.boolean(config, "model.stem_relu")
+
+
+def check_backbone(config: ml_collections.ConfigDict, names: Iterable[str], find: Callable[[str], object]) -> None:
+    """Checks that `model.backbone` is a network that the method is built on.
+
+    Args:
+        config: the configuration.
+        names: of the networks that this package has for the method.
+        find: returns the network of a fork from "module:name", or raises.
+
+    Raises:
+        InputError: it is another name, or a fork's that cannot be used.
+    """
+    name = config.model.backbone
+    if ":" in name:
+        find(name)
+    else:
+        expect.one_of("model.backbone", name, tuple(names))
+
+
+def check_body_only(config: ml_collections.ConfigDict) -> None:
+    """Checks that the only stream reads the photo, for methods without faces.
+
+    Raises:
+        InputError: `model.body`, `model.face` or `model.attention` asks for something else.
+    """
+    model = config.model
+    if not model.body or model.face != "none" or model.attention != "none":
+        raise InputError(
+            f"model.name is {model.name!r}, which has a body stream only, without attention, and model.body is"
+            f" {model.body}, model.face is {model.face!r}, model.attention is {model.attention!r}; expected True,"
+            f" 'none' and 'none'."
+        )
