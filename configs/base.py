@@ -123,6 +123,12 @@ def get_config() -> ml_collections.ConfigDict:
     # Identity numbers of query and gallery images that name no person; for Market-1501 (-1,) and (0,).
     e.junk_identities = ()  # these images are ignored: neither right nor wrong matches, nor queries
     e.distractor_identities = ()  # wrong matches for every query; negative identities that are not junk are too
+    # How two images are compared: "cosine", or "euclidean", the squared distance of features that are not scaled to
+    # unit length (torchreid's default). Only here: embed and search always scale each part to unit length.
+    e.distance = "cosine"
+    # "step": mean of the precisions at the correct images; "trapezoid": area under the precision-recall curve by the
+    # trapezoid rule, which is lower (ReIDCaps). Not comparable: every result says which it has (docs/evaluation.md).
+    e.average_precision = "step"
     e.protocols = ()  # names of the protocols to report, docs/evaluation.md; () = every one of the dataset
     e.rerank = False  # adds results re-ranked by k-reciprocal neighbours, under names of their own; at the end only
     e.rerank_k1 = 20  # neighbours that must be mutual

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet, settings_of
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.search import approximate, pca
 from deskpro_jax.search.approximate import GalleryIndex, build_index, open_index
 from deskpro_jax.search.exact import Neighbours, nearest
+from deskpro_jax.search.thresholds import calibrate
 from gallery import SIMILARITY, people, write
 
 GALLERY, QUERY = people(3000, 300, 0), people(60, 300, 1)
@@ -124,3 +126,32 @@ def test_without_faiss_it_says_what_to_install(gallery: EmbeddingSet, monkeypatc
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(InputError, match=r"pip install 'deskpro_jax\[faiss\]'"):
         build_index(gallery, "ivf")
+
+
+@pytest.mark.parametrize("method", ["ivf", "hnsw"])
+def test_weights_of_parts_count_in_an_index_as_in_exact_search(tmp_path: Path, method: str) -> None:
+    weights = tuple(float(w) for w in np.linspace(0.1, 3, 7))
+    streams = (dataclasses.replace(SIMILARITY.streams[0]), dataclasses.replace(SIMILARITY.streams[1], weights=weights))
+    weighted = dataclasses.replace(SIMILARITY, streams=streams)
+    few = EmbeddingSet(write(people(400, 40, 0), tmp_path / "few.npy", **settings_of(weighted)))
+    assert few.similarity == weighted
+    expected = nearest(QUERY.vectors, few.blocks(), K, weighted)
+    plain = nearest(QUERY.vectors, few.blocks(), K, SIMILARITY)
+    found = build_index(few, method).search(QUERY.vectors, K, 400)
+    everyone = np.ones(len(QUERY.identity), bool)
+    assert recall(plain, expected, everyone) < 0.97
+    assert recall(found, expected, everyone) > 0.99
+    same = found.rows == expected.rows
+    np.testing.assert_allclose(found.similarity[same], expected.similarity[same], atol=2e-3)
+
+
+def test_thresholds_are_on_the_scale_of_weighted_similarities(tmp_path: Path) -> None:
+    weights = (0.1,) * 6 + (5.0,)
+    streams = tuple(dataclasses.replace(stream, weights=weights) for stream in SIMILARITY.streams)
+    weighted = dataclasses.replace(SIMILARITY, streams=streams)
+    drawn = people(300, 30, 2, noise=0.6, faceless=0)
+    labelled = EmbeddingSet(write(drawn, tmp_path / "e.npy", **settings_of(weighted)))
+    limit = calibrate(labelled, 0.05).by_streams["face and body"].similarity
+    values = weighted.between(drawn.vectors, drawn.vectors)
+    different = values[np.triu(drawn.identity[:, None] != drawn.identity[None])]
+    assert (different >= limit).mean() == pytest.approx(0.05, abs=1e-3)

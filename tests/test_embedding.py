@@ -15,7 +15,8 @@ from deskpro_jax.models.embeddings import combine, normalise
 
 PARTS, BATCH, DIMENSION = 7, 3, 16
 PART_NAMES = tuple(f"part_{i}" for i in range(PARTS))
-BOTH = tuple(StreamSpec(name, name, PART_NAMES, (0,), DIMENSION) for name in ("face", "body"))
+FACE_FIRST = ("face", "body")
+BOTH = tuple(StreamSpec(name, name, PART_NAMES, (0,), DIMENSION) for name in FACE_FIRST)
 
 
 @pytest.fixture
@@ -113,3 +114,14 @@ def test_bfloat16_features_are_added_and_normalised_in_float32(streams):
 def test_bad_streams_are_refused(streams, arguments, message):
     with pytest.raises(InputError, match=message):
         combine(streams, *arguments)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_features_as_they_are_keep_their_length(streams, flip):
+    image, mirror, has_face = streams
+    result = combine(BOTH, image, mirror if flip else None, has_face=has_face, unit=False)
+    mirror = mirror if flip else image
+    features = [(np.asarray(image[name]) + np.asarray(mirror[name])) / 2 for name in FACE_FIRST]
+    features[0] = np.where(np.asarray(has_face)[None, :, None], features[0], 0)
+    expected = np.concatenate([np.moveaxis(np.asarray(one), 0, 1).reshape(BATCH, -1) for one in features], axis=1)
+    np.testing.assert_allclose(result, expected, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.embedding_set import EmbeddingSet, settings_of
 from deskpro_jax.embedding.files import Part
 from deskpro_jax.embedding.job import Work
 from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.evaluation.similarity import Similarity, StreamParts, equal_parts
 from deskpro_jax.storage import parquet
 
 DIMENSION = 28
@@ -151,3 +153,36 @@ def test_without_pyarrow_parquet_says_what_to_install(tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match="a Parquet file needs pyarrow"):
         EmbeddingSet(path)
     assert len(EmbeddingSet(write(tmp_path / "e.npy", "npy")).all()) == 7
+
+
+UNEQUAL = Similarity((StreamParts("face", 1, 2, True), StreamParts("body", 3, 4, False, (1.0, 0.5, 0.25))))
+
+
+def test_streams_of_other_parts_and_weights_are_read_as_they_were_written(tmp_path: Path) -> None:
+    settings = settings_of(UNEQUAL)
+    vectors = np.random.default_rng(0).standard_normal((len(PHOTOS), UNEQUAL.total_dim)).astype(np.float32)
+    work = Work(tmp_path / "e.parquet", "parquet", 10)
+    for number in work.begin(PHOTOS, SETTINGS | settings | {"dimension": UNEQUAL.total_dim, "stored": "float32"}):
+        work.write(number, Part(PHOTOS, HAS_FACE, vectors), [])
+    work.finish()
+    opened = EmbeddingSet(tmp_path / "e.parquet")
+    assert opened.similarity == UNEQUAL
+    np.testing.assert_array_equal(opened.all(), vectors)
+    table = pq.read_table(tmp_path / "e.parquet").replace_schema_metadata(None)
+    pq.write_table(table, tmp_path / "o.parquet")
+    foreign = EmbeddingSet(tmp_path / "o.parquet", streams=("face:1x2", "body:3x4"))
+    assert foreign.similarity == dataclasses.replace(
+        UNEQUAL, streams=(UNEQUAL.streams[0], dataclasses.replace(UNEQUAL.streams[1], weights=()))
+    )
+    with pytest.raises(InputError, match="is of embeddings of length 10; these have 14"):
+        EmbeddingSet(tmp_path / "o.parquet", streams=("face:1x2", "body:2x4"))
+    with pytest.raises(InputError, match=r"--streams has 'face'; expected NAME:PARTSxLENGTH for each, as body:6x2048"):
+        EmbeddingSet(tmp_path / "o.parquet", streams=("face", "body:3x4"))
+
+
+def test_settings_of_equal_parts_are_those_that_earlier_versions_read() -> None:
+    assert settings_of(equal_parts(28, {"face": 7, "body": 7}, ("face",), "zeros")) == {
+        "streams": ["face", "body"],
+        "parts": 14,
+    }
+    assert settings_of(equal_parts(8, {"body": 1})) == {"streams": ["body"], "parts": 1}

@@ -135,3 +135,29 @@ def test_the_report_reads_what_the_evaluation_kept(
     assert "those of the last evaluation" in text
     assert f"mAP {100 * result.result.figures['mAP']:.1f} %" in page("--stream", result.stream)
     assert "The results on file have an mAP" not in text
+
+
+def test_another_distance_and_average_precision_stand_with_every_figure(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {"eval__flip": False, "eval__distance": "euclidean", "eval__average_precision": "trapezoid"}
+    config = runs.config(tiny_data, eval__baselines=True, **fields)
+    folder = small_models.write_workdir(tmp_path / "run", tiny_data, model__backbone=config.model.backbone, **fields)
+    monkeypatch.setattr(contents, "_attention", lambda *args: sections.Shown(missing="not in this test"))
+    monkeypatch.setattr(contents, "embed", lambda opened: (_ for _ in ()).throw(OSError()))
+    runs.run(config, folder, "evaluate")
+    printed, markdown = capsys.readouterr().out, (folder / "results.md").read_text()
+    for output in (printed, markdown):
+        assert "mAP (trapezoid)" in output
+        assert "squared Euclidean distance of features as they are; average precision by the trapezoid rule" in output
+    results = json.loads((folder / "results.json").read_text())
+    assert {entry["average_precision"] for entry in results["results"]} == {"trapezoid"}
+    assert {row["average_precision"] for row in results["baselines"]} == {"trapezoid"}
+    query = np.load(folder / "embeddings" / "query.npy")
+    assert abs(np.linalg.norm(query[:, -4:], axis=1) - 1).max() > 1e-3  # not scaled to unit length
+    assert report.main([str(folder), "--images=0"]) == 0
+    page = (folder / "report.html").read_text()
+    assert page.count("mAP (trapezoid)") >= 3  # the facts, the table's head and its cells
+    assert "those of the last evaluation" in page
+    assert "The results on file have an mAP" not in page
+    assert report.main([str(folder), "--images=0", "--stream=gait"]) == 2

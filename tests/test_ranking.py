@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -204,3 +205,43 @@ def test_bad_input_is_refused_with_what_was_found(change, message):
 def test_embeddings_that_do_not_divide_into_the_parts_are_refused():
     with pytest.raises(InputError, match=r"of length 7 with 3 parts"):
         similarity(np.zeros((2, 7)), np.zeros((2, 7)), parts=3)
+
+
+def curve_area(distances, correct):
+    """The area under the precision-recall curve by the trapezoid rule, one point for each distance."""
+    points = [(0.0, 1.0)]
+    for limit in sorted(set(distances)):
+        reached = [good for distance, good in zip(distances, correct, strict=True) if distance <= limit]
+        points.append((sum(reached) / sum(correct), sum(reached) / len(reached)))
+    return sum((r1 - r0) * (p0 + p1) / 2 for (r0, p0), (r1, p1) in itertools.pairwise(points))
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("levels", [3, 1000])  # three levels of distance: many equal ones
+def test_trapezoids_are_the_area_under_the_curve_of_the_kept_images(rule, levels):
+    random = np.random.default_rng(levels)
+    query, gallery = random_labels(random, 12, 4, distractors=1), random_labels(random, 60, 4, distractors=5)
+    distances = random.integers(0, levels, (12, 60)) / levels
+    scores = score_from_distances(distances, query, gallery, rule, integration="trapezoid")
+    steps = score_from_distances(distances, query, gallery, rule)
+    np.testing.assert_array_equal(scores.first_match, steps.first_match)
+    for q in range(12):
+        if not scores.first_match[q]:
+            assert np.isnan(scores.average_precision[q])
+            continue
+        correct = (gallery.identity == query.identity[q]) & (gallery.identity >= 0)
+        camera, clothes = gallery.camera == query.camera[q], gallery.clothes == query.clothes[q]
+        junk = {"none": False & camera, "general": camera, "cc": camera | clothes, "sc": camera | ~clothes}[rule]
+        kept = ~(correct & junk)
+        expected = curve_area(distances[q, kept].tolist(), correct[kept].tolist())
+        assert scores.average_precision[q] == pytest.approx(expected, abs=1e-12)
+    if levels > 100:
+        assert scores.map < steps.map
+    assert scores.summary()["average_precision"] == "trapezoid"
+    assert "average_precision" not in steps.summary()
+
+
+def test_an_unknown_average_precision_is_refused():
+    labels = Labels(*np.zeros((3, 2), int))
+    with pytest.raises(InputError, match=r"eval\.average_precision is 'area'; expected one of step, trapezoid"):
+        score_from_distances(np.zeros((2, 2)), labels, labels, "none", integration="area")

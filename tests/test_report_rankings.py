@@ -140,7 +140,7 @@ def test_confusions_are_those_of_all_pairs(seen: View, monkeypatch: pytest.Monke
 
 def opened(seen: View, streams: tuple[str, ...], missing_face: str = "body") -> Any:
     splits = [SimpleNamespace(**one._asdict()) for one in (seen.query_labels, seen.gallery_labels)]
-    config = ConfigDict({"eval": {"missing_face": missing_face}, "seed": 0})
+    config = ConfigDict({"eval": {"missing_face": missing_face, "distance": "cosine"}, "seed": 0})
     dim = seen.query.shape[1] // (7 * len(streams))
     specs = tuple(StreamSpec(name, name, PARTS, (), dim) for name in streams)
     trained = SimpleNamespace(streams=specs)

@@ -43,3 +43,10 @@ def test_results_on_the_terminal():
         "40",
         "2",
     ]
+
+
+def test_the_column_of_the_map_says_how_it_is_integrated() -> None:
+    row = ResultRow("first_digit", "body", 0.1, {"R-1": 0.5}, 4, 0, average_precision="trapezoid")
+    assert "| protocol | stream | mAP (trapezoid) | R-1 |" in results_markdown([row])
+    assert "| mAP |" in results_markdown([row._replace(average_precision="step")])
+    assert [column.header for column in results_table([row]).columns][2] == "mAP (trapezoid)"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, StreamParts, equal_parts
+from deskpro_jax.evaluation.similarity import DISTANCES, MISSING_FACE, Similarity, StreamParts, equal_parts
 from gallery import SIMILARITY
 
 UNEQUAL = Similarity(
@@ -88,3 +88,59 @@ def test_unknown_rules_and_parts_that_do_not_divide_are_refused() -> None:
         equal_parts(14, {"body": 7}, missing_face="face")
     with pytest.raises(InputError, match="embeddings of length 15 with 7 parts"):
         equal_parts(15, {"body": 7})
+
+
+WEIGHTED = Similarity(
+    (
+        StreamParts("face", 2, 3, may_be_missing=True),
+        StreamParts("body", 3, 5, weights=(1.0, 0.5, 2.0)),
+        StreamParts("gait", 1, 4, weights=(0.25,)),
+    )
+)
+
+
+def weighted_by_loops(similarity: Similarity, one: np.ndarray, other: np.ndarray) -> float:
+    """The weighted mean, or that of all parts at right angles where no part is shared."""
+    total, shared, weight, apart, start = 0.0, 0.0, 0.0, 0.0, 0
+    for stream in similarity.streams:
+        for part in stream.weights or (1.0,) * stream.count:
+            mine, theirs = (vector[start : start + stream.dim] for vector in (one, other))
+            start += stream.dim
+            weight += part
+            square = -float(((mine - theirs) ** 2).sum())
+            apart += part * square
+            if similarity.missing_face == "zeros" or (mine.any() and theirs.any()):
+                total += part * (float(mine @ theirs) if similarity.distance == "cosine" else square)
+                shared += part
+    if shared:
+        return total / shared
+    return 0.0 if similarity.distance == "cosine" else apart / weight
+
+
+@pytest.mark.parametrize("similarity", [UNEQUAL, WEIGHTED, UNEQUAL.select(["face"])], ids=["equal", "weighted", "face"])
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("rule", MISSING_FACE)
+def test_parts_count_by_their_weights_under_every_rule(similarity: Similarity, rule: str, distance: str) -> None:
+    similarity = dataclasses.replace(similarity, missing_face=rule, distance=distance)
+    query, gallery = drawn(similarity, 7, 0), drawn(similarity, 11, 1)
+    if distance == "euclidean":
+        query, gallery = 3.7 * query, 1.9 * gallery
+    expected = np.array([[weighted_by_loops(similarity, one, other) for other in gallery] for one in query])
+    np.testing.assert_allclose(similarity.between(query, gallery), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(list(similarity.blocks(query, gallery, 3))), expected, atol=2e-6)
+    distances = similarity.distances(query, gallery)
+    np.testing.assert_allclose(distances, -expected if distance == "euclidean" else 2 - 2 * expected, atol=5e-6)
+
+
+def test_unit_parts_have_length_one_or_are_zero() -> None:
+    images = 5 * drawn(WEIGHTED, 4, 0)
+    unit = WEIGHTED.unit_parts(images)
+    np.testing.assert_allclose(unit, images / 5, atol=1e-12)
+    assert np.isfinite(unit).all()
+
+
+def test_weights_that_do_not_fit_the_parts_are_refused() -> None:
+    with pytest.raises(InputError, match=r"stream body has 3 parts and weights \(1\.0, 0\.5\)"):
+        StreamParts("body", 3, 5, weights=(1.0, 0.5))
+    with pytest.raises(InputError, match=r"eval\.distance is 'manhattan'; expected one of cosine, euclidean"):
+        dataclasses.replace(UNEQUAL, distance="manhattan")

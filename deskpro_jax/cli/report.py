@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WORKDIR",
         help="another run, to compare attention maps with (Fig. 3)",
     )
-    parser.add_argument("--stream", choices=("face", "body", "both"), help="stream that ranks (default: both together)")
+    parser.add_argument("--stream", metavar="NAME", help="stream that ranks: face, body, ... or both (default: both)")
     parser.add_argument("--protocol", metavar="NAME", help="protocol of the rankings (default: the dataset's first)")
     parser.add_argument("--dataset", metavar="NAME", help="built dataset to show (default: the run's own)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of built datasets (default: that of the run)")

@@ -24,6 +24,7 @@ from deskpro_jax.search.special_identities import SpecialIdentities
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
 
 METHODS = ("exact", *approximate.METHODS)
+_HALF = 0.5
 
 
 def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet, special: SpecialIdentities) -> Thresholds | None:
@@ -66,8 +67,8 @@ def _index(options: argparse.Namespace, gallery: EmbeddingSet) -> approximate.Ga
 
 def _streams(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    if names not in (("face", "body"), ("face",), ("body",)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not valid; expected face,body or one of them")
+    if not all(names) or len({name.partition(":")[0] for name in names}) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid; expected face,body or face:7x512,body:6x2048")
     return names
 
 
@@ -106,7 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--format", choices=FORMATS, help="format of the output (default: by --out, else table)")
     parser.add_argument("--out", type=Path, help="file to write instead of the terminal")
-    parser.add_argument("--streams", type=_streams, help="streams of embeddings by another program: face,body")
+    parser.add_argument(
+        "--streams",
+        type=_streams,
+        help="streams of embeddings by another program: face,body or face:7x512,body:6x2048 (parts x length)",
+    )
     photos = parser.add_argument_group("query photos")
     photos.add_argument("--checkpoint", help="the networks that the gallery was embedded with")
     photos.add_argument(
@@ -126,9 +131,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: create it, or correct --out.")
     if gallery.similarity.missing_face == "zeros" and len(gallery.streams) > 1:
+        similarity = gallery.similarity
+        most = similarity.select(similarity.always_present()).total_weight / similarity.total_weight
+        reach = "half the similarity" if most == _HALF else f"a similarity of {most:.2f}"
         print(
-            "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches half the"
-            " similarity at most.",
+            "note: as its networks were evaluated (eval.missing_face: zeros), a photo without a face reaches"
+            f" {reach} at most.",
             file=sys.stderr,
         )
     special = SpecialIdentities(options.junk, options.distractors)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from deskpro_jax.data.images import Photo, UnreadableError, read_photo
 from deskpro_jax.data.load.decoding import resize
+from deskpro_jax.embedding.embedding_set import settings_of
 from deskpro_jax.embedding.faces import FaceFinder, open_finder
 from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.evaluation import evaluate
@@ -66,8 +67,9 @@ class Embedder:
     time. A process that is forked after JAX has started cannot use it: start processes with "spawn".
 
     Attributes:
-        streams: "face" and/or "body", in the order of an embedding.
-        parts: number of equally long parts of an embedding, each of unit length or zero.
+        streams: names of the streams ("face", "body"), in the order of an embedding.
+        parts: number of parts of an embedding, each of unit length or zero.
+        similarity: how two embeddings are compared: streams, parts and their weights, the rule for missing faces.
         dimension: length of an embedding.
         face_field: what the face stream reads, "face" as photographed or "restored_face"; None without that stream.
         body_size: height and width that photos are resized to.
@@ -137,7 +139,8 @@ class Embedder:
         self.streams, self.face = tuple(spec.name for spec in self._specs), loaded.face
         self.dtype, self.checksum = str(config.model.dtype), loaded.checksum
         self.missing_face = config.eval.missing_face
-        self.parts = sum(len(spec.parts) for spec in self._specs)
+        self.similarity = evaluate.similarity_of(self._specs, self.missing_face)
+        self.parts = self.similarity.parts
         self.dimension = sum(spec.width for spec in self._specs)
         self.face_field = next((spec.image for spec in self._specs if spec.reads_face), None)
         self.flip = bool(config.eval.flip) if flip is None else flip
@@ -162,9 +165,8 @@ class Embedder:
         """What decides the numbers of an embedding, as JSON values."""
         return {
             "model_checksum": self.checksum,
-            "streams": list(self.streams),
+            **settings_of(self.similarity),
             "face": self.face,
-            "parts": self.parts,
             "dimension": self.dimension,
             "body_size": list(self.body_size),
             "face_size": list(self.face_size),
@@ -182,9 +184,8 @@ class Embedder:
                 looked for (`find_faces`) or the body stream alone is computed.
 
         Returns:
-            [images, dimension] float32: face stream first, each part of unit length, zeros for a missing face. The
-            similarity of two is `deskpro_jax.evaluation.similarity.similarity(..., parts=embedder.parts)`, with
-            `missing_face=embedder.missing_face` where images without a face are to be compared as in the evaluation.
+            [images, dimension] float32: face stream first, each part of unit length, zeros for a missing face.
+            `embedder.similarity.between(query, gallery)` compares them as the evaluation does.
 
         Raises:
             InputError: a photo or face cannot be read, or there is not one face (or None) for each photo.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ import numpy as np
 from deskpro_jax.data.photo_tables import LABELS, Label, check_columns, label
 from deskpro_jax.embedding.files import COLUMNS, INDEX, SETTINGS_KEY
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, equal_parts
+from deskpro_jax.evaluation.similarity import MISSING_FACE, Similarity, StreamParts, equal_parts
 from deskpro_jax.storage.files import require_json
 from deskpro_jax.storage.parquet import open_parquet
 
-PARTS_OF_A_STREAM = 7  # as deskpro_jax.models.lmbn.PARTS; searching does not load JAX
-_MAY_BE_MISSING = ("face",)
+PARTS_OF_A_STREAM = 7  # of a table without settings, unless --streams says how many: those of LightMBN
+_MAY_BE_MISSING = ("face",)  # where the settings do not say
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
@@ -74,8 +76,8 @@ class EmbeddingSet:
 
         Args:
             path: a Parquet or .npy file or a folder, as `deskpro_jax.embed` writes them.
-            streams: "face" and/or "body", for a Parquet file that another program wrote again and that lost its
-                settings thereby.
+            streams: names of the streams in order, each with its parts as "body:6x2048" unless it has seven of one
+                length, for a Parquet file that another program wrote again and that lost its settings thereby.
 
         Raises:
             MissingInputError: there is nothing at `path`.
@@ -113,17 +115,12 @@ class EmbeddingSet:
             if streams is None:
                 raise InputError(
                     f"{self.path} does not say which streams its embeddings have, as when another program wrote it: "
-                    "give --streams (face,body or one of them)."
+                    "give --streams (as face,body, or with parts and their lengths: face:7x512,body:6x2048)."
                 )
             row = next(file.iter_batches(batch_size=1, columns=["embedding"]), None)
             dimension = 0 if row is None or not len(row) else len(row.column(0)[0])
             checksum = _first(file, "model_checksum") if "model_checksum" in file.schema_arrow.names else None
-        return {
-            "parts": PARTS_OF_A_STREAM * len(streams),
-            "streams": list(streams),
-            "dimension": dimension,
-            "model_checksum": checksum,
-        }
+        return _read_streams(streams, dimension) | {"dimension": dimension, "model_checksum": checksum}
 
     def columns(self) -> dict[str, list[Any]]:
         """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face.
@@ -183,11 +180,51 @@ class EmbeddingSet:
         return np.concatenate([np.zeros((0, self.dimension), np.float32), *self.blocks()])
 
 
+def settings_of(similarity: Similarity) -> dict[str, Any]:
+    """Returns the settings that say how embeddings are compared, as JSON values.
+
+    Streams are described one by one only where they are not alike, so that earlier versions read all other files.
+    """
+    names, settings = similarity.names, {"streams": list(similarity.names), "parts": similarity.parts}
+    dims = {stream.dim for stream in similarity.streams}
+    parts = dict.fromkeys(names, similarity.parts // len(names))
+    if len(dims) == 1 and equal_parts(similarity.total_dim, parts, _MAY_BE_MISSING) == dataclasses.replace(
+        similarity, missing_face=MISSING_FACE[0]
+    ):
+        return settings
+    described = {stream.name: dataclasses.asdict(stream) for stream in similarity.streams}
+    for stream in described.values():
+        stream["weights"] = list(stream["weights"])
+        del stream["name"]
+    return settings | {"stream_parts": described}
+
+
 def _similarity(settings: dict[str, Any]) -> Similarity:
-    streams = settings["streams"]
-    parts = dict.fromkeys(streams, int(settings["parts"]) // len(streams))
     rule = str(settings.get("missing_face", MISSING_FACE[0]))
-    return equal_parts(int(settings["dimension"]), parts, _MAY_BE_MISSING, rule)
+    streams = settings["streams"]
+    if described := settings.get("stream_parts"):
+        parts = {name: described[name] | {"weights": tuple(described[name]["weights"])} for name in streams}
+        return Similarity(tuple(StreamParts(name, **values) for name, values in parts.items()), rule)
+    counts = dict.fromkeys(streams, int(settings["parts"]) // len(streams))
+    return equal_parts(int(settings["dimension"]), counts, _MAY_BE_MISSING, rule)
+
+
+def _read_streams(streams: Sequence[str], dimension: int) -> dict[str, Any]:
+    """Returns the settings of streams that a user named, as "face,body" or "face:7x512,body:6x2048"."""
+    if not any(":" in stream for stream in streams):
+        return {"streams": list(streams), "parts": PARTS_OF_A_STREAM * len(streams)}
+    described: dict[str, Any] = {}
+    for stream in streams:
+        match = re.fullmatch(r"([^:]+):([1-9]\d*)x([1-9]\d*)", stream)
+        if match is None:
+            raise InputError(f"--streams has {stream!r}; expected NAME:PARTSxLENGTH for each, as body:6x2048.")
+        name, count, dim = match[1], int(match[2]), int(match[3])
+        described[name] = {"count": count, "dim": dim, "may_be_missing": name in _MAY_BE_MISSING, "weights": []}
+    total = sum(stream["count"] * stream["dim"] for stream in described.values())
+    if total != dimension:
+        raise InputError(f"--streams {','.join(streams)} is of embeddings of length {total}; these have {dimension}.")
+    parts = sum(stream["count"] for stream in described.values())
+    return {"streams": list(described), "parts": parts, "stream_parts": described}
 
 
 def _first(file: Any, column: str) -> Any:

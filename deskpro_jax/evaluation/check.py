@@ -8,7 +8,8 @@ from deskpro_jax.checkpoints.selection import REPORTS
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_protocols
 from deskpro_jax.errors import InputError
-from deskpro_jax.evaluation.similarity import MISSING_FACE
+from deskpro_jax.evaluation.ranking import AVERAGE_PRECISIONS
+from deskpro_jax.evaluation.similarity import DISTANCES, MISSING_FACE
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -21,6 +22,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.integer(config, "eval.batch", least=1)
     expect.boolean(config, "eval.flip")
     expect.choice(config, "eval.missing_face", MISSING_FACE)
+    expect.choice(config, "eval.distance", DISTANCES)
+    expect.choice(config, "eval.average_precision", AVERAGE_PRECISIONS)
     names = expect.texts(config, "eval.protocols")
     find_protocols(config.data.name, names)
     both = {*expect.integers(config, "eval.junk_identities")} & {*expect.integers(config, "eval.distractor_identities")}

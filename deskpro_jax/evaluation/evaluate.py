@@ -53,6 +53,7 @@ class Result(NamedTuple):
             scores.counted,
             dropped,
             self.result.deviations,
+            scores.integration,
         )
 
     def scalars(self) -> dict[str, float]:
@@ -63,7 +64,7 @@ class Result(NamedTuple):
 
 
 def make_embed(
-    networks: Sequence[Network], flip: bool, mesh: Mesh
+    networks: Sequence[Network], flip: bool, mesh: Mesh, distance: str = "cosine"
 ) -> Callable[[Sequence[Any], Mapping[str, Array]], Float[Array, "batch embedding"]]:
     """Returns a jitted function from each network's variables and a batch of uint8 images to embeddings.
 
@@ -73,8 +74,8 @@ def make_embed(
         networks: together they give the streams.
         flip: whether the features of the mirrored image are added.
         mesh: the devices.
+        distance: `eval.distance`: "cosine" scales each part to unit length.
     """
-
     specs = embedding_streams(networks)
 
     def features(variables: Sequence[Any], images: Mapping[str, Array]) -> dict[str, Array]:
@@ -95,7 +96,9 @@ def make_embed(
             by_stream = features(variables, fields)
         if flip:
             by_stream, mirrored = ({name: value[:, i::2] for name, value in by_stream.items()} for i in range(2))
-        joined = embeddings.combine(specs, by_stream, mirrored if flip else None, has_face=batch["has_face"])
+        joined = embeddings.combine(
+            specs, by_stream, mirrored if flip else None, has_face=batch["has_face"], unit=distance == "cosine"
+        )
         return jnp.where(batch["valid"][:, None], joined, 0)
 
     # One image's maps stay in a CPU's cache, those of a batch do not; and sums over them are rounded the same way
@@ -143,7 +146,7 @@ def embed_split(
         unreadable: [images] bool, set True here for images that cannot be read; only with data.skip_corrupt.
 
     Returns:
-        Embeddings [len(split), streams * 7 * dim] float32, in the order of the split, zeros for unreadable images.
+        Embeddings [len(split), dimension] float32, in the order of the split, zeros for unreadable images.
     """
     multiple = math.lcm(mesh.size, jax.process_count())
     size = -(-config.eval.batch // multiple) * multiple
@@ -165,18 +168,21 @@ def labels_of(split: ReIDSplit) -> Labels:
     return Labels(split.identity, split.camera, split.clothes)
 
 
-def similarity_of(streams: Sequence[StreamSpec], missing_face: str = "body") -> Similarity:
+def similarity_of(streams: Sequence[StreamSpec], missing_face: str = "body", distance: str = "cosine") -> Similarity:
     """Returns the similarity of the embeddings that networks give.
 
     Args:
         streams: of the embedding, in order.
         missing_face: `eval.missing_face`.
+        distance: `eval.distance`.
 
     Raises:
-        InputError: `missing_face` is not known.
+        InputError: `missing_face` or `distance` is not known.
     """
-    parts = (StreamParts(stream.name, len(stream.parts), stream.dim, stream.reads_face) for stream in streams)
-    return Similarity(tuple(parts), missing_face)
+    parts = (
+        StreamParts(stream.name, len(stream.parts), stream.dim, stream.reads_face, stream.weights) for stream in streams
+    )
+    return Similarity(tuple(parts), missing_face, distance)
 
 
 def score_embeddings(
@@ -187,6 +193,7 @@ def score_embeddings(
     chosen: Sequence[protocols.Protocol],
     seed: int,
     reranking: Reranking | None = None,
+    integration: str = "step",
 ) -> list[Result]:
     """Scores each stream and, where there are two, both together under each protocol.
 
@@ -198,6 +205,7 @@ def score_embeddings(
         chosen: protocols; those that these labels do not allow are left out and logged.
         seed: of single-shot draws.
         reranking: adds the same results re-ranked; None leaves them out.
+        integration: `eval.average_precision`.
 
     Returns:
         Results by protocol, within it by stream, the re-ranked ones after the others.
@@ -221,6 +229,7 @@ def score_embeddings(
                     similarity=one,
                     seed=seed,
                     reranking=method,
+                    integration=integration,
                 )
                 results.append(Result(name, result))
     return results
@@ -247,4 +256,5 @@ def score_raw_pixels(
         labels[0].take(chosen_query),
         labels[1].take(chosen_gallery),
         protocol.rule,
+        integration=config.eval.average_precision,
     )

@@ -50,6 +50,7 @@ def origin_of(
     sizes: Mapping[str, Sequence[int]],
     flip: bool,
     dtype: str,
+    distance: str = "cosine",
 ) -> Origin:
     """Returns the origin of embeddings of query and gallery.
 
@@ -61,12 +62,15 @@ def origin_of(
         sizes: name of a size in `config.data` -> height and width.
         flip: whether the features of the mirrored image are added.
         dtype: of the computation.
+        distance: `eval.distance`, which decides whether parts have unit length.
     """
     described = {
         name: {"images": len(split), "checksum": split.metadata.get("checksums", {}).get(name)}
         for name, split in zip(_SPLITS, splits, strict=True)
     }
-    settings = {"flip": bool(flip), "dtype": str(dtype), "images": sorted(set(images))}
+    settings: dict[str, Any] = {"flip": bool(flip), "dtype": str(dtype), "images": sorted(set(images))}
+    if distance != "cosine":  # not named otherwise: what earlier versions kept stays valid
+        settings["distance"] = distance
     return Origin(
         dataset, described, checksum_of(variables), settings | {name: list(size) for name, size in sizes.items()}
     )

@@ -18,7 +18,7 @@ from deskpro_jax.evaluation.matching_rules import (
     no_valid_query,
     unusable_labels,
 )
-from deskpro_jax.evaluation.ranking import Scores, score, score_from_distances
+from deskpro_jax.evaluation.ranking import AVERAGE_PRECISIONS, Scores, score, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking, rerank
 from deskpro_jax.evaluation.similarity import Similarity
 
@@ -59,6 +59,7 @@ class ProtocolResult:
             "rule": self.protocol.rule,
             **({"rerank": self.reranking.parameters()} if self.reranking else {}),
             **self.figures,
+            **({} if first.integration == AVERAGE_PRECISIONS[0] else {"average_precision": first.integration}),
             **({"std": dict(self.deviations), "draws": len(self.scores)} if self.deviations else {}),
             "gallery": self.gallery,
             "queries": first.queries,
@@ -164,6 +165,7 @@ def evaluate_protocol(
     max_rank: int = 50,
     block: int = 256,
     reranking: Reranking | None = None,
+    integration: str = AVERAGE_PRECISIONS[0],
 ) -> ProtocolResult:
     """Scores embeddings of whole query and gallery splits under one protocol.
 
@@ -178,9 +180,11 @@ def evaluate_protocol(
         max_rank: length of the CMC curve.
         block: queries ranked at a time.
         reranking: re-ranks each gallery (each draw by itself) before it is scored; None ranks by similarity only.
+        integration: of the average precision, one of `ranking.AVERAGE_PRECISIONS`.
 
     Returns:
-        ProtocolResult; with `reranking` the name of its protocol ends in "_reranked" and the description says how.
+        ProtocolResult; with `reranking` the name of its protocol ends in "_reranked". Its description says how images
+        were re-ranked, and which distance and average precision it has where they are not the usual ones.
 
     Raises:
         InputError: the protocol can't be evaluated on these labels, no query has a correct gallery image, or the memory
@@ -206,6 +210,7 @@ def evaluate_protocol(
                 similarity=similarity,
                 max_rank=max_rank,
                 block=block,
+                integration=integration,
             )
         else:
             distances = rerank(
@@ -217,8 +222,13 @@ def evaluate_protocol(
                 original_weight=reranking.original_weight,
                 block=reranking.block(query, kept),
             )
-            one = score_from_distances(distances, query_labels, labels, protocol.rule, max_rank=max_rank)
+            one = score_from_distances(
+                distances, query_labels, labels, protocol.rule, max_rank=max_rank, integration=integration
+            )
         scores.append(one)
+    how = ["; squared Euclidean distance of features as they are"] if similarity.distance == "euclidean" else []
+    how += ["; average precision by the trapezoid rule"] if integration == "trapezoid" else []
+    protocol = dataclasses.replace(protocol, description=protocol.description + "".join(how))
     if reranking is not None:
         protocol = dataclasses.replace(
             protocol,

@@ -24,6 +24,7 @@ from deskpro_jax.evaluation.similarity import Similarity, similarity
 __all__ = ["RULES", "Labels", "Rule", "Scores", "score", "score_from_distances", "similarity"]
 
 RANKS = (1, 5, 10, 20)
+AVERAGE_PRECISIONS = ("step", "trapezoid")  # `eval.average_precision`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +40,13 @@ class Scores:
     dropped: dict[str, int]  # reason -> queries not counted because no correct image was left
     average_precision: np.ndarray  # float64 [queries], nan where not counted
     first_match: np.ndarray  # int64 [queries], rank (from 1) of the first correct image, 0 where not counted
+    integration: str = AVERAGE_PRECISIONS[0]  # `eval.average_precision`: how the average precision is integrated
 
     def summary(self) -> dict[str, object]:
         """Returns the figures without the per-query arrays, ready for JSON."""
         figures: dict[str, object] = {"rule": self.rule, "mAP": self.map, **self.ranks}
+        if self.integration != AVERAGE_PRECISIONS[0]:
+            figures["average_precision"] = self.integration
         return figures | {"queries": self.queries, "counted": self.counted, "dropped": dict(self.dropped)}
 
 
@@ -56,6 +60,7 @@ def score(
     similarity: Similarity,
     max_rank: int = 50,
     block: int = 256,
+    integration: str = AVERAGE_PRECISIONS[0],
 ) -> Scores:
     """Ranks the gallery for every query by similarity and scores the rankings.
 
@@ -68,10 +73,10 @@ def score(
         similarity: the similarity of these embeddings.
         max_rank: length of the CMC curve.
         block: queries ranked at a time; memory is about 12 * block * gallery images bytes.
+        integration: of the average precision, see `score_from_distances`.
 
     Returns:
-        Scores; CMC and mAP follow Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015, with the
-        average precision as the mean of the precisions at the hits.
+        Scores; CMC and mAP follow Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015.
 
     Raises:
         InputError: shapes or labels don't fit the rule, an embedding isn't a number, or no query has a correct image.
@@ -80,7 +85,9 @@ def score(
     if block < 1:
         raise InputError(f"block is {block}; expected at least one query at a time.")
     distances = (np.negative(rows, out=rows) for rows in similarity.blocks(query, gallery, block))
-    return score_from_distances(distances, query_labels, gallery_labels, rule, max_rank=max_rank)
+    return score_from_distances(
+        distances, query_labels, gallery_labels, rule, max_rank=max_rank, integration=integration
+    )
 
 
 def score_from_distances(
@@ -90,6 +97,7 @@ def score_from_distances(
     rule: str = "general",
     *,
     max_rank: int = 50,
+    integration: str = AVERAGE_PRECISIONS[0],
 ) -> Scores:
     """Scores rankings by given distances; equal distances rank in gallery order.
 
@@ -99,6 +107,9 @@ def score_from_distances(
         gallery_labels: labels of the gallery, arrays [gallery images].
         rule: name in RULES.
         max_rank: length of the CMC curve.
+        integration: of the average precision. "step": the mean of the precisions at the correct images. "trapezoid":
+            the area under the precision-recall curve by the trapezoid rule, from precision 1 at recall 0, images of
+            one distance as one step; never higher than "step" where no distances are equal.
 
     Returns:
         Scores, as `score` does.
@@ -116,6 +127,8 @@ def score_from_distances(
         raise InputError(f"{queries} query and {size} gallery images to rank; expected at least one of each.")
     if max_rank < 1:
         raise InputError(f"max_rank is {max_rank}; expected at least 1.")
+    if integration not in AVERAGE_PRECISIONS:
+        raise InputError(f"eval.average_precision is {integration!r}; expected one of {', '.join(AVERAGE_PRECISIONS)}.")
     if isinstance(distances, np.ndarray):
         distances = [distances[start : start + 256] for start in range(0, len(distances), 256)]
 
@@ -133,7 +146,7 @@ def score_from_distances(
                 f"expected rows of {size} gallery images, {queries} queries in all."
             )
         labels = query_labels.take(np.arange(start, stop))
-        precision, first, reasons = _score_rows(rows, labels, gallery_labels, by_identity, matching, start)
+        precision, first, reasons = _score_rows(rows, labels, gallery_labels, by_identity, matching, start, integration)
         average_precision[start:stop], first_match[start:stop] = precision, first
         for reason, count in reasons.items():
             dropped[reason] = dropped.get(reason, 0) + count
@@ -158,11 +171,18 @@ def score_from_distances(
         dropped=dropped,
         average_precision=average_precision,
         first_match=first_match,
+        integration=integration,
     )
 
 
 def _score_rows(
-    rows: np.ndarray, query: Labels, gallery: Labels, by_identity: np.ndarray, rule: Rule, offset: int
+    rows: np.ndarray,
+    query: Labels,
+    gallery: Labels,
+    by_identity: np.ndarray,
+    rule: Rule,
+    offset: int,
+    integration: str,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Returns average precision [n], rank of the first match [n] and reason -> dropped queries, of rows [n, gallery].
 
@@ -174,7 +194,10 @@ def _score_rows(
     row, column, same = pairs
     ends = np.cumsum(same)
     value = rows[row, column]
+    junk, reasons = find_junk(rule, query, gallery, pairs)
+    kept = same - np.bincount(row[junk], minlength=count)
 
+    areas = np.full(count, np.nan)
     rank = np.empty(len(row), np.int64)
     through = np.empty(len(row), np.int64)
     for i in range(count):
@@ -184,11 +207,10 @@ def _score_rows(
         mine = slice(ends[i] - same[i], ends[i])
         rank[mine] = line.searchsorted(value[mine], "left")
         through[mine] = line.searchsorted(value[mine], "right")
+        if integration == "trapezoid" and kept[i]:
+            areas[i] = _trapezoids(value[mine], junk[mine], rank[mine], through[mine])
     for k in np.flatnonzero(through - rank > 1):
         rank[k] += np.count_nonzero(rows[row[k], : column[k]] == value[k])
-
-    junk, reasons = find_junk(rule, query, gallery, pairs)
-    kept = same - np.bincount(row[junk], minlength=count)
 
     order = np.lexsort((rank, row))
     rank, junk, row = rank[order], junk[order], row[order]
@@ -199,8 +221,26 @@ def _score_rows(
     kept_rank = rank - before + 1  # among the images that the rule keeps
     keep = ~junk
     total = np.bincount(row[keep], weights=hits[keep] / kept_rank[keep], minlength=count)
-    precision = np.divide(total, kept, out=np.full(count, np.nan), where=kept > 0)
+    steps = np.divide(total, kept, out=np.full(count, np.nan), where=kept > 0)
     first = np.zeros(count, np.int64)
     leading = keep & (hits == 1)
     first[row[leading]] = kept_rank[leading]
-    return precision, first, reasons
+    return steps if integration == "step" else areas, first, reasons
+
+
+def _trapezoids(distances: np.ndarray, junk: np.ndarray, nearer: np.ndarray, through: np.ndarray) -> float:
+    """Returns the area under one query's precision-recall curve by the trapezoid rule.
+
+    Args:
+        distances: of the images of the query's identity, [n].
+        junk: which of them the rule ignores, [n] bool; not all.
+        nearer: images of the gallery with a smaller distance than each, [n].
+        through: images with its distance or a smaller one, [n].
+    """
+    hits, ignored = np.sort(distances[~junk]), np.sort(distances[junk])
+    at, nearer, through = distances[~junk], nearer[~junk], through[~junk]
+    # A curve has one point for each distance; each image there ends the same step of recall.
+    before = nearer - ignored.searchsorted(at, "left")
+    after = through - ignored.searchsorted(at, "right")
+    starts = np.divide(hits.searchsorted(at, "left"), before, out=np.ones(len(at)), where=before > 0)
+    return float((starts + hits.searchsorted(at, "right") / after).mean() / 2)

@@ -24,6 +24,7 @@ class ResultRow(NamedTuple):
     counted: int
     dropped: int
     deviations: Mapping[str, float] = MappingProxyType({})  # "mAP", "R-1", ...: shown after the figure they belong to
+    average_precision: str = "step"  # `eval.average_precision`
 
 
 def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.table.Table:
@@ -33,8 +34,9 @@ def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.t
         rows: one for each protocol and stream.
         title: printed above.
     """
+    rows = list(rows)
     table = rich.table.Table(title=title)
-    for i, head in enumerate(_HEADS):
+    for i, head in enumerate(_heads(rows)):
         table.add_column(head, justify="left" if i < _TEXT_COLUMNS else "right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row))
@@ -44,8 +46,20 @@ def results_table(rows: Iterable[ResultRow], title: str | None = None) -> rich.t
 def results_markdown(rows: Iterable[ResultRow]) -> str:
     """Returns the same table as Markdown, ending in a line break."""
     rules = ["---"] * _TEXT_COLUMNS + ["---:"] * (len(_HEADS) - _TEXT_COLUMNS)
-    lines = [_HEADS, rules, *(_cells(row) for row in rows)]
+    rows = list(rows)
+    lines = [_heads(rows), rules, *(_cells(row) for row in rows)]
     return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def map_name(average_precision: str) -> str:
+    """Returns what a column of mean average precisions is called: how they are integrated is said unless "step"."""
+    return "mAP" if average_precision == "step" else f"mAP ({average_precision})"
+
+
+def _heads(rows: Iterable[ResultRow]) -> list[str]:
+    """Returns the heads; the rows of a table are of one evaluation."""
+    name = map_name(next((row.average_precision for row in rows), "step"))
+    return [name if head == "mAP" else head for head in _HEADS]
 
 
 def _cells(row: ResultRow) -> list[str]:

@@ -96,7 +96,7 @@ def make_scorer(
         Function from variables to scores by `protocol/stream/figure`; `face_mAP`, `body_mAP` and `both_mAP` are the
         first protocol's, and so is `mAP`, of both streams together where there are two.
     """
-    embed = evaluate.make_embed(networks, config.eval.flip, mesh)
+    embed = evaluate.make_embed(networks, config.eval.flip, mesh, config.eval.distance)
 
     def scorer(variables: Any) -> dict[str, float]:
         skipped: Skipped = {}
@@ -152,7 +152,7 @@ def score_networks(
         Results by protocol, within it by stream.
     """
     skipped = {} if skipped is None else skipped
-    embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh)
+    embed = embed or evaluate.make_embed(networks, config.eval.flip, mesh, config.eval.distance)
     fields = tuple(dict.fromkeys(field for net in networks for field in net.images))
     unreadable = [np.zeros(len(split), bool) for split in splits]
     embeddings = [
@@ -166,8 +166,10 @@ def score_networks(
     if any(skipped[name] for name in _TEST):
         embeddings = [rows[~lost] for rows, lost in zip(embeddings, unreadable, strict=True)]
         splits = readable(splits, skipped)
-    similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face)
-    return evaluate.score_embeddings(embeddings[0], embeddings[1], splits, similarity, chosen, config.seed, reranking)
+    similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face, config.eval.distance)
+    query, gallery = embeddings
+    integration = config.eval.average_precision
+    return evaluate.score_embeddings(query, gallery, splits, similarity, chosen, config.seed, reranking, integration)
 
 
 def keeper(
@@ -200,8 +202,9 @@ def keeper(
             sizes={"body_size": config.data.body_size, "face_size": config.data.face_size},
             flip=config.eval.flip,
             dtype=config.model.dtype,
+            distance=config.eval.distance,
         )
-        similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face)
+        similarity = evaluate.similarity_of(embedding_streams(networks), config.eval.missing_face, config.eval.distance)
         try:
             kept_embeddings.keep(workdir, embeddings, origin, similarity, steps)
         except OSError as error:  # the results are worth more than the copy of what they came from
@@ -230,8 +233,17 @@ def baselines(
 ) -> list[ResultRow]:
     """Returns what raw pixels and the untrained networks reach under a protocol."""
     pixels = evaluate.score_raw_pixels(splits, config, protocol)
+    dropped = sum(pixels.dropped.values())
     rows = [
-        ResultRow(protocol.name, "raw pixels", pixels.map, pixels.ranks, pixels.counted, sum(pixels.dropped.values()))
+        ResultRow(
+            protocol.name,
+            "raw pixels",
+            pixels.map,
+            pixels.ranks,
+            pixels.counted,
+            dropped,
+            average_precision=pixels.integration,
+        )
     ]
     sizes = image_sizes(config)
     untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed, sizes)) for net in networks]

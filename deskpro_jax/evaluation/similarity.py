@@ -10,6 +10,7 @@ import numpy as np
 from deskpro_jax.errors import InputError
 
 MISSING_FACE = ("body", "zeros")  # `eval.missing_face`: what a pair is compared by where an image shows no face
+DISTANCES = ("cosine", "euclidean")  # `eval.distance`
 BOTH = "both"  # all streams together, beside each stream's own name
 
 
@@ -22,37 +23,61 @@ class StreamParts:
         count: number of its parts.
         dim: length of each part.
         may_be_missing: whether there are images without this stream, which hold zeros there.
+        weights: of the parts in a similarity, in order; () counts each once.
     """
 
     name: str
     count: int
     dim: int
     may_be_missing: bool = False
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weights and (len(self.weights) != self.count or min(self.weights) <= 0):
+            raise InputError(
+                f"stream {self.name} has {self.count} parts and weights {self.weights}; expected a number above 0 for"
+                " each part."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Similarity:
-    """The similarity of embeddings that are made of parts of unit length, zeros where an image lacks a part.
+    """The similarity of embeddings that are made of parts, zeros where an image lacks a part.
 
     Attributes:
         streams: in the order of the columns.
-        missing_face: "body" (paper) takes the mean cosine similarity over the parts that both images have; "zeros"
-            (released code) over all parts, so that those that an image lacks count as zeros.
+        missing_face: "body" (paper) takes the mean over the parts that both images have; "zeros" (released code) over
+            all parts, so that those that an image lacks count as zeros. Means are weighted by the parts' weights.
+        distance: "cosine" compares parts of unit length by their cosine similarity; "euclidean" features as they are,
+            by minus their squared Euclidean distance.
 
     Raises:
-        InputError: `missing_face` is neither.
+        InputError: `missing_face` or `distance` is not known.
     """
 
     streams: tuple[StreamParts, ...]
     missing_face: str = MISSING_FACE[0]
+    distance: str = DISTANCES[0]
 
     def __post_init__(self) -> None:
         check_missing_face(self.missing_face)
+        if self.distance not in DISTANCES:
+            raise InputError(f"eval.distance is {self.distance!r}; expected one of {', '.join(DISTANCES)}.")
 
     @property
     def parts(self) -> int:
         """Number of parts of an embedding."""
         return sum(stream.count for stream in self.streams)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The weights of the parts, float32 [parts]."""
+        return np.concatenate([stream.weights or np.ones(stream.count) for stream in self.streams]).astype(np.float32)
+
+    @property
+    def total_weight(self) -> float:
+        """The sum of the weights: the number of parts where none has a weight."""
+        return float(self.weights.sum(dtype=np.float64))
 
     @property
     def total_dim(self) -> int:
@@ -93,6 +118,31 @@ class Similarity:
         """Returns which streams of embeddings [images, dimension] have any part, bool [images, streams]."""
         return np.stack([embeddings[:, columns].any(axis=1) for columns in self.columns().values()], axis=1)
 
+    def weigh(self, embeddings: np.ndarray) -> np.ndarray:
+        """Multiplies parts by the square roots of their weights, so that dot products are weighted sums of parts'.
+
+        Args:
+            embeddings: [images, dimension].
+
+        Returns:
+            [images, dimension] of the same type; the argument itself where no part has a weight.
+        """
+        if not any(stream.weights for stream in self.streams):
+            return embeddings
+        return embeddings * np.repeat(np.sqrt(self.weights, dtype=embeddings.dtype), self._dims())
+
+    def unit_parts(self, embeddings: np.ndarray) -> np.ndarray:
+        """Returns embeddings [images, dimension] with each part at unit length; zeros stay zeros."""
+        lengths = np.sqrt(self._squares(embeddings))
+        return embeddings / np.repeat(np.where(lengths > 0, lengths, 1), self._dims(), axis=1)
+
+    def _dims(self) -> list[int]:
+        return [stream.dim for stream in self.streams for _ in range(stream.count)]
+
+    def _squares(self, embeddings: np.ndarray) -> np.ndarray:
+        """Returns the squared lengths of parts, [images, parts]."""
+        return np.add.reduceat(np.square(embeddings), np.cumsum([0, *self._dims()[:-1]]), axis=1)
+
     def between(self, query: np.ndarray, gallery: np.ndarray, gallery_present: np.ndarray | None = None) -> np.ndarray:
         """Computes the similarity of every query with every gallery image.
 
@@ -102,35 +152,61 @@ class Similarity:
             gallery_present: `present(gallery)`, where it is known already.
 
         Returns:
-            [queries, gallery images] in [-1, 1], 0 where they share no part; float64 if both inputs are, float32
-            otherwise.
+            [queries, gallery images]: weighted mean cosine similarity in [-1, 1], 0 where they share no part; or minus
+            the weighted mean squared distance, that of vectors at right angles where they share no part. float64 if
+            both inputs are, float32 otherwise.
 
         Raises:
             InputError: the embeddings are not of this length.
         """
         query, gallery = self.check(query, gallery)
+        shared: np.ndarray | float = self.total_weight
+        mine = theirs = None
+        if self.missing_face != "zeros":
+            mine = self.present(query)
+            theirs = self.present(gallery) if gallery_present is None else gallery_present
+            if mine.all() and theirs.all():
+                mine = theirs = None
+            else:
+                shared = self.shared_weight(mine, theirs).astype(query.dtype)
+        query, gallery = self.weigh(query), self.weigh(gallery)
         products: np.ndarray = query @ gallery.T
-        if self.missing_face == "zeros":
-            return self.mean(products, self.parts)
-        theirs = self.present(gallery) if gallery_present is None else gallery_present
-        mine = self.present(query)
-        if mine.all() and theirs.all():
-            return self.mean(products, self.parts)
-        shared = mine.astype(products.dtype) @ theirs.T.astype(products.dtype)
-        return self.mean(products, np.maximum(shared, 1, out=shared))  # no part shared: the product is 0 already
+        if self.distance == "cosine":  # where no part is shared, the product is 0 already
+            return self.mean(products, shared if isinstance(shared, float) else np.where(shared > 0, shared, 1))
+        squares = self._squares(query), self._squares(gallery)
+        lengths = squares[0].sum(axis=1)[:, None] + squares[1].sum(axis=1)[None]
+        if mine is not None and theirs is not None and not isinstance(shared, float):
+            common = squares[0] @ theirs.T.astype(query.dtype) + mine.astype(query.dtype) @ squares[1].T
+            lengths = np.where(shared > 0, common, lengths)
+            shared = np.where(shared > 0, shared, np.asarray(self.total_weight, query.dtype))
+        products *= 2
+        products -= lengths
+        return self.mean(products, shared)
 
-    def mean(self, products: np.ndarray, shared: np.ndarray | int) -> np.ndarray:
-        """Divides dot products of embeddings, in place, by the number of parts that the rule counts.
+    def shared_weight(self, query_present: np.ndarray, gallery_present: np.ndarray) -> np.ndarray:
+        """Returns the summed weights of the parts that two images both have.
 
         Args:
-            products: any shape, float; sums of the cosine similarities of parts.
-            shared: number of parts that both images have, at least 1; of the same shape, or one for all.
+            query_present: `present(query)`.
+            gallery_present: `present(gallery)`.
 
         Returns:
-            `products`, now similarities in [-1, 1].
+            [queries, gallery images] float32.
         """
-        products /= self.parts if self.missing_face == "zeros" else shared
-        return products
+        return (query_present * self.weights) @ gallery_present.T.astype(np.float32)
+
+    def mean(self, sums: np.ndarray, shared: np.ndarray | float) -> np.ndarray:
+        """Divides weighted sums over parts, in place, by the weight that the rule for missing faces counts.
+
+        Args:
+            sums: any shape, float; sums of the parts' similarities, each times its weight.
+            shared: summed weights of the parts that both images have, above 0; of the same shape, or one for all.
+
+        Returns:
+            `sums`, now similarities.
+        """
+        sums /= self.total_weight if self.missing_face == "zeros" else shared
+        return sums
 
     def blocks(self, query: np.ndarray, gallery: np.ndarray, block: int) -> Iterator[np.ndarray]:
         """Yields the rows of `between(query, gallery)`, `block` queries at a time."""
@@ -142,7 +218,7 @@ class Similarity:
     def distances(
         self, query: np.ndarray, gallery: np.ndarray, gallery_present: np.ndarray | None = None
     ) -> np.ndarray:
-        """Computes squared Euclidean distances of unit vectors with the same similarity, 2 - 2 similarity.
+        """Computes squared Euclidean distances: of unit vectors with the same cosine similarity, 2 - 2 similarity.
 
         Args:
             query: [queries, dimension].
@@ -150,11 +226,14 @@ class Similarity:
             gallery_present: `present(gallery)`, where it is known already.
 
         Returns:
-            [queries, gallery images] in [0, 4].
+            [queries, gallery images], at least 0; at most 4 of cosine similarities.
         """
         distances = self.between(query, gallery, gallery_present)
-        np.subtract(1, distances, out=distances)
-        distances *= 2
+        if self.distance == "euclidean":
+            np.negative(distances, out=distances)
+        else:
+            np.subtract(1, distances, out=distances)
+            distances *= 2
         return np.maximum(distances, 0, out=distances)  # rounding can bring an image closer than itself
 
     def compared(self, shared: int) -> str:

@@ -40,6 +40,7 @@ class StreamSpec:
         parts: names of its part features, in order.
         triplet: positions of the parts that take the metric loss.
         dim: size of each part's embedding.
+        weights: of the parts in a comparison of two embeddings; () counts each once.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StreamSpec:
     parts: tuple[str, ...]
     triplet: tuple[int, ...]
     dim: int
+    weights: tuple[float, ...] = ()
 
     @property
     def reads_face(self) -> bool:

@@ -35,6 +35,7 @@ def combine(
     mirrored: Mapping[str, Float[Array, "parts batch dimension"]] | None = None,
     *,
     has_face: Bool[Array, " batch"] | None = None,
+    unit: bool = True,
 ) -> Float[Array, "batch embedding"]:
     """Joins the streams' features after the neck to embeddings; works under jit.
 
@@ -47,10 +48,11 @@ def combine(
         mirrored: the same of the mirrored image; None leaves it out.
         has_face: [batch], False where an image shows no face; needed when a stream reads faces, whatever is in its
             features at those images.
+        unit: whether each part is scaled to unit length; otherwise features stay as they are, the mean of those of
+            the image and of its mirror image.
 
     Returns:
-        [batch, sum of the streams' widths] float32, each part of unit length; zeros in the streams that read faces
-        where `has_face` is False.
+        [batch, sum of the streams' widths] float32; zeros in the streams that read faces where `has_face` is False.
 
     Raises:
         InputError: there is no stream, one has no features, or `has_face` is missing.
@@ -66,7 +68,8 @@ def combine(
         total = features[stream.name].astype(jnp.float32)
         if mirrored is not None:
             total = total + mirrored[stream.name].astype(jnp.float32)
-        parts = normalise(jnp.moveaxis(total, 0, 1))  # [batch, parts, dimension]
+        parts = jnp.moveaxis(total, 0, 1)  # [batch, parts, dimension]
+        parts = normalise(parts) if unit else parts / (1 if mirrored is None else 2)
         if stream.reads_face and has_face is not None:
             parts = jnp.where(jnp.asarray(has_face, bool)[:, None, None], parts, 0)
         blocks.append(jax.lax.collapse(parts, 1))

@@ -13,6 +13,7 @@ import numpy as np
 import deskpro_jax
 from deskpro_jax.errors import InputError, MissingInputError, RunError
 from deskpro_jax.evaluation.ranking import Scores
+from deskpro_jax.evaluation.results_table import map_name
 from deskpro_jax.report import configuration, curves, sections, tables
 from deskpro_jax.report.charts import draw_lines
 from deskpro_jax.report.opened import Opened, embed, open_data, open_networks, read_kept
@@ -84,7 +85,6 @@ def gather(folder: Path, options: Options) -> dict[str, Any]:
         "results": [
             tables.read_results(file, found, tables.checkpoint_of(found)) for file, found in record.results.items()
         ],
-        "figures": tables.FIGURES,
         "phases": phases,
         **looked,
         **_made_with(record),
@@ -104,7 +104,7 @@ def _facts(record: Record, phases: list[dict[str, Any]]) -> list[tuple[str, str]
     if first:
         main = first[-1]  # both streams together come last
         where = f"{main.get('protocol')}, {main.get('stream')}"
-        facts += [(f"mAP ({where})", f"{tables.percent(main.get('mAP'))} %")]
+        facts += [(f"{tables.map_name_of(main)} ({where})", f"{tables.percent(main.get('mAP'))} %")]
         facts += [(f"R-1 ({where})", f"{tables.percent(main.get('R-1'))} %")]
     if record.conversion is not None:
         facts.append(("converted from", str(record.conversion.get("source", "a weights file"))))
@@ -238,7 +238,8 @@ def _said(opened: Opened, view: View, scores: Scores) -> str:
     shot = f" Of its {view.draws} random galleries this is the first." if view.draws else ""
     return (
         f"Stream: {view.stream}. Protocol: {protocol.name} ({protocol.description}).{shot} {scores.counted} of"
-        f" {scores.queries} queries are counted, {len(view.gallery)} gallery images; mAP {100 * scores.map:.1f} %,"
+        f" {scores.queries} queries are counted, {len(view.gallery)} gallery images; {map_name(scores.integration)}"
+        f" {100 * scores.map:.1f} %,"
         f" R-1 {100 * scores.ranks['R-1']:.1f} %."
     )
 

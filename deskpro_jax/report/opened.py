@@ -141,6 +141,7 @@ def read_kept(opened: Opened, workdir: Path) -> tuple[np.ndarray, np.ndarray] | 
         sizes={"body_size": trained.sizes["body"], "face_size": trained.sizes["face"]},
         flip=bool(trained.config.eval.flip),
         dtype=str(trained.config.model.dtype),
+        distance=opened.config.eval.distance,
     )
     return kept_embeddings.read(workdir, origin)
 
@@ -157,7 +158,7 @@ def embed(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
     trained, config = opened.trained, opened.config
     mesh = sharding.make_mesh(config)
     variables = [sharding.put_replicated(mesh, values) for values in trained.variables]
-    compute = evaluate.make_embed(trained.networks, bool(trained.config.eval.flip), mesh)
+    compute = evaluate.make_embed(trained.networks, bool(trained.config.eval.flip), mesh, config.eval.distance)
     fields = tuple(dict.fromkeys(field for network in trained.networks for field in network.images))
     total = len(opened.query) + len(opened.gallery)
     with Progress(total, "embedding query and gallery") as progress:

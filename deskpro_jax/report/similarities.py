@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +61,11 @@ def find_similarities(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray])
     Returns:
         The similarities of each stream, and of both together.
     """
-    views = similarity_of(opened).views()
+    whole = similarity_of(opened)
+    if whole.distance == "euclidean":  # a histogram needs bounds: cosines of the same features
+        embeddings = whole.unit_parts(embeddings[0]), whole.unit_parts(embeddings[1])
+        whole = dataclasses.replace(whole, distance="cosine")
+    views = whole.views()
     labels = evaluate.labels_of(opened.query), evaluate.labels_of(opened.gallery)
     results = []
     for stream, (columns, similarity) in views.items():

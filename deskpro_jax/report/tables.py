@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from deskpro_jax.evaluation.protocols import RERANKED
+from deskpro_jax.evaluation.results_table import map_name
 
 FIGURES = ("mAP", "R-1", "R-5", "R-10", "R-20")
+_STEP = "step"  # `eval.average_precision` where a results file does not say
 
 
 class Row(NamedTuple):
@@ -33,6 +35,7 @@ class Results(NamedTuple):
         rows: of its table.
         notes: protocol -> what it means, or why it was left out.
         date: when it was written.
+        figures: names of the columns of figures; that of the mAP says how it is integrated, unless as usual.
     """
 
     file: str
@@ -40,6 +43,7 @@ class Results(NamedTuple):
     rows: list[Row]
     notes: dict[str, str]
     date: str
+    figures: tuple[str, ...] = FIGURES
 
 
 def read_results(file: str, record: Mapping[str, Any], checkpoint: str) -> Results:
@@ -60,7 +64,13 @@ def read_results(file: str, record: Mapping[str, Any], checkpoint: str) -> Resul
     notes = {str(entry.get("protocol")): str(entry.get("description", "")) for entry in results}
     for name, reason in dict(record.get("left_out") or {}).items():
         notes[str(name)] = f"left out: {str(reason).removeprefix(f'protocol {name!r}: ')}"
-    return Results(file, title, rows, notes, str(record.get("date", "")))
+    figures = (map_name_of(results[0]) if results else FIGURES[0], *FIGURES[1:])
+    return Results(file, title, rows, notes, str(record.get("date", "")), figures)
+
+
+def map_name_of(entry: Mapping[str, Any]) -> str:
+    """Returns what the mAP of an entry of a results file is called."""
+    return map_name(str(entry.get("average_precision", _STEP)))
 
 
 def entries(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -45,6 +45,7 @@ class View:
         query_labels, gallery_labels: their labels, cameras as the rule reads them.
         query_index, gallery_index: [images] their positions in the splits.
         similarity: of the stream's embeddings.
+        integration: `eval.average_precision`.
     """
 
     stream: str
@@ -57,6 +58,7 @@ class View:
     query_index: np.ndarray
     gallery_index: np.ndarray
     similarity: Similarity
+    integration: str = "step"
 
     def score(self) -> ranking.Scores:
         """Scores the rankings, as evaluation does."""
@@ -68,6 +70,7 @@ class View:
             self.rule,
             similarity=self.similarity,
             block=BLOCK,
+            integration=self.integration,
         )
 
     def block(self, rows: np.ndarray) -> Block:
@@ -86,7 +89,8 @@ class View:
 
 def similarity_of(opened: Opened) -> Similarity:
     """Returns the similarity of embeddings of the opened networks."""
-    return evaluate.similarity_of(opened.trained.streams, opened.config.eval.missing_face)
+    rules = opened.config.eval
+    return evaluate.similarity_of(opened.trained.streams, rules.missing_face, rules.distance)
 
 
 def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream: str | None) -> View:
@@ -122,6 +126,7 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
         query_index,
         gallery_index,
         similarity,
+        opened.config.eval.average_precision,
     )
 
 

@@ -97,6 +97,7 @@ class GalleryIndex:
         """
         faiss = require_faiss()
         best = empty(len(query), k)
+        query = self._similarity.weigh(query)
         has = self._similarity.present_streams(query)
         columns = self._similarity.columns()
         for group in self.groups:
@@ -109,7 +110,7 @@ class GalleryIndex:
                 # A stream that the query lacks is zero in it and adds nothing to the products.
                 vectors = np.concatenate([query[chosen, columns[name]] for name in group.streams], axis=1)
                 vectors = vectors.astype(np.float32, copy=False)
-                shared = self._similarity.select(common).parts
+                shared = self._similarity.select(common)
                 # The index is laid out by all streams of its images, so a part of them needs a wider search.
                 times = 1 if len(common) == len(group.streams) else 2
                 candidates, parameters = self._effort(faiss, group, k, effort, times)
@@ -118,8 +119,8 @@ class GalleryIndex:
                 projected = np.ascontiguousarray(project(vectors, group.directions))
                 _, positions = group.index.search(projected, candidates, params=parameters)
                 for i, rows, products in zip(chosen, *_compare(vectors, positions, group), strict=True):
-                    values = self._similarity.mean(products, shared)
-                    merge(best, int(i), rows, values, np.full(len(rows), shared))
+                    values = self._similarity.mean(products, shared.total_weight)
+                    merge(best, int(i), rows, values, np.full(len(rows), shared.parts))
         return best
 
     def _effort(self, faiss: Any, group: _Group, k: int, effort: int | None, times: int) -> tuple[int, Any]:

@@ -50,12 +50,12 @@ def members(gallery: EmbeddingSet) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def vectors_of(gallery: EmbeddingSet, streams: tuple[str, ...], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the columns of some streams of some rows (ascending), block by block."""
+    """Yields the columns of some streams of some rows (ascending), parts weighed (`Similarity.weigh`), by blocks."""
     by_stream = gallery.similarity.columns()
     columns = np.concatenate([np.arange(gallery.dimension)[by_stream[name]] for name in streams])
     start = 0
     for block in gallery.blocks():
         low, high = np.searchsorted(rows, (start, start + len(block)))
         if high > low:
-            yield np.ascontiguousarray(block[np.ix_(rows[low:high] - start, columns)])
+            yield np.ascontiguousarray(gallery.similarity.weigh(block[rows[low:high] - start])[:, columns])
         start += len(block)

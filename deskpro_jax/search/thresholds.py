@@ -107,7 +107,8 @@ def calibrate(
         columns = np.concatenate([np.arange(labelled.dimension)[similarity.columns()[name]] for name in names])
         vectors = embeddings if names == similarity.names else embeddings[:, columns]
         complete = some.present(vectors).all(axis=1)
-        threshold = _threshold(vectors[complete], people[complete], similarity, some.parts, max_far)
+        vectors = some.weigh(vectors[complete])
+        threshold = _threshold(vectors, people[complete], similarity, some.total_weight, max_far)
         if threshold is not None:
             by_streams[similarity.compared(some.parts)] = threshold
     if not by_streams:
@@ -129,9 +130,9 @@ def _rows(labelled: EmbeddingSet, rows: np.ndarray) -> np.ndarray:
 
 
 def _threshold(
-    vectors: np.ndarray, people: np.ndarray, similarity: Similarity, parts: int, max_far: float
+    vectors: np.ndarray, people: np.ndarray, similarity: Similarity, weight: float, max_far: float
 ) -> Threshold | None:
-    """Returns the threshold of vectors that have all of `parts` parts, None where there are too few pairs."""
+    """Returns the threshold of weighed vectors whose parts weigh `weight`, None where there are too few pairs."""
     distractors = int(np.count_nonzero(people == _NOBODY))
     sizes = np.bincount(people[people != _NOBODY])
     same = int((sizes * (sizes - 1) // 2).sum())
@@ -143,7 +144,7 @@ def _threshold(
     highest = np.zeros(0, np.float32)
     genuine = []
     for products, is_same in _pairs(vectors, people):
-        values = similarity.mean(products, parts)
+        values = similarity.mean(products, weight)
         genuine.append(values[is_same])
         highest = np.concatenate([highest, values[~is_same]])
         if len(highest) > allowed + 1:  # one more than may pass: the threshold lies above it

@@ -71,6 +71,9 @@ def _interface(program: Program) -> dict[str, Any]:
     ]
     parts = ", ".join(f"{len(stream.parts)} of {stream.name}" for stream in program.streams)
     meaning = f"parts of unit length: {parts}; compare by dot product over the number of parts that neither image lacks"
+    if any(stream.weights for stream in program.streams):
+        weights = [f"{w:g}" for stream in program.streams for w in stream.weights or (1.0,) * len(stream.parts)]
+        meaning += f"; each part's product times its weight ({', '.join(weights)}), over the sum of weights"
     shape = ["batch", program.dimension]
     output = {"name": "embeddings", "dtype": "float32", "shape": shape, "meaning": meaning}
     normalisation = {"mean": [round(float(x), 3) for x in MEAN], "std": [round(float(x), 3) for x in STD]}

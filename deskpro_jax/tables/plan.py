@@ -14,6 +14,7 @@ import ml_collections
 
 from deskpro_jax.config.fields import FREE, differences, flatten
 from deskpro_jax.config.reading import read_config
+from deskpro_jax.configs import base
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.similarity import BOTH
@@ -22,7 +23,15 @@ from deskpro_jax.tables.spec import Row, Table
 from deskpro_jax.workdir.layout import RESULTS_FILE
 
 # Fields that may change when a run continues, but not between the results of one table.
-_SCORED = ("eval.flip", "eval.missing_face", "eval.report", "eval.protocols", "eval.rerank")
+_SCORED = (
+    "eval.flip",
+    "eval.missing_face",
+    "eval.distance",
+    "eval.average_precision",
+    "eval.report",
+    "eval.protocols",
+    "eval.rerank",
+)
 
 
 @dataclass(frozen=True)
@@ -186,7 +195,8 @@ def read_scores(cell: Cell) -> dict[str, dict[str, float]] | None:
     if record is None:
         return None
     try:
-        before, results = flatten(record["config"]), record["results"]
+        # Fields that the version of those days did not have are as they are by default.
+        before, results = flatten(base.get_config()) | flatten(record["config"]), record["results"]
         scores: dict[str, dict[str, float]] = {}
         for result in results:
             if result["protocol"] not in scores or result["stream"] == BOTH:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
 from deskpro_jax.errors import Stopped
+from deskpro_jax.evaluation.results_table import map_name
 from deskpro_jax.runtime.cores import usable
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.storage.files import read_json, write_json
@@ -202,7 +203,8 @@ def _finish(run: _Running, folder: Path, times: dict[str, float]) -> str | None:
         return reason
     times[f"{cell.row.name}/{cell.seed}"] = time.monotonic() - run.since
     write_json(folder / TIMES, times)
-    results = [f"{name} mAP {100 * s['mAP']:.1f}, R-1 {100 * s['R-1']:.1f}" for name, s in scores.items()]
+    precision = map_name(cell.config.get("eval.average_precision", "step"))
+    results = [f"{name} {precision} {100 * s['mAP']:.1f}, R-1 {100 * s['R-1']:.1f}" for name, s in scores.items()]
     say(f"{cell.name}: {'; '.join(results)}")
     return None
 

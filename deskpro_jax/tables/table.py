@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from deskpro_jax.evaluation.results_table import map_name
 from deskpro_jax.tables.plan import Cell
 from deskpro_jax.tables.spec import Claim, Row, Table
 
@@ -82,6 +83,12 @@ def rows_of(table: Table, cells: Sequence[Cell]) -> list[Row]:
     return [row for row in table.rows if any(cell.row == row for cell in cells)]
 
 
+def label_of(row: Row, cells: Sequence[Cell]) -> str:
+    """Returns the label of a row; one whose mAP is integrated in another way than usual says so."""
+    rule = next((cell.config.get("eval.average_precision", "step") for cell in cells if cell.row == row), "step")
+    return row.label if rule == "step" else f"{row.label}, {map_name(rule)}"
+
+
 def markdown(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> str:
     """Returns the table as Markdown, with the paper's figures and the findings.
 
@@ -103,7 +110,7 @@ def markdown(table: Table, cells: Sequence[Cell], scores: Scores, title: str) ->
         marks = ["✓" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
         values = ["-" if value is None else str(value) for value in found]
-        lines.append([row.name, row.label, *marks, *values, *(f"{value:.1f}" for value in row.paper)])
+        lines.append([row.name, label_of(row, cells), *marks, *values, *(f"{value:.1f}" for value in row.paper)])
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     return f"{title}\n\n{text}\n{_legend(table, cells, scores)}\n\n" + "".join(
         f"- {line}\n" for line in check_claims(table, scores)
@@ -145,7 +152,9 @@ def latex(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> st
         marks = [r"\checkmark" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
         values = ["--" if value is None else _latex(value) for value in found]
-        lines.append(" & ".join([_escape(row.label), *marks, *values, *(f"{v:.1f}" for v in row.paper)]) + r" \\")
+        lines.append(
+            " & ".join([_escape(label_of(row, cells)), *marks, *values, *(f"{v:.1f}" for v in row.paper)]) + r" \\"
+        )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

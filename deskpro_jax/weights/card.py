@@ -91,7 +91,10 @@ def model_card(path: Path, card: Card) -> str:
     rows = results.get("results") or []
     if rows:
         ranks = ("mAP", "R-1", "R-5", "R-10")
-        lines += [f"| protocol | stream | {' | '.join(ranks)} | queries |", "|---|---|---|---|---|---|---|"]
+        rule = rows[0].get("average_precision", "step")
+        precision = "mAP" if rule == "step" else f"mAP ({rule})"
+        heads = ("protocol", "stream", precision, *ranks[1:], "queries")
+        lines += [f"| {' | '.join(heads)} |", "|---|---|---|---|---|---|---|"]
         for row in rows:
             shown = " | ".join(f"{100 * row[r]:.1f}" if row.get(r) is not None else "-" for r in ranks)
             lines.append(f"| {row['protocol']} | {row['stream']} | {shown} | {row.get('counted', '-')} |")
