@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from deskpro_jax.weights.looks_like import looks_like
+
 UNKNOWN = "no network known here"
 # Modules that hold the network itself: torch.nn.DataParallel, Lightning modules, torch.compile.
 _WRAPPER = re.compile(r"(module|model|net|network|_orig_mod)\.")
@@ -64,7 +66,7 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str:
         return "a MobileNetV1 classifier, of which RetinaFace uses the body"
     if "conv1.weight" in plain and "layer4.0.conv1.weight" in plain:
         return "a ResNet classifier or body"
-    return UNKNOWN
+    return looks_like(tensors) or UNKNOWN
 
 
 def _re_identification(tensors: Mapping[str, np.ndarray]) -> str | None:

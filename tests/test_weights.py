@@ -171,12 +171,22 @@ def test_every_problem_is_listed_not_only_the_first() -> None:
     assert "head.weight: shape (4, 4), the model has (5, 4)" in message
 
 
-def test_a_long_list_of_problems_is_cut_after_twenty() -> None:
+def test_of_many_problems_three_of_each_kind_are_shown_with_their_numbers() -> None:
     entries = [table.Entry(f"layer{i}", "params", ("head", "kernel")) for i in range(25)]
-    message = refusal(entries, {})
-    assert "layer19: not in the file" in message
-    assert "layer20" not in message
-    assert "... and 5 more" in message
+    wide = {f"layer{i}": np.zeros((9, 9)) for i in range(20, 25)}
+    message = refusal(entries, wide)
+    assert "(25 tensors):\n  20 not in the file:\n    layer0: not in the file" in message
+    assert "... and 17 more\n  5 of another shape:\n    layer20: shape (9, 9)" in message
+    assert message.endswith("... and 2 more")
+    assert sum(f"layer{i}:" in message for i in range(25)) == 6
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_tensor_that_is_not_finite_is_refused_by_name(value: float) -> None:
+    tensors = fitting()
+    tensors["b.weight"].flat[-1] = value
+    tensors["b.weight"] = table.as_float32(tensors["b.weight"])
+    assert "b.weight: holds values that are not finite" in refusal(ENTRIES, tensors)
 
 
 def test_an_entry_without_a_place_and_a_place_without_an_entry_are_errors() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.osnet import BACKBONES
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
+from deskpro_jax.weights.looks_like import looks_like
 from deskpro_jax.weights.table import COUNTER
 
 FAMILIES = ("osnet", "lmbn", "deskpro")
@@ -97,10 +98,12 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Recognised:
         streams = tuple(_stream(plain, family, role) for _, role in roles)
         return Recognised(family, streams, _os_streams(plain), plain)
     some = ", ".join(list(tensors)[:3])
+    network = looks_like(tensors)
+    looks = f" (the file looks like {network})" if network else ""
     raise InputError(
-        f"the {len(tensors)} tensors ({some[:200]}, ...) belong to no known family: OSNet has conv1.conv.weight and"
-        " conv5.conv.weight, LightMBN backone.0.conv.weight, DeSKPro face_net., lr_face_net. or nocloth_net."
-        "backbone.0.conv.weight."
+        f"the {len(tensors)} tensors ({some[:200]}, ...) belong to no known family{looks}: OSNet has"
+        " conv1.conv.weight and conv5.conv.weight, LightMBN backone.0.conv.weight, DeSKPro face_net., lr_face_net."
+        " or nocloth_net.backbone.0.conv.weight."
     )
 
 

@@ -19,7 +19,8 @@ from deskpro_jax.models.lmbn import BRANCHES, LightMBN
 from deskpro_jax.models.osnet import BACKBONES, OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from deskpro_jax.weights.families import Recognised, Stream, canonical, settle_os_streams
-from deskpro_jax.weights.table import COUNTER, Entry
+from deskpro_jax.weights.looks_like import looks_like
+from deskpro_jax.weights.table import COUNTER, Entry, Misfit
 
 _KEPT = "kept: "  # in front of the name of an entry that a file has no tensor for
 
@@ -122,7 +123,8 @@ def load(
     unused = {e.name for stream in recognised.streams for e in stream_entries(recognised.family, stream, "abcd")}
     left_out: dict[str, np.ndarray] = {}
     tensors, keep, problems = _account(recognised, every, unused, keep, dont_load, notes, left_out)
-    filled = table.load(every, tensors, combined, keep=keep, problems=problems)
+    network = looks_like(recognised.tensors)
+    filled = table.load(every, tensors, combined, keep=keep, problems=problems, network=network)
     variables = {
         stream.role: {collection: filled[collection][stream.role] for collection in filled} for stream, _ in networks
     }
@@ -189,7 +191,9 @@ def initialise(
     unused = {e.name for s in recognised.streams for e in stream_entries(recognised.family, s, "abcd")}
     tensors, keep, problems = _account(recognised, entries, unused, keep, dont_load, notes, {})
     keep += [entry.name for entry in rest]
-    return table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems), notes
+    network = looks_like(recognised.tensors)
+    filled = table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems, network=network)
+    return filled, notes
 
 
 def _osnet_entries(os_streams: str, instance_norm: bool) -> list[Entry]:
@@ -216,7 +220,7 @@ def _account(
     dont_load: Iterable[str],
     notes: list[str],
     left_out: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+) -> tuple[dict[str, np.ndarray], list[str], list[Misfit]]:
     """Sorts a file's tensors: those to load in float32, names of entries to keep, and what is wrong with the others."""
     patterns = compile_patterns(dont_load)
     names = {entry.name for entry in entries}
@@ -224,21 +228,22 @@ def _account(
     counted = {*unused, *names}
     tensors: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
-    problems: list[str] = []
+    problems: list[Misfit] = []
     idle = dropped = matched = 0
     for name, value in recognised.tensors.items():
         canonical_name = canonical(name) if recognised.family == "deskpro" else name
         if _matches(patterns, name) or _matches(patterns, canonical_name):
             matched += 1
         elif canonical_name in origin and not _same(value, recognised.tensors[origin[canonical_name]]):
-            problems.append(f"{name}: differs from {origin[canonical_name]}, which is the same tensor")
+            text = f"{name}: differs from {origin[canonical_name]}, which is the same tensor"
+            problems.append(Misfit(table.CONTRADICTION, text))
         elif canonical_name in origin or canonical_name in keep:
             continue
         elif canonical_name in needed:
             if jnp.issubdtype(value.dtype, np.floating):
-                tensors[canonical_name], origin[canonical_name] = value.astype(np.float32), name
+                tensors[canonical_name], origin[canonical_name] = table.as_float32(value), name
             else:
-                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
+                problems.append(table.other_type(name, value))
                 tensors[canonical_name], origin[canonical_name] = value, name
         elif canonical_name.endswith(f".{COUNTER}") and _is_counter(canonical_name, counted):
             left_out[canonical_name] = value
@@ -249,7 +254,7 @@ def _account(
             dropped += 1
             left_out[canonical_name] = value
         else:
-            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
+            problems.append(table.left_over(name, value))
     if matched:
         notes.append(f"{matched} tensors left out as dont_load says")
     if idle:

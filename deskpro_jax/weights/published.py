@@ -14,7 +14,8 @@ from deskpro_jax.models.contract import CLASSIFIER, PublishedNames
 from deskpro_jax.weights import table
 from deskpro_jax.weights.families import WRAPPERS
 from deskpro_jax.weights.load import compile_patterns
-from deskpro_jax.weights.table import COUNTER, Entry, flatten
+from deskpro_jax.weights.looks_like import looks_like
+from deskpro_jax.weights.table import COUNTER, Entry, Misfit, flatten
 
 # Leaves of flax layers as PyTorch calls them; any other leaf keeps its name.
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -174,18 +175,18 @@ def fill(
     used: dict[str, np.ndarray] = {}
     for name in known & set(tensors):
         floating = jnp.issubdtype(tensors[name].dtype, np.floating)
-        used[name] = tensors[name].astype(np.float32) if floating else tensors[name]
+        used[name] = table.as_float32(tensors[name]) if floating else tensors[name]
         if not floating:
-            problems.append(f"{name}: type {tensors[name].dtype}, the model has floating-point numbers")
+            problems.append(table.other_type(name, tensors[name]))
     kept = [replace(entry, name=_KEPT + entry.name) for entry in absent]
     keep |= {entry.name for entry in kept}
-    filled = table.load([*table_, *kept], used, variables, keep=keep, problems=problems)
+    filled = table.load([*table_, *kept], used, variables, keep=keep, problems=problems, network=looks_like(tensors))
     return Filled(filled, notes, left_out, bool(heads) and not keep & {entry.name for entry in heads})
 
 
 def _left_over(
     names: PublishedNames, tensors: Mapping[str, np.ndarray], known: set[str], patterns: Sequence[re.Pattern[str]]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+) -> tuple[dict[str, np.ndarray], list[Misfit]]:
     """Returns the tensors of a file that no parameter holds, and what is wrong with the others."""
     left_out: dict[str, np.ndarray] = {}
     problems = []
@@ -193,7 +194,7 @@ def _left_over(
         if name.endswith(f".{COUNTER}") or names.ignores(name):
             left_out[name] = tensors[name]
         elif not any(pattern.fullmatch(name) for pattern in patterns):
-            problems.append(f"{name}: shape {tensors[name].shape}, the model has no such tensor")
+            problems.append(table.left_over(name, tensors[name]))
     return left_out, sorted(problems)
 
 

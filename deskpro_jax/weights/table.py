@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from deskpro_jax.errors import InputError
 
-SHOWN = 20  # tensors that a message lists
+SHOWN = 20  # tensors that a message lists; of more, `EXAMPLES` a kind
+EXAMPLES = 3
 COUNTER = "num_batches_tracked"  # of a PyTorch BatchNorm; counts, no weights
 # How a PyTorch tensor's axes are ordered for flax.
 TRANSPOSES = {
@@ -23,6 +24,18 @@ TRANSPOSES = {
     "nchw": (0, 2, 3, 1),  # NCHW -> NHWC
     "modulated": (0, 3, 4, 2, 1),  # [1, O, I, H, W] -> [1, H, W, I, O], a StyleGAN2's
 }
+
+
+class Misfit(NamedTuple):
+    """A tensor that does not fit: of what kind the misfit is ("not in the file"), and what is said of the tensor."""
+
+    kind: str
+    text: str
+
+
+MISSING, LEFT_OVER, OTHER_SHAPE = "not in the file", "that the model does not have", "of another shape"
+OTHER_TYPE, NOT_FINITE, CONTRADICTION = "of another type", "with NaN or infinity", "that contradict each other"
+NO_PLACE = "without a place in the model"
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,8 @@ def load(
     template: Mapping[str, Any],
     *,
     keep: Collection[str] = (),
-    problems: Iterable[str] = (),
+    problems: Iterable[Misfit] = (),
+    network: str | None = None,
 ) -> dict[str, Any]:
     """Fills flax variables from PyTorch tensors.
 
@@ -92,12 +106,14 @@ def load(
         template: variables whose shapes are the expected ones (arrays or `jax.ShapeDtypeStruct`).
         keep: names of entries that are not read; `template` holds arrays, whose values stay there.
         problems: misfits that the caller knows of, listed with the others.
+        network: what the file looks like ("a ResNet-50"), for the message.
 
     Returns:
         New variables with the structure of `template`, in the dtype of the tensors.
 
     Raises:
-        InputError: a tensor is missing, has another shape, or an array of `template` stays without values.
+        InputError: a tensor is missing, has another shape, is not finite, or an array of `template` stays without
+            values.
     """
     flat = dict(flatten(template))
     filled: dict[tuple[str, ...], np.ndarray] = {}
@@ -106,21 +122,23 @@ def load(
     for entry in entries:
         key = (entry.collection, *entry.path)
         if key not in flat:
-            misfits.append(f"{entry.name}: the model has no {'/'.join(key)}")
+            misfits.append(Misfit(NO_PLACE, f"{entry.name}: the model has no {'/'.join(key)}"))
             continue
         expected = flat[key].shape[len(entry.index) :]
         if entry.name in keep:
             value = np.asarray(flat[key])[entry.index]
         elif entry.name not in tensors:
-            misfits.append(f"{entry.name}: not in the file, the model has {torch_shape(expected, entry.kind)}")
+            shape = torch_shape(expected, entry.kind)
+            misfits.append(Misfit(MISSING, f"{entry.name}: not in the file, the model has {shape}"))
             continue
         else:
             tensor = np.asarray(tensors[entry.name])
             if tensor.shape != torch_shape(expected, entry.kind):
-                misfits.append(
-                    f"{entry.name}: shape {tensor.shape}, the model has {torch_shape(expected, entry.kind)}"
-                    f" at {'/'.join(key)}"
-                )
+                text = f"{entry.name}: shape {tensor.shape}, the model has {torch_shape(expected, entry.kind)}"
+                misfits.append(Misfit(OTHER_SHAPE, f"{text} at {'/'.join(key)}"))
+                continue
+            if not is_finite(tensor):
+                misfits.append(Misfit(NOT_FINITE, f"{entry.name}: holds values that are not finite"))
                 continue
             value = to_flax(tensor, entry.kind)
         target = filled.setdefault(key, np.empty(flat[key].shape, value.dtype))
@@ -128,13 +146,45 @@ def load(
         covered[key] = covered.get(key, 0) + value.size
     for key, leaf in flat.items():
         if covered.get(key, 0) != int(np.prod(leaf.shape)) and not misfits:
-            misfits.append(f"{'/'.join(key)}: no tensor of the table fills all of it")
+            misfits.append(Misfit(NO_PLACE, f"{'/'.join(key)}: no tensor of the table fills all of it"))
     if misfits:
-        shown = "\n  ".join(misfits[:SHOWN]) + (
-            f"\n  ... and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
-        )
-        raise InputError(f"The weights do not fit the model ({len(misfits)} tensors):\n  {shown}")
+        looks = f"The file looks like {network}. " if network else ""
+        raise InputError(f"{looks}The weights do not fit the model ({len(misfits)} tensors):{_listed(misfits)}")
     return _unflatten(filled)
+
+
+def is_finite(tensor: np.ndarray) -> bool:
+    """Returns whether a tensor holds no NaN and no infinity; whole numbers never do."""
+    return not jnp.issubdtype(tensor.dtype, np.inexact) or bool(np.isfinite(tensor).all())
+
+
+def as_float32(tensor: np.ndarray) -> np.ndarray:
+    """Returns a tensor in float32; a number beyond its range becomes infinite."""
+    with np.errstate(over="ignore"):
+        return tensor.astype(np.float32)
+
+
+def other_type(name: str, tensor: np.ndarray) -> Misfit:
+    """Returns the misfit of a tensor that holds no floating-point numbers."""
+    return Misfit(OTHER_TYPE, f"{name}: type {tensor.dtype}, the model has floating-point numbers")
+
+
+def left_over(name: str, tensor: np.ndarray) -> Misfit:
+    """Returns the misfit of a tensor that has no place in the model."""
+    return Misfit(LEFT_OVER, f"{name}: shape {tensor.shape}, the model has no such tensor")
+
+
+def _listed(misfits: Sequence[Misfit]) -> str:
+    """Returns a line for each misfit; of many a few examples of each kind, with their number."""
+    if len(misfits) <= SHOWN:
+        return "".join(f"\n  {misfit.text}" for misfit in misfits)
+    lines = ""
+    for kind in dict.fromkeys(misfit.kind for misfit in misfits):
+        texts = [misfit.text for misfit in misfits if misfit.kind == kind]
+        lines += f"\n  {len(texts)} {kind}:" + "".join(f"\n    {text}" for text in texts[:EXAMPLES])
+        if len(texts) > EXAMPLES:
+            lines += f"\n    ... and {len(texts) - EXAMPLES} more"
+    return lines
 
 
 def load_whole(
@@ -161,13 +211,11 @@ def load_whole(
         if name in names:
             used[name] = value
             if not jnp.issubdtype(value.dtype, np.floating):
-                problems.append(f"{name}: type {value.dtype}, the model has floating-point numbers")
+                problems.append(other_type(name, value))
                 continue
-            used[name] = value.astype(np.float32)
-            if not np.isfinite(used[name]).all():
-                problems.append(f"{name}: holds values that are not finite")
+            used[name] = as_float32(value)
         elif not name.endswith(f".{COUNTER}") or f"{name.removesuffix(COUNTER)}running_mean" not in names:
-            problems.append(f"{name}: shape {value.shape}, the model has no such tensor")
+            problems.append(left_over(name, value))
     return load(entries, used, template, problems=problems)
 
 
