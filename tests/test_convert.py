@@ -22,6 +22,7 @@ from configs import base
 from deskpro_jax.checkpoints.selection import read_variables
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.cli.convert import main
+from deskpro_jax.errors import InputError
 from deskpro_jax.methods import deskpro as methods_deskpro
 from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.contract import Counts
@@ -326,6 +327,34 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys):
     del broken["nocloth_net.spatial_attn.conv1.weight"]
     message = assert_refused([str(save(tmp_path / "broken.pth", torch_zip(broken)))], out, capsys, "spatial_attn.conv2")
     assert "broken.pth" in message
+
+
+def test_averaged_weights_are_taken_when_asked_for(tmp_path, capsys):
+    plain = small("aacd")
+    averaged = {name: value + 1 if value.dtype.kind == "f" else value for name, value in plain.items()}
+    path = save(tmp_path / "both.pth", torch_zip({"model": plain, "model_ema": averaged}))
+    for flags, shift in (([], 0), (["--weights", "plain"], 0), (["--weights", "ema"], 1)):
+        out = tmp_path / f"out{len(flags)}{shift}"
+        assert main([str(path), "--to", str(out), *flags]) == 0
+        assert ("the EMA weights of the file are read" in capsys.readouterr().out) == bool(shift)
+        kernel = load_networks(out).phases[0].variables["params"]["body_stream"]["trunk"]["stem"]["kernel"]
+        expected = plain["nocloth_net.backbone.0.conv.weight"].transpose(2, 3, 1, 0) + shift
+        np.testing.assert_array_equal(kernel, expected)
+
+
+def test_weights_that_are_not_finite_and_folders_that_are_no_workdir_are_refused(tmp_path, capsys):
+    broken = dict(small("aacd"))
+    name = "lr_face_net.backbone.2.0.conv1.bn.running_var"
+    broken[name] = np.full_like(broken[name], np.inf)
+    path = save(tmp_path / "broken.pth", torch_zip(broken))
+    assert_refused([str(path)], tmp_path / "out", capsys, f"{name}: holds values that are not finite")
+    with pytest.raises(InputError, match=f"{name}: holds values"):
+        load_networks(path)
+    (tmp_path / "unzipped" / "data").mkdir(parents=True)
+    (tmp_path / "unzipped" / "data.pkl").touch()
+    assert_refused([str(tmp_path / "unzipped")], tmp_path / "out", capsys, "was unzipped")
+    with pytest.raises(InputError, match="was unzipped"):
+        load_networks(tmp_path / "unzipped")
 
 
 def test_a_failure_while_writing_leaves_nothing_and_an_occupied_folder_stays(tmp_path, capsys, monkeypatch):

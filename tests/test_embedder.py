@@ -223,6 +223,25 @@ def test_mirrored_photos_are_added_when_asked_for(untrained: Path, monkeypatch: 
     assert embedder.settings["flip"] is True
 
 
+def test_an_embedding_that_is_not_finite_is_a_failure_of_its_photo(
+    untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(networks: object, flip: bool, mesh: object) -> object:
+        rows = np.ones((16, FACE), np.float32)
+        rows[1, 3], rows[2, 0] = np.nan, -np.inf
+        return lambda variables, batch: rows
+
+    monkeypatch.setattr(embedder_module, "_compiled", compiled)
+    embedder = Embedder(untrained, batch=16)
+    photos = [np.zeros((64, 32, 3), np.uint8)] * 4
+    (block,) = embedder.stream(((photo, None) for photo in photos), faces=False)
+    assert sorted(block.failures) == [1, 2]
+    assert np.isfinite(block.embeddings).all()
+    assert block.embeddings.any(axis=1).tolist() == [True, False, False, True]
+    with pytest.raises(InputError, match=r"image 1 cannot be used: the networks give NaN or infinity for it"):
+        embedder.embed(photos)
+
+
 def test_photos_that_cannot_be_used_are_named(embedder: Embedder, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     fine = np.zeros((64, 32, 3), np.uint8)

@@ -14,6 +14,7 @@ import pytest
 import runs
 import small_models
 from deskpro_jax.cli import report
+from deskpro_jax.errors import RunError
 from deskpro_jax.evaluation import kept_embeddings
 from deskpro_jax.evaluation.kept_embeddings import Origin, keep, origin_of, read
 from deskpro_jax.models.checksum import checksum_of
@@ -42,6 +43,15 @@ def write(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     arrays = people(5, 3, 0).vectors, people(9, 3, 1).vectors
     keep(folder, arrays, origin(), SIMILARITY, {"student": 7})
     return arrays
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_embeddings_that_are_not_finite_are_not_kept(tmp_path: Path, value: float) -> None:
+    query, gallery = people(5, 3, 0).vectors, people(9, 3, 1).vectors
+    gallery[3, 2] = value
+    with pytest.raises(RunError, match=r"NaN or infinity for 1 gallery images, the first of them number 3"):
+        keep(tmp_path, (query, gallery), origin(), SIMILARITY, {"student": 7})
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_was_kept_is_read_again_to_the_last_bit(tmp_path: Path) -> None:

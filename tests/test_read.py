@@ -389,3 +389,100 @@ def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(MissingInputError, match=r"nothing\.pth"):
         read_tensors(tmp_path / "nothing.pth")
     refuse(tmp_path, "folder")
+
+
+def weights_of(value: float) -> OrderedDict[str, np.ndarray]:
+    return OrderedDict(w=np.full(3, value, np.float32))
+
+
+BOTH = {
+    "state_dict and state_dict_ema": lambda plain, ema: {"state_dict": plain, "state_dict_ema": ema, "epoch": 3},
+    "model and ema": lambda plain, ema: {"ema": ema, "model": plain},
+    "model and model_ema": lambda plain, ema: {"model": plain, "model_ema": ema, "optimizer": {"state": {}}},
+    "params and params_ema": lambda plain, ema: {"params_ema": ema, "params": plain},
+    "odd names": lambda plain, ema: {"student": plain, "EMA": {"decay": 0.9, "state_dict": ema}},
+    "one deeper": lambda plain, ema: {"checkpoint": {"net": {"state_dict": plain}, "net_ema": ema}},
+}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("wrap", BOTH.values(), ids=BOTH)
+def test_plain_weights_are_read_beside_averaged_ones_unless_those_are_asked_for(wrap, form, tmp_path, caplog):
+    path = save(tmp_path / "w.pth", WRITERS[form](wrap(weights_of(1), weights_of(2))))
+    for choice, value, said in (("plain", 1, 0), ("ema", 2, 0), (None, 1, 1)):
+        caplog.clear()
+        assert_same(read_file(path, choice).tensors, weights_of(value))
+        assert len(caplog.records) == said
+    assert "the plain ones are read; --weights ema takes the others" in caplog.text
+
+
+def test_averaged_weights_alone_are_read_and_that_is_said(tmp_path, caplog):
+    path = save(tmp_path / "w.pth", torch_zip({"ema": weights_of(2), "epoch": 3}))
+    assert_same(read_tensors(path), weights_of(2))
+    assert "EMA weights only" in caplog.text
+
+
+@pytest.mark.parametrize("wrap", [lambda sd: sd, lambda sd: {"model": sd, "schema": sd, "cinema": {"w": np.ones(2)}}])
+def test_averaged_weights_that_are_not_there_are_an_error(wrap, tmp_path, caplog):
+    path = save(tmp_path / "w.pth", torch_zip(wrap(weights_of(1))))
+    assert_same(read_tensors(path), weights_of(1))
+    assert not caplog.records
+    with pytest.raises(InputError, match=r"holds no EMA weights .*leave out --weights"):
+        read_file(path, "ema")
+    safetensors.numpy.save_file(dict(weights_of(1)), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match="leave out --weights"):
+        read_file(tmp_path / "w.safetensors", "ema")
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (
+            {"state": {0: {"exp_avg": np.ones(3)}}, "param_groups": [{"lr": 0.1}]},
+            "state of an optimiser and no weights",
+        ),
+        ({"optimizer": {"state": {0: {"m": np.ones(3)}}, "param_groups": []}, "epoch": 3}, "state of an optimiser"),
+        (
+            {"cfg": Raw(b"cyacs.config\nCfgNode\n)\x81"), "model": weights_of(1)},
+            "holds a configuration (yacs.config.CfgNode)",
+        ),
+        ({"cfg": Raw(b"cmy.settings\nTrainConfig\n)\x81")}, "holds a configuration (my.settings.TrainConfig)"),
+        (Raw(b"ctorchvision.models.resnet\nResNet\n)\x81"), "as a model that was saved whole"),
+        (Raw(b"ctorch.nn.parallel.data_parallel\nDataParallel\n)\x81"), "as a model that was saved whole"),
+        (Raw(b"c__main__\nNet\n)\x81"), "the class __main__.Net, as a model that was saved whole"),
+    ],
+)
+def test_what_is_beside_or_in_place_of_weights_is_named(tree, words, tmp_path):
+    message = refuse(save(tmp_path / "odd.pth", torch_zip(tree)), words)
+    assert "state_dict" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"model_final.pth\n", "names a checkpoint, not the weights: give that file (model_final.pth)"),
+        (b"output/osnet.pth.tar", "give that file (output/osnet.pth.tar)"),
+        (b'{"error": "not found"}\n', "is a text file"),
+        (b'model_checkpoint_path: "model.ckpt-100"\nall: 1\n', "is a text file"),
+        (b"\xef\xbb\xbf<html>sign in</html>", "is a web page"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+    ],
+)
+def test_text_in_place_of_weights_is_named(text, words, tmp_path):
+    assert "\n" not in refuse(save(tmp_path / "last_checkpoint", text), words)
+
+
+@pytest.mark.parametrize("inside", [".", "archive"])
+def test_an_unzipped_file_is_recognised_and_can_be_packed_again(inside, tmp_path):
+    folder = tmp_path / "weights"
+    with zipfile.ZipFile(save(tmp_path / "w.pth", torch_zip(weights_of(1)))) as archive:
+        archive.extractall(folder)
+    root = next(path.parent for path in folder.rglob("data.pkl"))
+    target = root if inside == "." else folder
+    message = refuse(target, "was unzipped", "zip -0 -r")
+    start = Path(message.split("(cd ")[1].split(" && ")[0])
+    with zipfile.ZipFile(tmp_path / "again.pth", "w", zipfile.ZIP_STORED) as archive:  # as that command packs it
+        for path in (root, *sorted(root.rglob("*"))):
+            archive.write(path, path.relative_to(start))
+    assert_same(read_tensors(tmp_path / "again.pth"), weights_of(1))

@@ -80,3 +80,18 @@ def test_without_scores_every_report_is_the_last(tmp_path: Path) -> None:
         assert step == 2
         with pytest.raises(InputError, match=r"eval\.report is 'best'; expected one of last, validation, stitched\."):
             restore_reported(store, state(0), "best")
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+@pytest.mark.parametrize("collection", ["params", "batch_stats"])
+def test_a_checkpoint_that_is_not_finite_is_refused_by_the_name_of_the_parameter(
+    tmp_path: Path, collection: str, value: float
+) -> None:
+    broken = state(1)
+    broken[collection]["body_stream"]["w"] = jnp.asarray([0.0, value, 0.0])
+    with CheckpointStore(tmp_path / "checkpoints", best_metric=METRICS, asynchronous=False) as store:
+        store.save(1, broken, data={})
+        store.add_scores(1, dict.fromkeys(METRICS, 0.5))
+        for report in ("last", "validation", "stitched"):
+            with pytest.raises(InputError, match=f"step .*1.* holds NaN or infinity in {collection}/body_stream/w: "):
+                restore_reported(store, state(0), report)

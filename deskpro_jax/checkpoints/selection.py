@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from deskpro_jax.checkpoints.metadata import latest_data
@@ -15,6 +16,8 @@ from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.models.initialisers import variable_shapes
 from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.processes import any_process_each
+from deskpro_jax.weights.table import is_finite
 
 REPORTS = ("last", "validation", "stitched")
 BEST_METRIC = "mAP"
@@ -43,6 +46,9 @@ def restore_reported(
 
     Returns:
         The variables and their step, with "stitched" the step of each stream; None when there is no checkpoint.
+
+    Raises:
+        InputError: a parameter or statistic is not finite.
     """
     check_report(report)
     if report == "stitched" and set(template["params"]) <= set(STREAM_METRICS):
@@ -58,10 +64,40 @@ def restore_reported(
             for collection, tree in restored.state.items():
                 stitched[collection].update(tree)
             steps[module.removesuffix("_stream")] = restored.step
+        refuse_not_finite(store.directory, steps, stitched)
         return stitched, steps
     best = report != "last" and store.best_step() is not None
     restored = store.restore_subtree(template, "best" if best else "latest")
-    return None if restored is None else (restored.state, restored.step)
+    if restored is None:
+        return None
+    refuse_not_finite(store.directory, restored.step, restored.state)
+    return restored.state, restored.step
+
+
+def refuse_not_finite(folder: Path, steps: Steps, variables: Any) -> None:
+    """Raises InputError, with the parameter's name, when restored variables hold NaN or infinity.
+
+    Args:
+        folder: of the checkpoints.
+        steps: of the checkpoint or checkpoints.
+        variables: tree of arrays, also ones that lie on several processes.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    wrong = any_process_each(np.array([not _is_finite(leaf) for _, leaf in leaves], bool))
+    if wrong.any():
+        names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+        first, count = names[int(np.argmax(wrong))], int(wrong.sum())
+        more = f" and {count - 1} more parameters" if count > 1 else ""
+        raise InputError(
+            f"the checkpoint of step {steps} in {folder} holds NaN or infinity in {first}{more}: its training failed,"
+            " or the file was changed; remove that step, or choose another checkpoint (eval.report, --report)."
+        )
+
+
+def _is_finite(leaf: Any) -> bool:
+    shards = leaf.addressable_shards if isinstance(leaf, jax.Array) else ()
+    arrays = [np.asarray(shard.data) for shard in shards if shard.replica_id == 0] if shards else [np.asarray(leaf)]
+    return all(is_finite(array) for array in arrays)
 
 
 def read_variables(

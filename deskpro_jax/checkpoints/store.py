@@ -82,6 +82,11 @@ class CheckpointStore:
             ),
         )
 
+    @property
+    def directory(self) -> Path:
+        """The folder of the checkpoints."""
+        return self._directory
+
     def __enter__(self) -> CheckpointStore:
         return self
 

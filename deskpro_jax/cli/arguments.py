@@ -12,6 +12,7 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """Adds the flags that choose the networks that embed, and their settings, to a parser or a group of its flags."""
     parser.add_argument("--as", dest="role", choices=("body", "student", "teacher"), help="which network a file holds")
     parser.add_argument("--os-streams", choices=("abcd", "aacd"), help="OSBlock streams, if a file does not show them")
+    parser.add_argument("--weights", choices=("plain", "ema"), help="plain (default) or EMA, of a file that has both")
     parser.add_argument("--face", choices=("student", "teacher", "none"), help="face network (default: as trained)")
     parser.add_argument(
         "--report",
@@ -69,6 +70,7 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "role": options.role,
         "os_streams": options.os_streams,
+        "weights": options.weights,
         "face": options.face,
         "report": options.report,
         "dtype": options.dtype,

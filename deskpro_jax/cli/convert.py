@@ -25,13 +25,15 @@ from deskpro_jax.models.osnet import OS_STREAMS
 from deskpro_jax.serving.artifact import FORMATS, export_program
 from deskpro_jax.serving.program import CHOICES, IMAGES
 from deskpro_jax.weights.families import FAMILIES, ROLES
+from deskpro_jax.weights.other_files import refuse_unzipped
+from deskpro_jax.weights.state_dict import CHOICES as CHOICES_OF_WEIGHTS
 from deskpro_jax.workdir.conversion import import_weights
 from deskpro_jax.workdir.export import export_weights
 
 SAFETENSORS = ".safetensors"
 # Options by purpose; each is None when the flag is absent.
 _IMPORT = {"--as": "role", "--streams": "streams", "--attention": "attention", "--identities": "identities",
-           "--dont-load": "dont_load"}  # fmt: skip
+           "--dont-load": "dont_load", "--weights": "weights"}  # fmt: skip
 _PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--body-size": "body_size",
             "--face-size": "face_size"}  # fmt: skip
 
@@ -54,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--attention", choices=(*FORMS, "none"), help="form of CSA that the body network must have")
     files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
     files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")
+    files.add_argument("--weights", choices=CHOICES_OF_WEIGHTS, help="plain (default) or EMA, of a file that has both")
     programs = parser.add_argument_group("from a workdir to StableHLO or ONNX")
     programs.add_argument("--network", choices=CHOICES, help="network to export (default: that of the configuration)")
     programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or normalised floats")
@@ -86,6 +89,7 @@ def _import(options: argparse.Namespace) -> None:
         attention=options.attention,
         identities=options.identities,
         dont_load=options.dont_load or (),
+        weights=options.weights,
     )
     for note in record["notes"]:
         print(f"note: {note}")
@@ -95,6 +99,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    refuse_unzipped(options.source)
     _refuse(options, _IMPORT, "a workdir")
     report = options.report or "last"
     if options.to.suffix == SAFETENSORS:

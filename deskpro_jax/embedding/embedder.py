@@ -29,6 +29,7 @@ from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.workdir.networks import Size, load_networks
 
 Pair = tuple[Photo, Photo | None]  # a photo and its face
+_NOT_FINITE = "the networks give NaN or infinity for it: compute in float32 (--dtype), or use other weights"
 _WAITING = 1 << 30  # bytes of photos in full size that may wait for their faces to be looked for
 
 _compiled = functools.lru_cache(maxsize=8)(evaluate.make_embed)  # embedders of one network share what was compiled
@@ -43,7 +44,7 @@ class Block(NamedTuple):
     Attributes:
         embeddings: [photos, dimension] float32, zeros where a photo cannot be read.
         has_face: [photos] bool, whether the face is part of the embedding.
-        failures: position in the block -> why that photo, or its face, cannot be read.
+        failures: position in the block -> why that photo, or its face, cannot be read or has no finite embedding.
     """
 
     embeddings: np.ndarray
@@ -98,6 +99,7 @@ class Embedder:
         report: str | None = None,
         role: str | None = None,
         os_streams: str | None = None,
+        weights: str | None = None,
     ):
         """Reads the networks and puts them on all devices of this process; what is None is as they were trained.
 
@@ -116,6 +118,7 @@ class Embedder:
             report: checkpoint of a workdir, one of `deskpro_jax.checkpoints.selection.REPORTS`.
             role: which network a file holds, where its names do not say so: "body", "student" or "teacher".
             os_streams: OSBlock streams, where a file does not show them: "abcd" or "aacd".
+            weights: which weights of a file that has "plain" and "ema" ones; None for the plain ones, with a warning.
 
         Raises:
             InputError: the source cannot be used, or an argument has no usable value.
@@ -130,7 +133,9 @@ class Embedder:
         for name, given in (("body_size", body_size), ("face_size", face_size)):
             if given is not None and (len(given) != 2 or min(given) < 1):
                 raise InputError(f"{name} is {given}; expected height and width in pixels.")
-        loaded = load_networks(source, face=face, dtype=dtype, report=report, role=role, os_streams=os_streams)
+        loaded = load_networks(
+            source, face=face, dtype=dtype, report=report, role=role, os_streams=os_streams, weights=weights
+        )
         config = loaded.config
         self._mesh = Mesh(np.asarray(jax.local_devices()), (sharding.DATA_AXIS,))
         self._networks = loaded.networks
@@ -311,4 +316,6 @@ class Embedder:
         rows = np.asarray(result)[: decoded.used]
         if rows.shape[1] < self.dimension:  # only the body stream: zeros where the face would be
             rows = np.pad(rows, ((0, 0), (self.dimension - rows.shape[1], 0)))
-        return Block(rows, decoded.batch["has_face"][: decoded.used], decoded.failures)
+        finite = np.isfinite(rows).all(axis=1)
+        failures = {int(row): _NOT_FINITE for row in np.flatnonzero(~finite)} | decoded.failures
+        return Block(np.where(finite[:, None], rows, 0), decoded.batch["has_face"][: decoded.used], failures)

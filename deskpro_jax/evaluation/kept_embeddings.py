@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deskpro_jax.data.load.dataset import ReIDSplit
-from deskpro_jax.errors import InputError
+from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.evaluation.similarity import Similarity
 from deskpro_jax.models.checksum import checksum_of
 from deskpro_jax.storage.files import atomic_path, read_json, write_json
@@ -91,7 +91,16 @@ def keep(
         origin: what they were computed from.
         similarity: their streams, parts and rule for missing faces.
         steps: phase -> step of its checkpoint.
+
+    Raises:
+        RunError: an embedding is not finite; nothing is written.
     """
+    for name, rows in zip(_SPLITS, embeddings, strict=True):
+        if not (finite := np.isfinite(rows).all(axis=1)).all():
+            raise RunError(
+                f"the networks give NaN or infinity for {int((~finite).sum())} {name} images, the first of them number"
+                f" {int(np.argmin(finite))}: compute in float32 (model.dtype), or evaluate another checkpoint."
+            )
     folder = workdir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _RECORD).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from absl import logging
 from clu import parameter_overview
 from jax.sharding import Mesh
 
-from deskpro_jax.checkpoints.selection import METRICS, Steps, restore_reported
+from deskpro_jax.checkpoints.selection import METRICS, Steps, refuse_not_finite, restore_reported
 from deskpro_jax.checkpoints.store import CheckpointStore, Restored
 from deskpro_jax.data.load import pipeline
 from deskpro_jax.errors import RunError, Stopped
@@ -103,6 +103,7 @@ def prepare(
         restored = store.restore(state_.as_tree(state_.expected_state(variables, optimizer, mesh)))
         if restored is not None:
             state = train.TrainState(**restored.state)
+            refuse_not_finite(store.directory, restored.step, state.variables)
         else:
             initial = variables if phase.pretrained is None else phase.pretrained(variables)
             state = state_.initial_state(initial, optimizer, mesh)

@@ -50,6 +50,26 @@ INERT = frozenset(
 )
 
 
+# Modules of classes that hold a configuration, which training code saves beside the weights.
+_CONFIGURATIONS = ("yacs.", "fvcore.", "omegaconf.", "detectron2.config.", "fastreid.config.", "mmengine.config.",
+                   "mmcv.", "ml_collections.", "hydra.", "easydict.", "addict.", "config.", "configs.")  # fmt: skip
+_CONFIGURATION_CLASSES = ("CfgNode", "Config", "ConfigDict", "EasyDict")
+
+
+def what_is(full_name: str) -> str:
+    """Returns what a file holds whose pickle asks for a name that is not part of tensors, as "holds ..." or "asks ...".
+
+    Args:
+        full_name: module and name of a class or function.
+    """
+    module, _, name = full_name.rpartition(".")
+    if f"{module}.".startswith(_CONFIGURATIONS) or name.endswith(_CONFIGURATION_CLASSES):
+        return f"holds a configuration ({full_name}) beside the weights"
+    if name[:1].isupper() and (module.startswith("torch.nn.") or not module.startswith(("torch.", "numpy."))):
+        return f"holds an object of the class {full_name}, as a model that was saved whole"
+    return f"asks for {full_name}"
+
+
 @dataclass(frozen=True, eq=False)
 class Name:
     """A class or function that the pickle names; nothing but its name."""

@@ -106,6 +106,7 @@ def open_weights(
     os_streams: str | None = None,
     identities: int | None = None,
     dont_load: Iterable[str] = (),
+    weights: str | None = None,
 ) -> OpenedWeights:
     """Reads the networks of a weights file.
 
@@ -116,6 +117,7 @@ def open_weights(
         os_streams: OSBlock streams; None for those the file was trained with.
         identities: of new classifiers; None keeps the file's.
         dont_load: regular expressions for names of tensors to leave out.
+        weights: which weights are read of a file that has plain and EMA ones, as `read_file` takes it.
 
     Returns:
         The networks.
@@ -124,7 +126,7 @@ def open_weights(
         InputError: the file is unusable, of another family, or does not fit; names the file.
         MissingInputError: the file does not exist.
     """
-    file = read_file(source)
+    file = read_file(source, weights)
     try:
         if (own := recognise_method(file.tensors, methods.published_names())) is not None:
             _check_family(own.names.family, family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import struct
@@ -16,14 +17,13 @@ import safetensors
 
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.weights.inert import Storage, Tensor
+from deskpro_jax.weights.other_files import AGAIN, describe_content, refuse_unzipped
+from deskpro_jax.weights.state_dict import find_state_dict
 from deskpro_jax.weights.unpickle import unpickle
 
 MAX_FILE = 4 << 30  # bytes; these networks have some 100 MB
 MAX_PICKLE = 32 << 20  # bytes; names, shapes and settings of a checkpoint are some 2 MB
 MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
-MAX_DEPTH = 4  # of wrappers around a state dict
-# Under which names checkpoints keep their state dict, in order of preference.
-WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights")
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -33,7 +33,9 @@ _SAFETENSORS_DTYPES = {
     **{f"{kind.upper()}{bits}": np.dtype(f"{kind}{bits // 8}") for kind in "iu" for bits in (8, 16, 32, 64)},
     "BF16": np.dtype(jnp.bfloat16),
 }
-_AGAIN = "fetch the file again"
+
+
+Choose = Callable[[Any], Mapping[Any, Any]]  # from what was unpickled to its state dict
 
 
 class WeightFile(NamedTuple):
@@ -49,11 +51,13 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     return read_file(path).tensors
 
 
-def read_file(path: str | Path) -> WeightFile:
+def read_file(path: str | Path, weights: str | None = None) -> WeightFile:
     """Reads a PyTorch file, plain or wrapped (`state_dict`, `model`, a Lightning checkpoint), or a safetensors file.
 
     Args:
         path: the file.
+        weights: which weights are read of a file that has plain and averaged (EMA) ones, one of `state_dict.CHOICES`;
+            None for the plain ones, with a warning that says so.
 
     Returns:
         Tensors by name, in their own types (bfloat16 too) and axis order; they may be views and read-only.
@@ -66,39 +70,30 @@ def read_file(path: str | Path) -> WeightFile:
     if not path.exists():
         raise MissingInputError(f"no file at {path}: correct the path of the weights.")
     if not path.is_file():
+        refuse_unzipped(path)
         raise InputError(f"{path} is a folder; expected a PyTorch or safetensors file.")
     if path.stat().st_size > MAX_FILE:
         raise InputError(f"{path} has {path.stat().st_size} bytes; a weights file here has at most {MAX_FILE}.")
     data, source = path.read_bytes(), str(path)
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= MAX_HEADER:  # the length can start as any format
+        if weights == "ema":
+            raise InputError(
+                f"{source} is a safetensors file, which holds one set of weights: leave out --weights ema."
+            )
         return _read_safetensors(data, source)
+    choose = functools.partial(find_state_dict, source=source, weights=weights)
     if data.startswith(b"PK\x03\x04"):
-        return WeightFile(_state_dict(_read_zip(data, source), source), {}, "PyTorch zip")
+        return WeightFile(_state_dict(_read_zip(data, source, choose), source), {}, "PyTorch zip")
     if data.startswith(b"\x80"):
-        return WeightFile(_state_dict(_read_legacy(data, source), source), {}, "PyTorch legacy pickle")
-    raise InputError(f"{source} {_describe(data)}; expected a PyTorch file (.pth, .pt, .ckpt) or safetensors.")
-
-
-def _describe(data: bytes) -> str:
-    head = data[:1024].lstrip().lower()
-    if not data:
-        return f"is empty: {_AGAIN}"
-    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "is a web page, not weights (a download that needed a login or a confirmation?): fetch the file itself"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights: run `git lfs pull` where it came from"
-    if data.startswith((b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh")):
-        return "is a compressed archive: unpack it first"
-    if not data.strip(b"\0"):
-        return f"holds nothing but zeros, as an unfinished download does: {_AGAIN}"
-    return f"starts with {data[:8]!r}, which no weights file does"
+        return WeightFile(_state_dict(_read_legacy(data, source, choose), source), {}, "PyTorch legacy pickle")
+    raise InputError(f"{source} {describe_content(data)}; expected a PyTorch file (.pth, .pt, .ckpt) or safetensors.")
 
 
 def _read_safetensors(data: bytes, source: str) -> WeightFile:
     try:
         entries = safetensors.deserialize(data)
     except (safetensors.SafetensorError, ValueError, OverflowError) as error:
-        raise InputError(f"{source} is not a complete safetensors file ({error}): {_AGAIN}.") from error
+        raise InputError(f"{source} is not a complete safetensors file ({error}): {AGAIN}.") from error
     tensors = {}
     for name, entry in entries:
         dtype = _SAFETENSORS_DTYPES.get(entry["dtype"])
@@ -116,7 +111,7 @@ def _safetensors_metadata(data: bytes) -> dict[str, str]:
     return dict(header.get("__metadata__") or {})
 
 
-def _read_zip(data: bytes, source: str) -> Any:
+def _read_zip(data: bytes, source: str, choose: Choose) -> Mapping[Any, Any]:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         names = _checked_names(archive, len(data), source)
@@ -135,15 +130,15 @@ def _read_zip(data: bytes, source: str) -> Any:
         def raw(storage: Storage) -> bytes:
             name = f"{root}data/{storage.key}"
             if name not in names:
-                raise InputError(f"{source}: it refers to the entry {name[:100]!r}, which is not in it: {_AGAIN}.")
+                raise InputError(f"{source}: it refers to the entry {name[:100]!r}, which is not in it: {AGAIN}.")
             return archive.read(name)
 
         tree = unpickle(io.BytesIO(archive.read(pickles[0])), source)
-        return _read_arrays(tree, raw, ">" if order == b"big" else "<", source)
+        return _read_arrays(choose(tree), raw, ">" if order == b"big" else "<", source)
     except InputError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, LookupError, struct.error) as error:
-        raise InputError(f"{source} is a damaged or cut-short zip file ({error}): {_AGAIN}.") from error
+        raise InputError(f"{source} is a damaged or cut-short zip file ({error}): {AGAIN}.") from error
 
 
 def _checked_names(archive: zipfile.ZipFile, size: int, source: str) -> set[str]:
@@ -169,7 +164,7 @@ def _checked_names(archive: zipfile.ZipFile, size: int, source: str) -> set[str]
     return names
 
 
-def _read_legacy(data: bytes, source: str) -> Any:
+def _read_legacy(data: bytes, source: str, choose: Choose) -> Mapping[Any, Any]:
     if not data.startswith(_LEGACY_START):
         raise InputError(f"{source} is a pickle that torch.save did not write: not loaded.")
     stream, used = io.BytesIO(data[:MAX_PICKLE]), {}  # type: io.BytesIO, dict[str, Storage]
@@ -181,25 +176,27 @@ def _read_legacy(data: bytes, source: str) -> Any:
         raise InputError(f"{source} was written on a big-endian machine, which the old format is not read from.")
     tree, keys = unpickle(stream, source, used), unpickle(stream, source)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise InputError(f"{source}: its list of storages is damaged: {_AGAIN}.")
+        raise InputError(f"{source}: its list of storages is damaged: {AGAIN}.")
     position, contents = stream.tell(), {}
     for key in keys:
         if key not in used:
-            raise InputError(f"{source}: its storage {key[:40]} belongs to no tensor: {_AGAIN}.")
+            raise InputError(f"{source}: its storage {key[:40]} belongs to no tensor: {AGAIN}.")
         count = int.from_bytes(data[position : position + 8], "little", signed=True)
         end = position + 8 + count * used[key].dtype.itemsize
         if count < 0 or end > len(data):
             missing = f" (ends {end - len(data)} bytes early)" if count >= 0 else ""
-            raise InputError(f"{source} is cut short or damaged{missing}: {_AGAIN}.")
+            raise InputError(f"{source} is cut short or damaged{missing}: {AGAIN}.")
         contents[key] = data[position + 8 : end]
         position = end
     if set(used) - set(contents):
-        raise InputError(f"{source}: {len(set(used) - set(contents))} storages are missing: {_AGAIN}.")
-    return _read_arrays(tree, lambda storage: contents[storage.key], "<", source)
+        raise InputError(f"{source}: {len(set(used) - set(contents))} storages are missing: {AGAIN}.")
+    return _read_arrays(choose(tree), lambda storage: contents[storage.key], "<", source)
 
 
-def _read_arrays(tree: Any, raw: Callable[[Storage], bytes], order: str, source: str) -> Mapping[Any, Any]:
-    """Returns the state dict of a tree, its tensors read as arrays."""
+def _read_arrays(
+    state_dict: Mapping[Any, Any], raw: Callable[[Storage], bytes], order: str, source: str
+) -> Mapping[Any, Any]:
+    """Returns a state dict with its tensors read as arrays."""
     buffers: dict[str, bytes] = {}
 
     def array(tensor: Tensor) -> np.ndarray:
@@ -209,7 +206,7 @@ def _read_arrays(tree: Any, raw: Callable[[Storage], bytes], order: str, source:
             content = raw(storage)
             if len(content) < storage.size * size:
                 raise InputError(
-                    f"{source}: a storage should have {storage.size * size} bytes and has {len(content)}: {_AGAIN}."
+                    f"{source}: a storage should have {storage.size * size} bytes and has {len(content)}: {AGAIN}."
                 )
             if order == ">":
                 content = np.frombuffer(content[: storage.size * size], f"u{size}").byteswap().tobytes()
@@ -220,43 +217,7 @@ def _read_arrays(tree: Any, raw: Callable[[Storage], bytes], order: str, source:
         except (ValueError, OverflowError, TypeError) as error:  # sizes beyond what an array can have, a 0 among them
             raise InputError(f"{source}: a tensor of shape {tensor.shape} cannot be made ({error}).") from error
 
-    state_dict = _find_state_dict(tree, source)
     return {name: array(value) for name, value in state_dict.items() if isinstance(value, Tensor)}
-
-
-def _find_state_dict(tree: Any, source: str, depth: int = 0) -> Mapping[Any, Any]:
-    if isinstance(tree, Tensor):
-        raise InputError(f"{source} holds one tensor without a name; expected a state dict.")
-    if not isinstance(tree, dict):
-        raise InputError(f"{source} holds a {type(tree).__name__}; expected a state dict of tensors by name.")
-    known: dict[tuple[int, int], bool] = {}
-    inner = {name: value for name, value in tree.items() if isinstance(value, dict) and _holds_tensors(value, known)}
-    wrapper = next((name for name in WRAPPERS if name in inner), None)
-    if wrapper is None and not _own_tensors(tree) and len(inner) == 1:
-        wrapper = next(iter(inner))
-    if wrapper is not None and depth < MAX_DEPTH:
-        return _find_state_dict(inner[wrapper], source, depth + 1)
-    if _own_tensors(tree):
-        return tree
-    names = ", ".join(repr(name)[:40] for name in list(tree)[:8]) or "nothing"
-    raise InputError(
-        f"{source}: no state dict found; it holds {names}. Expected tensors by name, or one of {WRAPPERS}."
-    )
-
-
-def _own_tensors(tree: dict[Any, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in tree.values())
-
-
-def _holds_tensors(tree: dict[Any, Any], known: dict[tuple[int, int], bool], depth: int = 0) -> bool:
-    # Each mapping is searched once per depth: a small pickle can hold the same one a million times.
-    key = id(tree), depth
-    if key not in known:
-        known[key] = _own_tensors(tree) or (
-            depth < MAX_DEPTH
-            and any(isinstance(value, dict) and _holds_tensors(value, known, depth + 1) for value in tree.values())
-        )
-    return known[key]
 
 
 def _state_dict(tensors: Mapping[Any, np.ndarray], source: str) -> dict[str, np.ndarray]:

@@ -13,18 +13,8 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.weights.inert import (
-    INERT,
-    STORAGES,
-    Name,
-    OrderedMapping,
-    Placeholder,
-    Storage,
-    Tensor,
-    checked_tensor,
-    described,
-    set_items,
-)
+from deskpro_jax.weights import inert
+from deskpro_jax.weights.inert import INERT, STORAGES, Name, OrderedMapping, Placeholder, Storage, Tensor, described
 
 _MAX_PAIRS = 1_000_000  # entries copied out of lists of pairs; a few bytes could ask for the same list again and again
 
@@ -187,7 +177,7 @@ class _Machine:
     def _assign(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, dict):
-            set_items(target, items)
+            inert.set_items(target, items)
         elif not isinstance(target, Placeholder):
             raise self._refuse(f"sets items of {described(target)}")
 
@@ -203,7 +193,7 @@ class _Machine:
     def _name(self, module: str, name: str) -> None:
         full = f"{module}.{name}"
         if full not in INERT and full not in STORAGES and full not in _CONSTRUCTORS:
-            raise self._refuse(f"asks for {full[:200]}")
+            raise self._refuse(inert.what_is(full[:200]))
         self.stack.append(Name(full))
 
     def _op_reduce(self, argument: Any) -> None:
@@ -265,7 +255,7 @@ class _Machine:
         if self.pairs > _MAX_PAIRS:
             raise self._refuse(f"copies more than {_MAX_PAIRS} entries")
         for key, value in pairs:
-            set_items(mapping, [key, value])
+            inert.set_items(mapping, [key, value])
         return mapping
 
     def tensor(
@@ -280,7 +270,7 @@ class _Machine:
     ) -> Tensor:
         if not isinstance(storage, Storage):
             raise self._refuse(f"builds a tensor on {described(storage)}")
-        return checked_tensor(storage, offset, shape, strides, self.source)
+        return inert.checked_tensor(storage, offset, shape, strides, self.source)
 
     def parameter(self, data: Any, grad: Any = False, hooks: Any = None) -> Tensor:
         if not isinstance(data, Tensor):

@@ -31,6 +31,7 @@ def import_weights(
     attention: str | None = None,
     identities: int | None = None,
     dont_load: Sequence[str] = (),
+    weights: str | None = None,
 ) -> dict[str, Any]:
     """Writes the networks of a weights file as checkpoints of a workdir, step 0.
 
@@ -44,6 +45,7 @@ def import_weights(
         attention: form of CSA that the body network must have.
         identities: of new classifiers; None keeps the file's.
         dont_load: regular expressions for names of tensors to leave out.
+        weights: "plain" or "ema", of a file that has both; None for the plain ones, with a warning.
 
     Returns:
         The content of `conversion.json`.
@@ -55,8 +57,16 @@ def import_weights(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; choose a new folder.")
     opened = open_weights(
-        source, family=family, role=role, os_streams=os_streams, identities=identities, dont_load=dont_load
+        source,
+        family=family,
+        role=role,
+        os_streams=os_streams,
+        identities=identities,
+        dont_load=dont_load,
+        weights=weights,
     )
+    if weights == "ema":
+        opened.notes.append("the EMA weights of the file are read")
     _check_attention(source, opened, attention)
     record = _record(source, opened)
     with files.atomic_folder(folder) as partial:

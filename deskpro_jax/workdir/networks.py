@@ -26,6 +26,7 @@ from deskpro_jax.models.checksum import checksum_of
 from deskpro_jax.models.contract import CLASSIFIER, Network, PhaseSpec, StreamSpec, embedding_streams, image_sizes
 from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.weights.opening import open_weights
+from deskpro_jax.weights.other_files import refuse_unzipped
 from deskpro_jax.workdir.record import Record, file_record, read_record
 
 Size = tuple[int, int]  # height, width in pixels
@@ -119,6 +120,7 @@ def load_networks(
     os_streams: str | None = None,
     config: ml_collections.ConfigDict | None = None,
     every_phase: bool = False,
+    weights: str | None = None,
 ) -> LoadedNetworks:
     """Opens the networks of a workdir, a converted workdir or a weights file.
 
@@ -132,6 +134,7 @@ def load_networks(
         os_streams: OSBlock streams, where a file does not show them.
         config: takes the place of the recorded configuration; its model must be the recorded one.
         every_phase: opens every network that is there, not only those of the embedding.
+        weights: "plain" or "ema", of a file that has both; None for the plain ones, with a warning.
 
     Returns:
         The networks.
@@ -153,9 +156,12 @@ def load_networks(
         raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
     states: dict[str, dict[str, Any]] = {}
     if source.is_dir():
+        refuse_unzipped(source)
+        if weights is not None:
+            raise InputError(f"{source} is a folder, and weights (--weights) choose within a file: leave it out.")
         record = read_record(source)
     else:
-        opened = open_weights(source, role=role, os_streams=os_streams)
+        opened = open_weights(source, role=role, os_streams=os_streams, weights=weights)
         record, states = file_record(source, opened), opened.states
     config = ml_collections.ConfigDict((record.config if config is None else config).to_dict())
     _choose_streams(source, config, states, face, body)
@@ -225,6 +231,8 @@ def teacher_checkpoints(path: Path) -> Path:
     Raises:
         MissingInputError: there are none.
     """
+    if path.is_dir():
+        refuse_unzipped(path)
     for candidate in (path / "teacher" / "checkpoints", path / "checkpoints", path):
         if candidate.is_dir() and candidate.name == "checkpoints":
             return candidate
