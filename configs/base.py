@@ -24,6 +24,9 @@ def get_config() -> ml_collections.ConfigDict:
     # (imgs/ lr_face/ hr_face/ mask/); for "folder" the CSV or its folder.
     d.raw_dir = ""
     d.parts_dir = ""  # masks and faces to join: what the data preparation wrote, or lr_face/ hr_face/ mask/
+    # What the masks are: white-off-clothes, white-on-clothes, or the label scheme of label maps (lip, atr, pascal,
+    # cloth_mask); "auto" decides from the files (docs/inputs.md).
+    d.mask_kind = "auto"
     d.allow_different_size = False  # True builds splits that differ in size from the published ones
     d.build_seed = 0  # synthetic only: the seed of the generated people
     d.clothing = ()  # part labels that count as clothing; () = the label scheme's own set

@@ -20,6 +20,8 @@ from absl import logging as absl_logging
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.build.write_shards import Runner
 from deskpro_jax.data.datasets.find import NAMES, dataset_name
+from deskpro_jax.data.mask_statistics import MaskSummary
+from deskpro_jax.data.masks import AUTO, MASK_KINDS
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime import cores
 from deskpro_jax.storage.files import require_json
@@ -51,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         "'folder' the CSV or its folder",
     )
     add("--parts", metavar="DIR", help="masks and faces: what the data preparation wrote, or mask/ lr_face/ hr_face/")
+    kinds = f"{', '.join(MASK_KINDS)} (default: {AUTO}, decided from the files)"
+    add("--mask-kind", metavar="KIND", default=AUTO, help=f"what the masks are: {kinds}")
     add("--out", required=True, metavar="DIR", help="where TFDS datasets are kept (data.data_dir of a run)")
     add("--with-val", action="store_true", help="prcc: add the validation images to train")
     add("--allow-different-size", action="store_true", help="build splits that differ in size from those published")
@@ -93,6 +97,7 @@ def _build(options: argparse.Namespace) -> None:
         with_val=options.with_val,
         allow_different_size=options.allow_different_size,
         skip_bad=options.skip_bad,
+        mask_kind=options.mask_kind,
         run=run,
         warn=warn,
     )
@@ -115,6 +120,9 @@ def _summary(metadata: dict[str, Any], folder: Path, seconds: float | None) -> s
         )
     if remarks := metadata.get("remarks"):
         lines.append(f"  photos to know of: {', '.join(f'{count:,} {name}' for name, count in remarks.items())}")
+    if statistics := metadata.get("mask_statistics"):
+        kind = metadata.get("mask_kind", metadata["label_scheme"])
+        lines.append(f"  {MaskSummary(**statistics).describe()}; read as {kind}")
     if left_out := metadata.get("left_out"):
         lines.append(f"  {len(left_out):,} files that can't be used are left out; metadata.json lists them")
     size = sum(file.stat().st_size for file in folder.iterdir())

@@ -32,6 +32,8 @@ from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource
 from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.build.published_sizes import differences
 from deskpro_jax.data.datasets.find import dataset_name
+from deskpro_jax.data.mask_statistics import summarise
+from deskpro_jax.data.masks import AUTO, MASK_KINDS
 from deskpro_jax.data.records import COLUMNS, Records
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
@@ -64,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         help="its name, or MODULE:NAME of your own (default: guessed)",
     )
     add("--parts", metavar="DIR", type=Path, help="masks and faces that belong to the photos, as for data_prep.build")
+    kinds = f"{', '.join(MASK_KINDS)} (default: {AUTO}, decided from the files)"
+    add("--mask-kind", metavar="KIND", default=AUTO, help=f"what the masks are: {kinds}")
     add("--with-val", action="store_true", help="prcc: check the validation images as well")
     add("--sheet", metavar="FILE", type=Path, help="PNG with random examples (default: check-NAME.png here)")
     add("--no-sheet", action="store_true", help="draw no sheet")
@@ -96,7 +100,11 @@ def check(options: argparse.Namespace) -> CheckResult:
     checked = recognise.recognise(options.folder, name)
     report = CheckResult(checked)
     if checked.layout == BUILT:
-        for value, flag in ((options.parts, "--parts"), (options.with_val, "--with-val")):
+        for value, flag in (
+            (options.parts, "--parts"),
+            (options.with_val, "--with-val"),
+            (options.mask_kind != AUTO, "--mask-kind"),
+        ):
             if value:
                 raise InputError(f"{checked.folder} is already built: leave {flag} out")
         images = _check_built(checked, report, options)
@@ -113,13 +121,14 @@ def check(options: argparse.Namespace) -> CheckResult:
 def _check_raw(checked: RecognisedFolder, report: CheckResult, options: argparse.Namespace) -> list[Examined] | None:
     """Examines files; None when they can't be listed as a dataset."""
     try:
-        listing = list_dataset(checked.name, checked.folder, options.parts, options.with_val)
+        listing = list_dataset(checked.name, checked.folder, options.parts, options.with_val, options.mask_kind)
     except (InputError, MissingInputError) as error:
         report.fix.append(str(error))
         return None
     for finding in listing.findings:
         report.problems.append(Problem(finding.file, "name", finding.reason))
     report.remarks += listing.notes
+    report.mask_kind = listing.parts_format.kind
     with _progress(len(listing.sources)) as advance:
         images = examine.run(examine.source_tasks(listing), options.workers, advance)
     lines = differences(checked.spec, listing.sources, options.with_val)
@@ -138,7 +147,9 @@ def _check_built(checked: RecognisedFolder, report: CheckResult, options: argpar
     try:
         metadata = require_json(checked.folder / "metadata.json", "build the dataset again")
         scheme = SCHEMES[metadata["label_scheme"]]
-        tasks = examine.record_tasks(checked.folder, len(scheme.labels))
+        clothing = tuple(metadata["clothing"])
+        tasks = examine.record_tasks(checked.folder, len(scheme.labels), clothing)
+        report.mask_kind = metadata.get("mask_kind", scheme.name)
     except (InputError, MissingInputError) as error:
         report.fix.append(str(error))
         return None
@@ -161,7 +172,7 @@ def _check_built(checked: RecognisedFolder, report: CheckResult, options: argpar
         report.warnings.append(f"its size is not as published:{lines}")
     report.as_published = metadata.get("source") == recognise.AUTHORS and not metadata.get("size_differences")
     report.as_published &= not metadata.get("left_out")
-    _draw(checked, report, options, clothing=tuple(metadata["clothing"]))
+    _draw(checked, report, options, clothing=clothing)
     return images
 
 
@@ -196,6 +207,7 @@ def _judge(checked: RecognisedFolder, images: Sequence[Examined], report: CheckR
     report.counts = judge.counts(images)
     report.problems += [problem for image in images for problem in image.problems]
     report.duplicates = judge.duplicates(images)
+    report.masks = summarise(image.mask for image in images if image.mask is not None)
     report.matches = judge.matches(checked.spec, images)
     if all(match.problem for match in report.matches):
         report.fix.append("the labels allow none of the protocols of this dataset (see above)")
@@ -251,7 +263,14 @@ def _write_json(path: Path, checked: RecognisedFolder, images: Sequence[Examined
         "folder": str(checked.folder),
         "usable": report.usable,
         **report.record(),
-        "images": [image._asdict() | {"problems": [p._asdict() for p in image.problems]} for image in images],
+        "images": [
+            image._asdict()
+            | {
+                "problems": [problem._asdict() for problem in image.problems],
+                "mask": image.mask and image.mask._asdict(),
+            }
+            for image in images
+        ],
     }
     write_text(path, json.dumps(record, indent=1) + "\n")
 

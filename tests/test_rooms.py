@@ -119,6 +119,8 @@ def test_the_data_room_has_an_order_of_its_own() -> None:
         "image_damage",
         "image_report",
         "images",
+        "masks",
+        "mask_statistics",
         "datasets",
         "records",
         "synthetic",

@@ -18,6 +18,7 @@ from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat
 from deskpro_jax.data.images import inspect_image
+from deskpro_jax.data.mask_statistics import MaskMeasure, measure_stored
 from deskpro_jax.data.records import Records
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
@@ -61,6 +62,7 @@ class Examined(NamedTuple):
         usable: whether the photo can be used.
         remarks: names in `image_report.KINDS` of what is worth knowing about the photo.
         problems: its files that can't be used.
+        mask: measures of its mask or label map, None where there is none that can be used.
     """
 
     split: str
@@ -76,6 +78,7 @@ class Examined(NamedTuple):
     usable: bool
     remarks: tuple[str, ...]
     problems: tuple[Problem, ...]
+    mask: MaskMeasure | None = None
 
 
 Task = Callable[[], list[Examined]]
@@ -91,12 +94,13 @@ def source_tasks(listing: DatasetListing) -> list[Task]:
     ]
 
 
-def record_tasks(folder: Path, labels: int) -> list[Task]:
+def record_tasks(folder: Path, labels: int, clothing: tuple[int, ...]) -> list[Task]:
     """Returns the work of examining a built dataset.
 
     Args:
         folder: with its records.
         labels: how many part labels its scheme has.
+        clothing: those that are clothing.
 
     Raises:
         InputError: a file of records is damaged as a whole.
@@ -104,7 +108,7 @@ def record_tasks(folder: Path, labels: int) -> list[Task]:
     """
     sizes = {split: len(Records(folder, split)) for split in SPLITS}
     return [
-        functools.partial(_examine_records, folder, split, start, min(start + CHUNK, size), labels)
+        functools.partial(_examine_records, folder, split, start, min(start + CHUNK, size), labels, clothing)
         for split, size in sizes.items()
         for start in range(0, size, CHUNK)
     ]
@@ -158,9 +162,10 @@ def _examine_source(source: ImageSource, parts_format: PartsFormat) -> Examined:
     try:
         assembled = assemble(source, parts_format)
         findings, remarks, usable = assembled.findings, assembled.remarks, assembled.example is not None
+        mask = assembled.mask
     except Exception as error:  # a check ends for no file
         text = f" can't be examined ({type(error).__name__}: {error}): replace or remove it"
-        findings, remarks, usable = (Finding(source.body, text),), (), False
+        findings, remarks, usable, mask = (Finding(source.body, text),), (), False, None
     try:
         sha256 = file_sha256(Path(source.body))
     except OSError:
@@ -179,6 +184,7 @@ def _examine_source(source: ImageSource, parts_format: PartsFormat) -> Examined:
         usable=usable,
         remarks=remarks,
         problems=tuple(Problem(finding.file, _kind(finding), finding.reason) for finding in findings),
+        mask=mask,
     )
 
 
@@ -194,21 +200,27 @@ def _kind(finding: Finding) -> str:
     return problems[0] if problems else "label_map"
 
 
-def _examine_records(folder: Path, split: str, start: int, stop: int, labels: int) -> list[Examined]:
+def _examine_records(
+    folder: Path, split: str, start: int, stop: int, labels: int, clothing: tuple[int, ...]
+) -> list[Examined]:
     records = Records(folder, split)
-    return [_examine_record(records, split, position, labels) for position in range(start, stop)]
+    return [_examine_record(records, split, position, labels, clothing) for position in range(start, stop)]
 
 
-def _examine_record(records: Records, split: str, position: int, labels: int) -> Examined:
+def _examine_record(records: Records, split: str, position: int, labels: int, clothing: tuple[int, ...]) -> Examined:
     where = f"{split}/record {position}"
     try:
         example = records[position]
     except Exception as error:  # array_record and protobuf raise many kinds
         text = f" can't be read ({type(error).__name__}: {str(error)[:200]}): build the dataset again"
-        problems = (Problem(where, "record", text),)
-        return Examined(split, "", -1, -1, -1, where, "", False, False, False, False, (), problems)
+        damaged = (Problem(where, "record", text),)
+        return Examined(split, "", -1, -1, -1, where, "", False, False, False, False, (), damaged)
     name = f"{split}/{example.image_id}"
     report = inspect_image(example.body)
+    problems = tuple(_stored_problems(example, name, labels))
+    mask = None
+    if example.parts is not None and not problems:
+        mask = measure_stored(example.parts, clothing, report.upright_size)
     return Examined(
         split,
         example.image_id,
@@ -222,7 +234,8 @@ def _examine_record(records: Records, split: str, position: int, labels: int) ->
         has_restored_face=example.restored_face is not None,
         usable=report.usable,
         remarks=report.remarks,
-        problems=tuple(_stored_problems(example, name, labels)),
+        problems=problems,
+        mask=mask,
     )
 
 

@@ -12,6 +12,7 @@ from data_prep.checking.examine import Examined, Problem
 from data_prep.checking.judge import Count, Duplicate, Matches
 from data_prep.checking.recognise import RecognisedFolder
 from deskpro_jax.data.image_report import KINDS
+from deskpro_jax.data.mask_statistics import MaskSummary
 
 _SHOWN = 10  # names that are printed where there may be many
 _COLUMNS = ("split", "images", "identities", "cameras", "outfits", "masks", "faces", "restored faces")
@@ -43,6 +44,8 @@ class CheckResult:
         fix: other things that have to be fixed.
         allowance: the option that the build needs for this dataset; "" for none.
         as_published: whether the dataset is complete as its authors distribute it, so that users cannot fix it.
+        masks: statistics of the masks, None where there are none.
+        mask_kind: what the masks are read as.
         sheet: the sheet of examples, None where none was drawn.
     """
 
@@ -57,6 +60,8 @@ class CheckResult:
     fix: list[str] = dataclasses.field(default_factory=list)
     allowance: str = ""
     as_published: bool = False
+    masks: MaskSummary | None = None
+    mask_kind: str = ""
     sheet: Path | None = None
 
     @property
@@ -81,8 +86,9 @@ class CheckResult:
                 for d in self.duplicates
             ],
             "protocols": [match._asdict() for match in self.matches],
+            "masks": self.masks and {"read_as": self.mask_kind, **self.masks._asdict()},
             "remarks": self.remarks,
-            "warnings": self.warnings,
+            "warnings": [*self.warnings, *self._mask_warnings()],
             "fix": self.fix,
             "needs": self.allowance,
         }
@@ -98,10 +104,13 @@ class CheckResult:
         if self.counts:
             lines += ["", *_table([_COLUMNS, *(_cells(count) for count in self.counts)])]
         lines += self._missing(everything)
+        if self.masks:
+            lines += ["", f"{self.masks.describe()}; read as {self.mask_kind}"]
         if self.matches:
             lines += ["", "protocols:", *(f"  {match}" for match in self.matches)]
         lines += _titled("remarks", [*self.remarks, *self._photo_remarks(everything)])
-        lines += _titled("warnings", [*self.warnings, *self._duplicate_lines(False, everything)])
+        duplicates = self._duplicate_lines(False, everything)
+        lines += _titled("warnings", [*self.warnings, *self._mask_warnings(), *duplicates])
         if self.sheet is not None:
             lines += ["", f"examples: {self.sheet}"]
         return [*lines, "", *self._verdict()]
@@ -130,6 +139,13 @@ class CheckResult:
                 images = f"{len(without):,} image{'s' * (len(without) != 1)}"
                 lines.append(f"{images} without a {what}: {self.some(without, everything)}")
         return ["", *lines] if lines else []
+
+    def _mask_warnings(self) -> list[str]:
+        """Returns the warnings about the masks as a set."""
+        if self.masks is None:
+            return []
+        sheet = f"the examples in {self.sheet}" if self.sheet else "a sheet of examples, without --no-sheet"
+        return self.masks.warnings(self.mask_kind, f"look at {sheet}")
 
     def _photo_remarks(self, everything: bool) -> list[str]:
         lines = []

@@ -8,9 +8,9 @@ from typing import Any
 import ml_collections
 
 # Fields that may differ when a run continues: they do not change what is computed for a step.
-FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.allow_different_size", "data.workers", "eval.",
-        "checkpoint.", "mesh.", "train.log_every", "train.profile_steps", "train.remat", "train.depthwise",
-        "compilation_cache")  # fmt: skip
+FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.mask_kind", "data.allow_different_size",
+        "data.workers", "eval.", "checkpoint.", "mesh.", "train.log_every", "train.profile_steps", "train.remat",
+        "train.depthwise", "compilation_cache")  # fmt: skip
 
 
 # Fields that decide what a trained network computes for an image; which of the streams are used is free.

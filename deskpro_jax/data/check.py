@@ -6,6 +6,7 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.masks import AUTO, MASK_KINDS
 from deskpro_jax.errors import InputError
 
 _LARGEST_SEED = 2**63 - 1
@@ -20,6 +21,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     find_dataset(expect.text(config, "data.name", empty=False))
     for name in ("data_dir", "raw_dir", "parts_dir"):
         expect.text(config, f"data.{name}")
+    expect.choice(config, "data.mask_kind", (AUTO, *MASK_KINDS))
     expect.boolean(config, "data.allow_different_size")
     expect.integer(config, "data.build_seed", least=0, most=_LARGEST_SEED)
     _check_clothing(config)

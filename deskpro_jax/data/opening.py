@@ -47,6 +47,7 @@ def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
         workers=cores.count(),
         parts_dir=d.parts_dir or None,
         allow_different_size=d.allow_different_size,
+        mask_kind=d.mask_kind,
     )
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
 from deskpro_jax.data.image_report import ImageReport
 from deskpro_jax.data.images import as_stored, inspect_image
+from deskpro_jax.data.mask_statistics import MaskMeasure, measure
+from deskpro_jax.data.masks import LABELS, NEITHER, WHITE_ON, MaskFile, read_mask
 from deskpro_jax.data.schema import SCHEMES, Example
 
-MASK_THRESHOLD = 128  # mask pixels from here up are not clothing
+_REMEDY = "write it again, leave it out with --skip-bad, or say what all masks are with --mask-kind"
 _TURNS = {  # EXIF orientations that swap height and width
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270,
@@ -32,11 +34,13 @@ class Assembled(NamedTuple):
         example: the example, without the parts or faces that can't be used; None if the photo can't be used.
         findings: the files that can't be used.
         remarks: names in `image_report.KINDS` of what is worth knowing about the photo.
+        mask: measures of the mask or label map, None where there is none.
     """
 
     example: Example | None
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...]
+    mask: MaskMeasure | None = None
 
 
 def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
@@ -55,12 +59,12 @@ def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
     inspected = [_inspect(file, expected, findings) for file, expected in zip(source.files, sums, strict=True)]
     body, face, restored = (as_stored(*file) if (file := inspected[i]) else None for i in (0, 2, 3))
     report = inspected[0][1] if inspected[0] else None
-    parts = _parts(source.parts, inspected[1], parts_format, report, findings)
+    parts, measured = _parts(source.parts, inspected[1], parts_format, report, findings)
     if body is None or report is None:
         return Assembled(None, tuple(findings), ())
     labels = (source.identity, source.camera, source.clothes)
     example = Example(source.image_id, body, parts, face, restored, *labels)
-    return Assembled(example, tuple(findings), report.remarks)
+    return Assembled(example, tuple(findings), report.remarks, measured)
 
 
 def _inspect(file: str | None, sha256: str, findings: list[Finding]) -> tuple[bytes, ImageReport] | None:
@@ -88,37 +92,59 @@ def _parts(
     parts_format: PartsFormat,
     photo: ImageReport | None,
     findings: list[Finding],
-) -> bytes | None:
-    """Returns the label map of an example as a PNG of mode L."""
+) -> tuple[bytes | None, MaskMeasure | None]:
+    """Returns the label map of an example as a PNG of mode L, and its measures."""
     if file is None or inspected is None:
-        return None
+        return None, None
     content, report = inspected
-    with Image.open(io.BytesIO(content)) as image:
-        if parts_format.masks:
-            clothing = np.asarray(_turned(ImageOps.exif_transpose(image).convert("L"), photo)) < MASK_THRESHOLD
-            return _png(Image.fromarray(clothing.astype(np.uint8)))
-        if report.mode != "L":
-            findings.append(Finding(file, f" has mode {report.mode}, expected L (one label per pixel): write it again"))
-            return None
-        labels = len(SCHEMES[parts_format.scheme].labels)
-        if (highest := int(np.asarray(image).max())) >= labels:
-            expected = f"0 to {labels - 1} (scheme {parts_format.scheme}): write it again"
-            findings.append(Finding(file, f" has label {highest}, expected {expected}"))
-            return None
-        turned = _turned(image, photo)
-        if parts_format.same_size and photo is not None and (turned.height, turned.width) != photo.upright_size:
-            height, width = photo.upright_size
-            what = f"{image.width} x {image.height} pixels, its photo {width} x {height}: make both from the same photo"
-            findings.append(Finding(file, f" has {what}"))
-            return None
-        return content if turned is image else _png(turned)
+    mask = read_mask(content, parts_format.alpha)
+    labels = _labels_of_mask(mask, parts_format) if parts_format.masks else _labels(mask, parts_format)
+    if isinstance(labels, str):
+        findings.append(Finding(file, labels))
+        return None, None
+    turned = _turned(labels, photo)
+    if parts_format.same_size and photo is not None and turned.shape != photo.upright_size:
+        (height, width), (its_height, its_width) = photo.upright_size, turned.shape
+        what = f"{its_width} x {its_height} pixels, its photo {width} x {height}: make both from the same photo"
+        findings.append(Finding(file, f" has {what}"))
+        return None, None
+    measured = measure(turned, SCHEMES[parts_format.scheme].clothing, photo.upright_size) if photo else None
+    kept = report.mode == "L" and report.format == "PNG" and report.orientation == 1 and turned is labels
+    return (content if kept and not parts_format.masks else _png(Image.fromarray(turned))), measured
 
 
-def _turned(parts: Image.Image, photo: ImageReport | None) -> Image.Image:
+def _labels_of_mask(mask: MaskFile, parts_format: PartsFormat) -> np.ndarray | str:
+    """Returns the label map of scheme "cloth_mask" of a mask, or why the file is no mask."""
+    stated = parts_format.stated
+    if mask.content == LABELS and not (stated and len(np.unique(mask.values)) <= 2):
+        what = f"a mask, black and white: {_REMEDY}"
+        return f" holds numbers up to {int(mask.values.max())} as a label map does, expected {what}"
+    if mask.content == NEITHER and not stated:
+        return f" {mask.problem}, expected a mask, black on the clothes and white elsewhere, or a label map: {_REMEDY}"
+    white = mask.white()
+    return (white if parts_format.kind == WHITE_ON else ~white).astype(np.uint8)
+
+
+def _labels(mask: MaskFile, parts_format: PartsFormat) -> np.ndarray | str:
+    """Returns a label map, or why the file is none of the scheme."""
+    if mask.labels is None:
+        return f" has mode {mask.mode}, expected L (one label per pixel): write it again"
+    if mask.lossy:
+        return " has labels in a lossy format, which changes them: write them as PNG"
+    labels = len(SCHEMES[parts_format.scheme].labels)
+    if (highest := int(mask.labels.max())) >= labels:
+        expected = f"0 to {labels - 1} (scheme {parts_format.scheme}): write it again"
+        return f" has label {highest}, expected {expected}"
+    return mask.labels
+
+
+def _turned(labels: np.ndarray, photo: ImageReport | None) -> np.ndarray:
     """Turns parts with their photo where their size shows that they were made from the photo as it is stored."""
-    if photo is None or photo.orientation not in _TURNS or parts.size != (photo.width, photo.height):
-        return parts
-    return parts if parts.width == parts.height else parts.transpose(_TURNS[photo.orientation])
+    if photo is None or photo.orientation not in _TURNS or labels.shape != (photo.height, photo.width):
+        return labels
+    if labels.shape[0] == labels.shape[1]:
+        return labels
+    return np.asarray(Image.fromarray(labels).transpose(_TURNS[photo.orientation]))
 
 
 def _png(image: Image.Image) -> bytes:

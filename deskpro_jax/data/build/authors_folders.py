@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from deskpro_jax.data.build.image_sources import Finding, files_below
 from deskpro_jax.data.datasets.spec import DatasetSpec, PhotoFolder
-from deskpro_jax.data.photo_names import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
 from deskpro_jax.errors import InputError, MissingInputError
 
 
@@ -23,7 +23,7 @@ class NamedPhoto(NamedTuple):
         camera: number of the camera.
         clothes: number of the outfit, -1 when not known.
         file: the photo.
-        path: relative to the raw folder, without the suffix.
+        path: relative to the raw folder, as `photo_names.normalised_stem` gives it.
         frame: the numbers that tell images of one person and camera apart.
     """
 
@@ -141,6 +141,6 @@ def _list_folder(
             camera=camera,
             clothes=clothes,
             file=file,
-            path=file.relative_to(raw_dir).with_suffix("").as_posix(),
+            path=normalised_stem(file.relative_to(raw_dir)),
             frame=tuple(map(int, re.findall(r"\d+", groups["frame"]))),
         )

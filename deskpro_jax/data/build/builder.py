@@ -26,6 +26,7 @@ from deskpro_jax.data.build.shards import Shard
 from deskpro_jax.data.build.workers import run_local
 from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec
+from deskpro_jax.data.masks import AUTO
 from deskpro_jax.data.records import BUILDER_NAME, VERSION, Records, columns, dataset_path, write_columns
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.data.synthetic import generate
@@ -169,6 +170,7 @@ def build(
     with_val: bool = False,
     allow_different_size: bool = False,
     skip_bad: bool = False,
+    mask_kind: str = AUTO,
     run: write_shards.Runner | None = None,
     warn: Callable[[str], None] = logging.warning,
 ) -> Path:
@@ -190,6 +192,7 @@ def build(
         with_val: adds the validation images of PRCC to train.
         allow_different_size: builds an authors' layout whose splits differ in size from those published.
         skip_bad: leaves out files that can't be used; they are reported, and listed in the metadata.
+        mask_kind: what the masks are, one of `masks.MASK_KINDS`; AUTO decides from the files.
         run: writes the shards; None runs `workers.run_local` with `workers`.
         warn: is called with a line about files left out or unused and about sizes that are not as published.
 
@@ -205,10 +208,12 @@ def build(
     folder = dataset_path(name, data_dir)
     spec = find_dataset(name)
     drawn = bool(spec.synthetic_size) and not raw_dir
+    if drawn and mask_kind != AUTO:
+        raise InputError(f"dataset {spec.name} is drawn with its label maps: leave --mask-kind (data.mask_kind) out")
     config = spec.name if spec.name in NAMES else tfds.core.BuilderConfig(name=spec.name)
     builder = CcReid(config=config, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
-        _check_same(folder, builder.info.metadata, seed if drawn else None, with_val)
+        _check_same(folder, builder.info.metadata, seed if drawn else None, with_val, mask_kind)
         if drawn:
             _check_size(folder, spec, builder.info.splits["train"].num_examples)
         return folder
@@ -218,7 +223,7 @@ def build(
             builder.origin = {**prepared_examples.synthetic_origin(spec.synthetic_size, seed), "source": "drawn"}
         else:
             raw, parts = (Path(path).expanduser() if path else None for path in (raw_dir, parts_dir))
-            listing = list_dataset(name, raw, parts, with_val)
+            listing = list_dataset(name, raw, parts, with_val, mask_kind)
             check_sizes(spec, listing, allow_different_size, with_val, warn)
             work = stack.enter_context(write_shards.only_builder(folder))
             run = run or (lambda planned: run_local(planned, workers, progress))
@@ -231,7 +236,7 @@ def build(
     return folder
 
 
-def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_val: bool) -> None:
+def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_val: bool, mask_kind: str) -> None:
     """Raises InputError if an existing dataset was built in another way than is asked for."""
     if seed is not None and metadata.get("seed") != seed:
         raise InputError(
@@ -239,6 +244,12 @@ def _check_same(folder: Path, metadata: dict[str, Any], seed: int | None, with_v
         )
     if with_val and not metadata.get("with_val"):
         raise InputError(f"{folder} was built without the validation images that --with-val asks for: {_REMEDY}")
+    recorded = metadata.get("mask_kind") or metadata.get("label_scheme")
+    if mask_kind not in (AUTO, recorded):
+        raise InputError(
+            f"{folder} was built from masks read as {recorded}, --mask-kind (data.mask_kind) asks for {mask_kind}: "
+            f"{_REMEDY}"
+        )
 
 
 def _check_size(folder: Path, spec: DatasetSpec, images: int) -> None:

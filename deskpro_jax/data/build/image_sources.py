@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deskpro_jax.data.masks import WHITE_OFF, WHITE_ON
 from deskpro_jax.data.photo_names import is_left_behind
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
@@ -62,14 +63,26 @@ class PartsFormat:
     """What kind of files the parts of a dataset are.
 
     Attributes:
-        scheme: name of the label scheme of the parts.
-        masks: whether `ImageSource.parts` are masks, white off the clothes, rather than label maps.
+        kind: one of `masks.MASK_KINDS`: masks, or label maps of a scheme.
+        stated: whether the user says so, or the files look so.
+        alpha: whether masks are in the alpha channel of their files.
         same_size: whether label maps must have the size of their photo.
     """
 
-    scheme: str = CLOTH_MASK.name
-    masks: bool = True
+    kind: str = WHITE_OFF
+    stated: bool = False
+    alpha: bool = False
     same_size: bool = False
+
+    @property
+    def masks(self) -> bool:
+        """Whether `ImageSource.parts` are masks rather than label maps."""
+        return self.kind in (WHITE_OFF, WHITE_ON)
+
+    @property
+    def scheme(self) -> str:
+        """Name of the label scheme that the examples have."""
+        return CLOTH_MASK.name if self.masks else self.kind
 
 
 @dataclasses.dataclass

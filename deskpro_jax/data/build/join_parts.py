@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
-from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES
-from deskpro_jax.data.photo_names import SUFFIXES
+from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES, read_description
+from deskpro_jax.data.masks import AUTO
+from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
 from deskpro_jax.data.schema import CLOTH_MASK, SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import read_json
@@ -37,7 +38,9 @@ def no_parts() -> dict[str, Any]:
     return {"label_scheme": CLOTH_MASK.name, "masks": "none", "faces": "none"}
 
 
-def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool = False) -> DatasetListing:
+def join(
+    photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool = False, mask_kind: str = AUTO
+) -> DatasetListing:
     """Joins the photos of a dataset with what `parts_dir` holds of them.
 
     Args:
@@ -45,6 +48,8 @@ def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool =
         parts_dir: what the data preparation command wrote, joined by the photo's path; or prepared folders
             (mask/, lr_face/, hr_face/), joined by the numbers in the names.
         cameras_from_gallery: whether names in prepared folders count cameras from the gallery's lowest number.
+        mask_kind: what the user says that the masks are, AUTO for nothing. Label maps that were not made by the data
+            preparation command have no settings file then.
 
     Returns:
         The joined sources; files that belong to no photo are counted in the notes.
@@ -57,7 +62,7 @@ def join(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool =
     if prepared:
         return _join_prepared_folders(photos, parts_dir, cameras_from_gallery)
     if any((parts_dir / name).exists() for name in (SETTINGS, *_KINDS)):
-        return _join_preparation(photos, parts_dir)
+        return _join_preparation(photos, parts_dir, mask_kind)
     problem = "is not a folder"
     if parts_dir.is_dir():
         problem = f"holds {', '.join(sorted(file.name for file in parts_dir.iterdir())[:8]) or 'nothing'}"
@@ -86,14 +91,15 @@ def read_settings(parts_dir: Path) -> dict[str, Any]:
     return settings
 
 
-def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> DatasetListing:
-    settings = read_settings(parts_dir)
+def _join_preparation(photos: list[NamedPhoto], parts_dir: Path, mask_kind: str) -> DatasetListing:
+    made = mask_kind == AUTO or (parts_dir / SETTINGS).exists()
+    settings = read_settings(parts_dir) if made else {}
     files: dict[str, dict[str, Path]] = {kind: {} for kind in _KINDS}
     for kind in _KINDS:
         root = parts_dir / kind
         for file in sorted(root.rglob("*")) if root.is_dir() else ():
             if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-                files[kind][file.relative_to(root).with_suffix("").as_posix()] = file
+                files[kind][normalised_stem(file.relative_to(root))] = file
     sources = [
         _source(photo, **{kind: str(paths[photo.path]) for kind, paths in files.items() if photo.path in paths})
         for photo in photos
@@ -101,17 +107,21 @@ def _join_preparation(photos: list[NamedPhoto], parts_dir: Path) -> DatasetListi
     known = {photo.path for photo in photos}
     unused = {kind: [file for path, file in paths.items() if path not in known] for kind, paths in files.items()}
     _check_use(parts_dir, files, unused, f"paths like {photos[0].path}")
-    scheme = settings.get("label_scheme")
-    if scheme is None and files["parts"]:
-        raise InputError(f"{parts_dir / SETTINGS} has no label_scheme, but there are label maps: run the parser again")
+    kind = settings.get("label_scheme") or mask_kind
+    if kind == AUTO and files["parts"]:
+        raise InputError(
+            f"{parts_dir / SETTINGS} has no label_scheme, but there are label maps: run the parser again, or say what "
+            "they are with --mask-kind (data.mask_kind)"
+        )
     notes = _notes(parts_dir, unused)
-    if not (parts_dir / _TABLE).exists():
+    if made and not (parts_dir / _TABLE).exists():
         notes.insert(0, f"{parts_dir}: no {_TABLE}: the data preparation has not finished, more masks may be to come")
     origin = no_parts() | {"preparation": settings}
     origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
-    return DatasetListing(
-        sources, PartsFormat(origin["label_scheme"], masks=False, same_size=True), origin, notes=notes
-    )
+    if files["parts"] and not settings.get("masks"):
+        origin["masks"] = "as they came in parts/"
+    parts_format = PartsFormat(kind, stated=True, same_size=True) if files["parts"] else PartsFormat()
+    return DatasetListing(sources, parts_format, origin, notes=notes)
 
 
 def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_from_gallery: bool) -> DatasetListing:
@@ -143,8 +153,9 @@ def _join_prepared_folders(photos: list[NamedPhoto], parts_dir: Path, cameras_fr
             if key not in taken:
                 unused[part.kind].append(part.file)
     _check_use(parts_dir, files, unused, f"the numbers of the photos, as {_numbers_of(photos[0], first_camera)[0]}")
+    recorded = read_description(parts_dir) or {} if files["parts"] else {}
     origin = {
-        "label_scheme": CLOTH_MASK.name,
+        "label_scheme": recorded.get("label_scheme", CLOTH_MASK.name),
         "masks": "as they came in the prepared folders",
         "faces": "as they came in the prepared folders",
     }

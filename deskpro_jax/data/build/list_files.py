@@ -7,15 +7,17 @@ from pathlib import Path
 from deskpro_jax.data.build import authors_folders, join_parts, manifest, prepared_folders
 from deskpro_jax.data.build.checksum_lists import read_sums, with_sums
 from deskpro_jax.data.build.image_sources import DatasetListing
+from deskpro_jax.data.build.mask_kinds import decide_mask_kind
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec
+from deskpro_jax.data.masks import AUTO
 from deskpro_jax.errors import InputError, MissingInputError
 
 
 def list_dataset(
-    name: str, raw_dir: Path | None, parts_dir: Path | None = None, with_val: bool = False
+    name: str, raw_dir: Path | None, parts_dir: Path | None = None, with_val: bool = False, mask_kind: str = AUTO
 ) -> DatasetListing:
-    """Lists the images of a dataset with their labels and files; opens none of them.
+    """Lists the images of a dataset with their labels and files; opens none of them but a sample of the masks.
 
     Where `raw_dir` or `parts_dir` holds a list of checksums (`checksum_lists.SUMS`), the sources carry them.
 
@@ -25,6 +27,7 @@ def list_dataset(
             the folder that holds it.
         parts_dir: masks and faces for an authors' layout or a CSV (`join_parts.join`), or None.
         with_val: adds the validation images of PRCC to train.
+        mask_kind: one of `masks.MASK_KINDS`, or AUTO to decide from the files (`mask_kinds.decide_mask_kind`).
 
     Returns:
         The listing; `origin["source"]` names the layout.
@@ -33,7 +36,8 @@ def list_dataset(
         MissingInputError: files or folders are missing; the message names what to get and where to put it.
         InputError: they do not fit together.
     """
-    listing = _list(find_dataset(name), raw_dir, parts_dir, with_val)
+    listing = _list(find_dataset(name), raw_dir, parts_dir, with_val, mask_kind)
+    decide_mask_kind(listing, mask_kind)
     sums: dict[str, str] = {}
     for path in (raw_dir, parts_dir):
         sums |= read_sums(path.parent if path is not None and path.is_file() else path)
@@ -42,7 +46,9 @@ def list_dataset(
     return listing
 
 
-def _list(spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_val: bool) -> DatasetListing:
+def _list(
+    spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_val: bool, mask_kind: str
+) -> DatasetListing:
     if raw_dir is None and spec.manifest:
         text = (
             f"set it (--raw) to a CSV with the columns {', '.join(manifest.REQUIRED)}, or to the folder that holds it"
@@ -53,7 +59,7 @@ def _list(spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_
     if spec.manifest:
         if with_val:
             raise InputError(f"dataset {spec.name} has no validation images to add to train: leave --with-val out")
-        listing = manifest.list_manifest(raw_dir, parts_dir)
+        listing = manifest.list_manifest(raw_dir, parts_dir, mask_kind)
         listing.origin |= {"source": "manifest", "camera": spec.camera, "clothes": spec.clothes}
         return listing
     if not spec.folders or prepared_folders.is_prepared(raw_dir):
@@ -65,7 +71,7 @@ def _list(spec: DatasetSpec, raw_dir: Path | None, parts_dir: Path | None, with_
         return listing
     photos, findings = authors_folders.list_photos(spec, raw_dir, with_val)
     if parts_dir:
-        listing = join_parts.join(photos, parts_dir, spec.prepared.cameras_from_gallery)
+        listing = join_parts.join(photos, parts_dir, spec.prepared.cameras_from_gallery, mask_kind)
     else:
         listing = join_parts.without_parts(photos)
     listing.findings = findings + listing.findings

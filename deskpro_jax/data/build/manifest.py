@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,14 @@ from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.join_parts import join, no_parts
+from deskpro_jax.data.masks import AUTO, MASK_KINDS
 from deskpro_jax.data.photo_tables import Label, Row, open_table
 from deskpro_jax.data.schema import SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("path", "split", "identity", "camera", "clothes")
-OPTIONAL = ("mask", "face", "restored")
+OPTIONAL = ("mask", "mask_kind", "face", "restored")
 UNKNOWN = -1
 _LIMIT = 2**31
 
@@ -42,15 +45,17 @@ def find_manifest(raw: Path) -> Path:
     )
 
 
-def list_manifest(raw: Path, parts_dir: Path | None = None) -> DatasetListing:
+def list_manifest(raw: Path, parts_dir: Path | None = None, mask_kind: str = AUTO) -> DatasetListing:
     """Reads the CSV of a dataset of one's own, and joins masks and faces that the data preparation command made.
 
     Args:
         raw: the CSV or its folder.
         parts_dir: output of the data preparation command, or None.
+        mask_kind: as for `join_parts.join`.
 
     Returns:
-        The images in the order of splits and lines. A mask is white off the clothes. Images are not opened.
+        The images in the order of splits and lines. What their masks are comes from the column mask_kind, where there
+        is one. Images are not opened.
 
     Raises:
         MissingInputError: there is no CSV.
@@ -72,6 +77,8 @@ def list_manifest(raw: Path, parts_dir: Path | None = None) -> DatasetListing:
         seen.setdefault(key, (row.line, path))
         errors.extend(f"line {row.line}: {problem}" for problem in problems)
         sources.append(source)
+    kinds, wrong = _mask_kinds(table.rows())
+    errors += wrong
     if errors:
         listed = "".join(f"\n  {error}" for error in errors)
         raise InputError(f"{file} has {len(errors)} error{'s' * (len(errors) != 1)}:{listed}")
@@ -79,10 +86,31 @@ def list_manifest(raw: Path, parts_dir: Path | None = None) -> DatasetListing:
         if not any(source.split == split for source in sources):
             raise InputError(f"{file} has no line of split {split}: each of {', '.join(SPLITS)} needs an image")
     sources.sort(key=lambda source: SPLITS.index(source.split))
-    return _with_parts(file, sources, parts_dir, notes)
+    listing = _with_parts(file, sources, parts_dir, notes, mask_kind)
+    if kinds:
+        listing.parts_format = PartsFormat(next(iter(kinds)), stated=True)
+    return listing
 
 
-def _with_parts(file: Path, sources: list[ImageSource], parts_dir: Path | None, notes: list[str]) -> DatasetListing:
+def _mask_kinds(rows: Iterable[Row]) -> tuple[dict[str, int], list[str]]:
+    """Returns what the column mask_kind says, with the first line of each, and the errors in it."""
+    kinds: dict[str, int] = {}
+    for row in rows:
+        if row.text("mask") and (kind := row.text("mask_kind") or AUTO) != AUTO:
+            kinds.setdefault(kind, row.line)
+    expected = f"expected one of {', '.join(MASK_KINDS)}"
+    errors = [
+        f"line {line}: mask_kind is {kind!r}, {expected}" for kind, line in kinds.items() if kind not in MASK_KINDS
+    ]
+    if len(kinds) > 1 and not errors:
+        both = " and ".join(f"{kind} (line {line})" for kind, line in kinds.items())
+        errors.append(f"mask_kind is {both}: a dataset has one kind")
+    return kinds, errors
+
+
+def _with_parts(
+    file: Path, sources: list[ImageSource], parts_dir: Path | None, notes: list[str], mask_kind: str
+) -> DatasetListing:
     masks, faces = (any(getattr(source, field) for source in sources) for field in ("parts", "face"))
     origin: dict[str, Any] = no_parts()
     if masks:
@@ -96,10 +124,12 @@ def _with_parts(file: Path, sources: list[ImageSource], parts_dir: Path | None, 
             f"{file} has masks and {parts_dir} has label maps: a dataset has one kind; empty the column mask, or leave "
             "data.parts_dir (--parts) out"
         )
+    names = [unicodedata.normalize("NFC", source.image_id) for source in sources]
     photos = [
-        NamedPhoto(s.split, s.image_id, s.identity, s.camera, s.clothes, Path(s.body), s.image_id, ()) for s in sources
+        NamedPhoto(s.split, s.image_id, s.identity, s.camera, s.clothes, Path(s.body), name, ())
+        for s, name in zip(sources, names, strict=True)
     ]
-    joined = join(photos, parts_dir)
+    joined = join(photos, parts_dir, mask_kind=mask_kind)
     both = [
         made if not (source.face or source.restored_face) else ImageSource(**{**vars(source), "parts": made.parts})
         for source, made in zip(sources, joined.sources, strict=True)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.image_sources import refuse
+from deskpro_jax.data.build.mask_kinds import decide_mask_kind
 from deskpro_jax.data.build.prepared_folders import FOLDERS, MANIFEST_COLUMNS, TREES, list_prepared
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.schema import LIP, SCHEMES, Example
@@ -38,6 +39,7 @@ def read_prepared(raw_dir: str | Path, dataset: str) -> Iterator[tuple[str, Exam
     """
     listing = list_prepared(Path(raw_dir), find_dataset(dataset))
     refuse(listing.findings, "")
+    decide_mask_kind(listing)
     for source in listing.sources:
         assembled = assemble(source, listing.parts_format)
         refuse(assembled.findings, "")

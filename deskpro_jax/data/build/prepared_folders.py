@@ -91,20 +91,28 @@ def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
             identity, camera, clothes = numbers
             sources.append(ImageSource(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
     described = origin(root)
-    parts_format = PartsFormat(described["label_scheme"], masks=not has_parts)
+    parts_format = PartsFormat(described["label_scheme"]) if has_parts else PartsFormat()
     return DatasetListing(sources, parts_format, described, findings)
+
+
+def read_description(root: Path) -> dict[str, Any] | None:
+    """Reads dataset.json in prepared folders; None where there is none.
+
+    Raises:
+        InputError: it is damaged, or names no known label scheme.
+    """
+    file = root / "dataset.json"
+    stored = read_json(file, "write the folders again")
+    if stored is not None and stored.get("label_scheme") not in SCHEMES:
+        raise InputError(
+            f"{file}: label_scheme is {stored.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
+        )
+    return stored
 
 
 def origin(raw_dir: Path) -> dict[str, Any]:
     """Returns the metadata of prepared folders: labels, masks, faces and seed."""
-    file = raw_dir / "dataset.json"
-    if (stored := read_json(file, "write the folders again")) is not None:
-        if stored.get("label_scheme") not in SCHEMES:
-            raise InputError(
-                f"{file}: label_scheme is {stored.get('label_scheme')!r}, expected one of {', '.join(SCHEMES)}"
-            )
-        return stored
-    return {
+    return read_description(raw_dir) or {
         "label_scheme": LIP.name if (raw_dir / "parts").is_dir() else CLOTH_MASK.name,
         "masks": "as they came in the prepared folders",
         "faces": "as they came in the prepared folders",

@@ -20,13 +20,14 @@ import tensorflow_datasets as tfds
 import deskpro_jax
 from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
+from deskpro_jax.data.mask_statistics import MaskMeasure
 from deskpro_jax.data.schema import SPLITS, Example
 from deskpro_jax.errors import RunError
 from deskpro_jax.storage.files import atomic_path, write_text
 
 IMAGES = 1024  # in a shard
 MAX_SHARDS = 1024  # of a split; larger splits have more images in each
-_REVISION = 1  # of what a shard is; raise it when the same files are to give other bytes
+_REVISION = 2  # of what a shard is; raise it when the same files are to give other bytes
 _VERSIONS = ("pillow", "simplejpeg", "tensorflow-datasets", "array_record")
 
 
@@ -68,6 +69,7 @@ class ShardReport(NamedTuple):
         size: bytes of the records, without the overhead of the file.
         findings: files that can't be used; they are in no record.
         remarks: how often each remark (`image_report.KINDS`) was made.
+        masks: the measures of its masks.
     """
 
     fingerprint: str
@@ -75,6 +77,7 @@ class ShardReport(NamedTuple):
     size: int
     findings: tuple[Finding, ...]
     remarks: dict[str, int]
+    masks: tuple[MaskMeasure, ...] = ()
 
 
 def plan(sources: Sequence[ImageSource], parts_format: PartsFormat, folder: Path) -> list[Shard]:
@@ -121,6 +124,7 @@ def write_shard(shard: Shard) -> ShardReport:
     findings: list[Finding] = []
     remarks: Counter[str] = Counter()
     sizes: list[int] = []
+    masks: list[MaskMeasure] = []
 
     def examples() -> Iterator[Example]:
         for source in shard.sources:
@@ -128,13 +132,16 @@ def write_shard(shard: Shard) -> ShardReport:
             findings.extend(assembled.findings)
             if assembled.example is not None:
                 remarks.update(assembled.remarks)
+                masks.extend([assembled.mask] if assembled.mask else [])
                 yield assembled.example
 
     with atomic_path(shard.records) as temporary:
         _write_records(temporary, examples(), sizes)
     if not sizes:
         shard.records.unlink()
-    report = ShardReport(fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())))
+    report = ShardReport(
+        fingerprint, len(sizes), sum(sizes), tuple(findings), dict(sorted(remarks.items())), tuple(masks)
+    )
     write_text(shard.report, json.dumps(report._asdict()))
     return report
 
@@ -145,7 +152,9 @@ def read_report(shard: Shard) -> ShardReport | None:
         stored = json.loads(shard.report.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return ShardReport(**{**stored, "findings": tuple(Finding(*finding) for finding in stored["findings"])})
+    findings = tuple(Finding(*finding) for finding in stored["findings"])
+    masks = tuple(MaskMeasure(*mask) for mask in stored.get("masks", ()))
+    return ShardReport(**{**stored, "findings": findings, "masks": masks})
 
 
 def reports(shards: Iterable[Shard]) -> list[ShardReport]:

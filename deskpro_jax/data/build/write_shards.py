@@ -11,12 +11,14 @@ from pathlib import Path
 from deskpro_jax.data.build import shards
 from deskpro_jax.data.build.image_sources import DatasetListing, refuse
 from deskpro_jax.data.build.shards import Shard
+from deskpro_jax.data.mask_statistics import summarise
 from deskpro_jax.data.schema import SPLITS
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage.locks import locked
 
 Runner = Callable[[Sequence[Shard]], None]
 Warn = Callable[[str], None]
+_CHECK = "python -m data_prep.check, which draws a sheet of examples"
 WORK = ".building"  # beside the versions of a dataset: finished shards of one that is not finished
 
 
@@ -54,6 +56,12 @@ def write_shards(listing: DatasetListing, work: Path, skip_bad: bool, run: Runne
     remarks: Counter[str] = Counter()
     for report in written:
         remarks.update(report.remarks)
+    summary = summarise(mask for report in written for mask in report.masks)
+    if summary:
+        if listing.parts_format.masks or listing.parts_format.stated:  # label maps of this package are as they were
+            listing.origin["mask_statistics"] = summary._asdict()
+        for line in summary.warnings(listing.parts_format.kind, f"look at them with {_CHECK}"):
+            warn(line)
     if listing.notes:
         listing.origin["notes"] = listing.notes
     if findings:
