@@ -31,6 +31,7 @@ from data_prep.stages.stage import Stage
 from data_prep.table import require_pyarrow, write_table
 from deskpro_jax.data.images import UnreadableError, read_pixels
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.runtime.signals import SignalGuard
 
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
@@ -160,6 +161,7 @@ def _run(plan: Plan) -> int:
     def note(text: str) -> None:
         print(f"note: {text}", file=sys.stderr)
 
+    warn_of_unused_gpu()
     bad = prepare(plan, note)
     print(f"{plan.out}: {', '.join(plan.stages)} done")
     begun = read_settings(plan.out)["stages"]

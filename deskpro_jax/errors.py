@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Callable
+
+# What XLA, CUDA and their libraries say where memory is short, also at a start beside a process that has taken it.
+_OUT_OF_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|bad_alloc|cannot allocate memory"
+    r"|(CUBLAS|CUDNN|CUSOLVER)_STATUS_ALLOC",
+    re.IGNORECASE,
+)
+_GPU_IN_USE = re.compile(
+    r"CUDA_ERROR_DEVICES?_UNAVAILABLE|devices are busy|device or resource busy|already in use by process"
+    r"|(CUBLAS|CUDNN|CUSOLVER)_STATUS_NOT_INITIALIZED|(Failed|Unable|could not) (to )?create (cublas|cudnn|cusolver)"
+    r"|DNN library initiali[sz]ation failed|(gpusolver|cusolver)\w*Create\b",
+    re.IGNORECASE,
+)
+_NO_BACKEND = re.compile(r"Unable to initialize backend|Unknown backend|No visible GPU devices")
+_SMALLER = (
+    "use a smaller batch, by --batch (in training --config.data.identities, in evaluation --config.eval.batch), or a"
+    " machine with more"
+)
+_ALONE = (
+    "end other processes that use it, or set XLA_PYTHON_CLIENT_MEM_FRACTION"
+    " (jax takes 0.75 of its memory when it starts)"
+)
 
 
 class InputError(ValueError):
@@ -62,17 +86,37 @@ def end_command(work: Callable[[], int | None], interrupted: str = "interrupted.
     except BrokenPipeError:  # `... | head` has read enough; what Python flushes at exit goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (InputError, MissingInputError, RunError, OSError) as error:
+    except (InputError, MissingInputError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     except Exception as error:
-        if not _is_out_of_memory(error):
+        line = out_of_memory_line(error) or (str(error) if isinstance(error, OSError) else None)
+        if line is None:
             raise
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        print(f"error: out of memory ({reason[0]}): use a smaller batch, or a machine with more.", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         return 1
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # By its text: importing jax for its type would load it in every command.
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error))
+def out_of_memory_line(error: BaseException) -> str | None:
+    """Returns what to say of an error that comes of too little memory or of a GPU in use; None for any other.
+
+    Args:
+        error: what was raised; what it was raised from counts too.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        reason = (str(link).strip().splitlines() or [type(link).__name__])[0][:200]
+        if isinstance(link, MemoryError) or (isinstance(link, OSError) and link.errno == errno.ENOMEM):
+            return f"out of memory ({reason}): {_SMALLER}."
+        # By their texts: importing jax for the type would load it in every command.
+        if isinstance(link, (RuntimeError, ValueError)):
+            if _GPU_IN_USE.search(str(link)):
+                return f"the GPU cannot be used ({reason}): {_ALONE}, or {_SMALLER}."
+            if _OUT_OF_MEMORY.search(str(link)):
+                return f"out of memory ({reason}): {_SMALLER}; on a GPU {_ALONE}."
+            if _NO_BACKEND.search(str(link)):
+                return (
+                    f"{reason}: correct JAX_PLATFORMS, or the driver and jax's plugin ('deskpro version' shows them)."
+                )
+        link = link.__cause__
+    return None

@@ -259,6 +259,21 @@ def test_when_every_checkpoint_is_damaged_the_error_lists_each(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [MemoryError("3 GB"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    with CheckpointStore(tmp_path, best_metric=None, asynchronous=False) as store:
+        store.save(1, _state(1), data={}, wait=True)
+        (tmp_path / "1" / checksums.CHECKSUM_FILE).unlink()
+        monkeypatch.setattr(store, "_read", fail)
+        with pytest.raises(type(error), match=str(error)):
+            store.restore(_template(_state(1)))
+        monkeypatch.undo()
+        assert store.restore(_template(_state(1))).step == 1
+
+
 # A read that fails leaves TensorStore's other reads to a closed event loop, which complain from their threads.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [None, _truncate, _lose])

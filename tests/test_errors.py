@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from deskpro_jax.errors import InputError, MissingInputError, RunError, Stopped,
         (KeyboardInterrupt(), 1, "gone."),
         (MemoryError("cannot allocate 3 GB"), 1, "error: out of memory (cannot allocate 3 GB): use a smaller batch,"),
         (RuntimeError("RESOURCE_EXHAUSTED: 3 GB\ntrace"), 1, "error: out of memory (RESOURCE_EXHAUSTED: 3 GB): use a"),
+        (OSError(12, "Cannot allocate memory"), 1, "error: out of memory ([Errno 12] Cannot allocate memory): use a"),
     ],
 )
 def test_an_error_ends_with_its_line_and_code(
@@ -36,6 +38,44 @@ def test_an_error_ends_with_its_line_and_code(
     assert printed.startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 34359738368 bytes.\n\nBufferAssign", "out of mem"),
+        ("INTERNAL: Failed to allocate request: CUDA_ERROR_OUT_OF_MEMORY: out of memory", "out of memory"),
+        ("std::bad_alloc", "out of memory"),
+        ("INTERNAL: CUDNN_STATUS_ALLOC_FAILED", "out of memory"),
+        ("INTERNAL: failed to get device: CUDA_ERROR_DEVICE_UNAVAILABLE: all CUDA-capable devices are busy", "the GPU"),
+        ("INTERNAL: Failed to create cuBLAS handle: CUBLAS_STATUS_NOT_INITIALIZED", "the GPU cannot be used"),
+        ("FAILED_PRECONDITION: DNN library initialization failed. Look at the errors above", "the GPU cannot be used"),
+        ("jaxlib/gpu/solver_kernels.cc:45: operation gpusolverDnCreate(&handle) failed", "out of memory|the GPU"),
+    ],
+)
+def test_too_little_memory_and_a_gpu_in_use_end_with_what_to_set(
+    text: str, start: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        try:
+            raise RuntimeError(text)
+        except RuntimeError as error:
+            raise ValueError("the step failed") from error
+
+    assert end_command(work) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert re.match(f"error: ({start})", printed)
+    assert "--batch" in printed
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" in printed
+
+
+def test_a_backend_that_jax_cannot_start_ends_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise RuntimeError("Unable to initialize backend 'cuda': FAILED_PRECONDITION: No visible GPU devices.")
+
+    assert end_command(work) == 1
+    assert "correct JAX_PLATFORMS" in capsys.readouterr().err
+
+
 def test_work_returns_its_own_code_and_a_stop_need_not_be_a_failure() -> None:
     def stop() -> None:
         raise Stopped("saved.")
@@ -48,6 +88,13 @@ def test_work_returns_its_own_code_and_a_stop_need_not_be_a_failure() -> None:
 def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         end_command(lambda: 1 // 0)
+    for error in (RuntimeError("shapes differ"), ValueError("memory of two steps")):
+
+        def work(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)):
+            end_command(work)
 
 
 def test_a_missing_package_is_an_error_that_says_how_to_install_it() -> None:

@@ -18,7 +18,7 @@ from absl import logging
 from deskpro_jax.checkpoints import scores as scores_
 from deskpro_jax.checkpoints import templates
 from deskpro_jax.checkpoints.metadata import damages_message
-from deskpro_jax.errors import InputError, MissingInputError, RunError
+from deskpro_jax.errors import InputError, MissingInputError, RunError, out_of_memory_line
 from deskpro_jax.runtime.processes import from_process_0
 from deskpro_jax.storage import checksums, files
 
@@ -206,6 +206,8 @@ class CheckpointStore:
                 except InputError:
                     raise
                 except Exception as error:
+                    if out_of_memory_line(error):  # no damage: the files stay as they are
+                        raise
                     if sealed:  # the files are as they were written, so an older step would fail alike
                         raise RunError(
                             f"checkpoint {folder} matches its checksums but cannot be restored ({_short(error)})"
@@ -267,6 +269,8 @@ class CheckpointStore:
         try:
             yield
         except Exception as error:
+            if out_of_memory_line(error):
+                raise
             raise RunError(
                 f"the checkpoint of {what} could not be written to {self._directory} ({_short(error)}):"
                 " check free space and permissions; older steps remain"

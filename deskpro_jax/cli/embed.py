@@ -20,6 +20,7 @@ from deskpro_jax.embedding.files import FORMATS, STORED
 from deskpro_jax.embedding.job import Unreadable, Work
 from deskpro_jax.embedding.photo_list import Listing, list_photos
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.storage.parquet import require_pyarrow
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    warn_of_unused_gpu()
     form = options.format or (options.out.suffix[1:] if options.out.suffix[1:] in FORMATS else FORMATS[0])
     if form == "parquet":
         require_pyarrow()

@@ -17,6 +17,7 @@ from typing import Any
 from deskpro_jax.cli.arguments import count, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
+from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.storage.files import write_files
 
 PAGE = "report.html"
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, page: Path) -> int:
+    if not options.quick:
+        warn_of_unused_gpu()
     from deskpro_jax.report.charts import require_matplotlib
     from deskpro_jax.report.contents import Options, gather
     from deskpro_jax.report.page import render, require_jinja

@@ -16,6 +16,7 @@ from deskpro_jax.cli.arguments import add_model_flags, fraction, model_options, 
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, end_command
+from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.search import approximate
 from deskpro_jax.search.matches import FORMATS, write_matches
 from deskpro_jax.search.queries import Photos, check_alike, open_queries
@@ -127,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.checkpoint:
+        warn_of_unused_gpu()
     gallery = EmbeddingSet(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: create it, or correct --out.")

@@ -23,6 +23,7 @@ from deskpro_jax.config import files
 from deskpro_jax.config.reading import explain
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime import cpu
+from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 
 MODES = ("train", "evaluate")
 
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     def run() -> None:
         if _COORDINATOR.value:
             _join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        warn_of_unused_gpu()
         experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
 
     return end_command(run, stopped=0)

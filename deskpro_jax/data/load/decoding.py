@@ -184,6 +184,8 @@ def _reading(what: str, split: ReIDSplit, index: int) -> Iterator[None]:
     """Names the image and the split in an error."""
     try:
         yield
+    except MemoryError:  # the machine's fault, not the image's
+        raise
     except Exception as error:  # array_record and Pillow's decoders raise many kinds
         raise InputError(
             f"{what} of image {split.image_id[index]} in {split.name}/{split.split} cannot be read "
