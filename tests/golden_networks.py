@@ -14,7 +14,7 @@ from flax.core import meta as flax_meta
 
 from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.lmbn import LightMBN
-from deskpro_jax.models.osnet import OSNet
+from deskpro_jax.models.osnet import OSNet, backbone
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from golden_rule import state_dict
 
@@ -38,7 +38,7 @@ def osnet_network(meta: dict[str, Any], name: str) -> tuple[OSNet, Any]:
     model = OSNet(name.removeprefix("osnet_"), meta["num_classes"])
     template = flax_meta.unbox(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     tensors = state_dict(manifest("osnet_manifest.json")[name], meta["weights_seed"], meta["num_classes"])
-    variables = table.load(osnet.osnet(instance_norm="ibn" in name), tensors, template)
+    variables = table.load(osnet.osnet(spec=backbone(name.removeprefix("osnet_"))), tensors, template)
     return model, cast(variables, jnp.float32)
 
 

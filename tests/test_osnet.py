@@ -47,7 +47,18 @@ def test_widths_are_those_of_the_paper() -> None:
     assert osnet.backbone("x1_0").channels == osnet.backbone("ibn_x1_0").channels == (64, 256, 384, 512)
     for name, width in (("x0_75", 0.75), ("x0_5", 0.5), ("x0_25", 0.25)):
         assert osnet.backbone(name).channels == tuple(int(width * c) for c in (64, 256, 384, 512))
-    assert [name for name, spec in osnet.BACKBONES.items() if spec.instance_norm] == ["ibn_x1_0"]
+    for name, spec in osnet.BACKBONES.items():
+        assert spec.channels == osnet.backbone(name.removeprefix("ibn_").removeprefix("ain_")).channels
+        assert spec.norm == {"ibn": "ibn", "ain": "ain"}.get(name[:3], "batch")
+
+
+def test_ain_has_instance_norms_in_the_blocks_that_its_search_found_and_ibn_in_those_of_conv2() -> None:
+    norms = lambda name: [  # noqa: E731
+        osnet.backbone(name).block_norm(f"block{stage}_{i}") for stage in (2, 3, 4) for i in range(2)
+    ]
+    assert norms("ain_x1_0") == ["ain", "ain", "batch", "ain", "ain", "batch"]
+    assert norms("ibn_x1_0") == ["ibn", "ibn", "batch", "batch", "batch", "batch"]
+    assert set(norms("x1_0")) == {"batch"}
 
 
 def test_a_backbone_or_streams_that_do_not_exist_are_errors_that_name_field_and_choices() -> None:
@@ -82,11 +93,15 @@ def narrow() -> tuple[Any, Any]:
 
 def test_outputs_have_the_stated_names_and_shapes(narrow: tuple[Any, Any]) -> None:
     apply, variables = narrow
-    logits, middle = apply(variables, normal(0, 2, 48, 32, 3))
-    assert logits.shape == (2, 5)
+    outputs, middle = apply(variables, normal(0, 2, 48, 32, 3))
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "logits": (1, 2, 5),
+        "features": (1, 2, 16),
+        "embeddings": (1, 2, 16),
+    }
     assert {name: value.shape for name, value in middle.items()} == {
+        "trunk": (2, 6, 4, 96),
         "feature_map": (2, 3, 2, 128),
-        "features": (2, 16),
     }
 
 
@@ -94,10 +109,10 @@ def test_in_evaluation_an_image_does_not_see_other_images_of_its_batch(narrow: t
     apply, variables = narrow
     one, other = normal(0, 2, 48, 32, 3), normal(1, 2, 48, 32, 3)
     other[0] = one[0]
-    (logits, middle), (again, middle_again) = apply(variables, one), apply(variables, other)
-    np.testing.assert_array_equal(logits[0], again[0])
-    np.testing.assert_array_equal(middle["features"][0], middle_again["features"][0])
-    assert (logits[1] != again[1]).all()
+    outputs, again = apply(variables, one)[0], apply(variables, other)[0]
+    for name, value in outputs.items():
+        np.testing.assert_array_equal(value[:, 0], again[name][:, 0])
+    assert (outputs["logits"][:, 1] != again["logits"][:, 1]).all()
 
 
 @pytest.mark.parametrize("streams", osnet.OS_STREAMS)
@@ -168,7 +183,7 @@ def test_the_released_codes_block_moves_the_statistics_of_stream_a_twice() -> No
     assert np.abs(c).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["x0_75", "x0_5", "ibn_x1_0"])
+@pytest.mark.parametrize("name", ["x0_75", "x0_5", "ibn_x1_0", "ain_x0_25"])
 def test_trunk_and_tail_reduce_the_image_eightfold_and_sixteenfold(name: str) -> None:
     spec = osnet.backbone(name)
     image = jax.ShapeDtypeStruct((2, 64, 32, 3), jnp.float32)

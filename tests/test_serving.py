@@ -23,7 +23,7 @@ import runs
 from deskpro_jax.cli.convert import main
 from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.errors import InputError
-from deskpro_jax.models import embeddings, osnet
+from deskpro_jax.models import embeddings
 from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.lmbn import PARTS, LightMBN
 from deskpro_jax.serving import onnx_file, program
@@ -247,11 +247,10 @@ def test_an_onnx_network_computes_what_the_network_does(
         np.testing.assert_allclose(found, expected(roles, held.flip)[:batch], atol=1e-5)
 
 
-def test_the_command_writes_an_onnx_file_that_it_has_checked(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_writes_an_onnx_file_that_it_has_checked(tmp_path: Path, capsys: Any) -> None:
     # With instance norms, all four streams, and an odd number of rows, of which both halves have the middle one.
     pytest.importorskip("onnxruntime")
-    monkeypatch.setitem(osnet.BACKBONES, "ibn_narrow", osnet.Backbone((16, 64, 96, 128), instance_norm=True))
-    save_workdir(tmp_path / "run", {"body": spec("body", "paper", backbone="ibn_narrow")}, "abcd")
+    save_workdir(tmp_path / "run", {"body": spec("body", "paper", backbone="ibn_x0_25")}, "abcd")
     target = tmp_path / "out" / "body.onnx"
     target.parent.mkdir()
     assert main([str(tmp_path / "run"), "--to", str(target), "--body-size", "48x32"]) == 0

@@ -17,7 +17,7 @@ from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.models.lmbn import LightMBN
-from deskpro_jax.models.osnet import OSNet
+from deskpro_jax.models.osnet import OSNet, backbone
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from golden_rule import ALIASES, state_dict
 
@@ -51,7 +51,7 @@ def test_a_published_osnet_comes_back_exactly(name: str) -> None:
     tensors = {key: value for key, value in state_dict(published, 3).items() if key in counted(published)}
     model = OSNet(name, published["classifier.weight"][0])
     template = meta.unbox(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), IMAGE))
-    entries = osnet.osnet(instance_norm="ibn" in name)
+    entries = osnet.osnet(spec=backbone(name.removeprefix("osnet_")))
     variables = table.load(entries, tensors, template)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, template)
     assert_equal(table.dump(entries, variables), tensors)

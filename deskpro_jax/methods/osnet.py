@@ -1,83 +1,71 @@
 """OSNet by itself: global features of a whole photo, softmax or softmax with triplet loss.
 
-Zhou et al., Omni-Scale Feature Learning for Person Re-Identification, ICCV 2019; all widths and the IBN variant of
-torchreid's model zoo.
+Zhou et al., Omni-Scale Feature Learning for Person Re-Identification, ICCV 2019; all widths of torchreid's model zoo.
+`osnet_ain` and `osnet_ibn` are the same network with instance normalisation.
 """
 
 from __future__ import annotations
 
-import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
-from jaxtyping import Array
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods.deskpro import identity_terms
-from deskpro_jax.models import layers
 from deskpro_jax.models.check import check_backbone
-from deskpro_jax.models.contract import Counts, Inputs, Recipe, StreamSpec
-from deskpro_jax.models.osnet import BACKBONES, OSNet, backbone
+from deskpro_jax.models.contract import Counts, LossTerm, Recipe, StreamSpec
+from deskpro_jax.models.osnet import BACKBONES, PREFIXES, OSNet, backbone
+from deskpro_jax.models.streams import Streams
 
 PARTS = ("global",)
 NAMES = ("osnet",)  # families of published weights, `weights.families`
 BODY_SIZE = (256, 128)  # height and width of photos that torchreid's weights were trained with
 
 
-class OSNetStream(nn.Module):
-    """A whole OSNet as the body stream."""
+def network(
+    config: ml_collections.ConfigDict, counts: Counts, *, attention: str = "none", norm: str = "batch"
+) -> OSNet:
+    """Returns an OSNet.
 
-    num_classes: int
-    backbone: str = "x1_0"
-    os_streams: str = "abcd"
-    feature_dim: int = 512
-    dtype: layers.Dtype = jnp.float32
-    remat: str = "none"
-    depthwise: str = "auto"
-
-    def setup(self) -> None:
-        self.body_stream = OSNet(
-            self.backbone, self.num_classes, self.feature_dim, self.os_streams, self.dtype, self.remat, self.depthwise
-        )
-
-    def __call__(
-        self, inputs: Inputs, *, train: bool = False
-    ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
-        """Runs the network.
-
-        Args:
-            inputs: `body`, normalised photos [batch, height, width, 3], and in training `valid` [batch] bool.
-            train: whether BatchNorm uses (and moves) the statistics of the valid rows.
-
-        Returns:
-            outputs: of stream "body" the `logits` [1, batch, classes], and the `features` [1, batch, feature_dim],
-                which are also its `embeddings`.
-            intermediates: of stream "body" the `feature_map` [batch, height / 16, width / 16, channels].
-        """
-        valid = inputs.get("valid") if train else None
-        logits, middle = self.body_stream(inputs["body"], train=train, valid=valid)
-        stats = layers.at_least_float32(self.dtype)
-        features = middle["features"].astype(stats)[None]
-        outputs = {"logits": logits.astype(stats)[None], "features": features, "embeddings": features}
-        return {"body": outputs}, {"body": {"feature_map": middle["feature_map"]}}
-
-
-def build(config: ml_collections.ConfigDict, counts: Counts) -> OSNetStream:
-    """Returns the module."""
+    Args:
+        config: the whole configuration.
+        counts: sizes of the classifiers.
+        attention: form of CSA behind the first block of conv3, where DeSKPro has it.
+        norm: its kind of normalisation, as `Backbone.norm`, where `model.backbone` is only the width.
+    """
     model = config.model
-    return OSNetStream(
-        counts.identities, model.backbone, model.streams, model.feature_dim, dtype=jnp.dtype(model.dtype)
+    return OSNet(
+        PREFIXES[norm] + model.backbone,
+        counts.identities,
+        model.feature_dim,
+        model.streams,
+        jnp.dtype(model.dtype),
+        attention=attention,
     )
 
 
+def build(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
+    """Returns the module: an OSNet as the body stream."""
+    return Streams(body_stream=network(config, counts))
+
+
+def stream(config: ml_collections.ConfigDict, name: str = "body", image: str = "body") -> StreamSpec:
+    """Returns the stream of the network, with one part."""
+    return StreamSpec(name, image, PARTS, (0,), config.model.feature_dim)
+
+
 def streams(config: ml_collections.ConfigDict) -> tuple[StreamSpec, ...]:
-    """Returns the one stream, with one part."""
-    return (StreamSpec("body", "body", PARTS, (0,), config.model.feature_dim),)
+    """Returns the one stream."""
+    return (stream(config),)
+
+
+def terms(config: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]:
+    """Returns the cross-entropy, and the triplet loss unless `loss.triplet_weight` is 0."""
+    return [term for term in identity_terms(config.loss, spec) if term.weight]
 
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
-    """Returns the recipe: cross-entropy, and the triplet loss unless `loss.triplet_weight` is 0."""
-    terms = identity_terms(config.loss, streams(config)[0])
-    return Recipe(tuple(term for term in terms if term.weight))
+    """Returns the recipe of a run that trains the network by itself."""
+    return Recipe(tuple(terms(config, stream(config))))
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -89,9 +77,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     check_backbone(config, BACKBONES, backbone)
     model = config.model
     if backbone(model.backbone).trunk is not None:
-        raise InputError(f"model.backbone is {model.backbone!r}; model.name 'osnet' takes an OSNet.")
+        raise InputError(f"model.backbone is {model.backbone!r}; model.name {model.name!r} takes an OSNet.")
     if not model.body or model.face != "none":
         raise InputError(
-            f"model.name is 'osnet', which has a body stream only, and model.body is {model.body}, model.face is"
+            f"model.name is {model.name!r}, which has a body stream only, and model.body is {model.body}, model.face is"
             f" {model.face!r}; expected True and 'none'."
         )

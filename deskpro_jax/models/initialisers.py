@@ -30,11 +30,12 @@ Initialiser = Callable[..., Any]
 
 
 class Drawn(flax.struct.PyTreeNode, flax.core.meta.AxisMetadata):
-    """A parameter and the distribution it comes from: normal(0, scale) or uniform(-scale, scale)."""
+    """A parameter and the distribution it comes from: normal(0, scale), uniform(-scale, scale), or `values`."""
 
     value: Any
     distribution: str = flax.struct.field(pytree_node=False)
     scale: float = flax.struct.field(pytree_node=False)
+    values: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
 
     def unbox(self) -> Any:
         return self.value
@@ -72,6 +73,15 @@ def constant(value: float) -> Initialiser:
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Drawn:
         return Drawn(jnp.full(shape, value, dtype), "constant", value)
+
+    return init
+
+
+def fixed(values: tuple[float, ...]) -> Initialiser:
+    """Returns an initialiser that puts `values` along the last axis."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Drawn:
+        return Drawn(jnp.broadcast_to(jnp.asarray(values, dtype), shape), "constant", 0.0, values)
 
     return init
 
@@ -177,7 +187,7 @@ def _fill(box: Drawn, seed: int, path: str) -> np.ndarray:
     rng = np.random.default_rng([seed, zlib.crc32(path.encode())])
     shape, dtype = box.value.shape, box.value.dtype
     if box.distribution == "constant":
-        return np.full(shape, box.scale, dtype)
+        return np.full(shape, box.values or box.scale, dtype)
     if box.distribution == "uniform":
         return rng.uniform(-box.scale, box.scale, shape).astype(dtype)
     values = np.empty(math.prod(shape), dtype)

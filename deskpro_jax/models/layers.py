@@ -355,13 +355,14 @@ def _batch_moments(x: Array, valid: Array | None) -> tuple[Array, Array, Array]:
 class InstanceNorm(nn.Module):
     """Instance normalisation with learned scale and shift: statistics of each image and channel, eps 1e-5."""
 
+    groups: tuple[int, ...] = ()
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*groups batch height width channels"]) -> Array:
         stats = at_least_float32(x.dtype)
-        scale = self.param("scale", constant(1.0), (x.shape[-1],))
-        bias = self.param("bias", constant(0.0), (x.shape[-1],))
+        scale = self.param("scale", constant(1.0), (*self.groups, x.shape[-1]))[..., None, None, None, :]
+        bias = self.param("bias", constant(0.0), (*self.groups, x.shape[-1]))[..., None, None, None, :]
         x = x.astype(stats)
         centred = x - x.mean((-3, -2), keepdims=True)
         y = centred * jax.lax.rsqrt((centred**2).mean((-3, -2), keepdims=True) + BATCH_NORM_EPS)
@@ -377,6 +378,15 @@ def max_pool3x3(x: Float[Array, "batch height width channels"]) -> Array:
     rows = jnp.maximum(rows, pad[:, 2 : height + 2 : 2])
     columns = jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1 : width + 1 : 2])
     return jnp.maximum(columns, rows[:, :, 2 : width + 2 : 2])
+
+
+def avg_pool3x3(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch height width channels"]:
+    """Average pooling 3x3, stride 1, padding 1, counting the border's zeros (PyTorch), as sums of shifted slices."""
+    height, width = x.shape[1], x.shape[2]
+    pad = _apart(jnp.pad(x.astype(at_least_float32(x.dtype)), ((0, 0), (1, 1), (1, 1), (0, 0))))
+    rows = pad[:, :height] + pad[:, 1 : height + 1] + pad[:, 2 : height + 2]
+    total = rows[:, :, :width] + rows[:, :, 1 : width + 1] + rows[:, :, 2 : width + 2]
+    return (total * (1 / 9)).astype(x.dtype)
 
 
 def global_max(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch channels"]:

@@ -88,7 +88,7 @@ class LightMBN(nn.Module):
         middle["branches"] = maps
         if spec.block is None:
             block: nn.Module = OSBlock(
-                spec.channels[3], (), self.os_streams, False, self.dtype, self.depthwise, name="drop_block"
+                spec.channels[3], (), self.os_streams, "batch", self.dtype, self.depthwise, name="drop_block"
             )
         else:
             block = spec.block(spec.channels[3], (), self.os_streams, dtype=self.dtype, name="drop_block")

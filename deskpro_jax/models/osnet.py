@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from deskpro_jax.config import user_modules
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
+from deskpro_jax.models.attention import SpatialAttention
 from deskpro_jax.models.remat import run_block
 
 # Branch of an OSBlock (a stream in the paper) -> number of light convolutions in a row. "aacd" runs branch a twice and
@@ -22,9 +23,20 @@ OS_STREAM_DEPTHS = {"a": 1, "b": 2, "c": 3, "d": 4}
 OS_STREAMS = ("abcd", "aacd")
 
 
+# Blocks of `Trunk` and `Tail` with InstanceNorm; AIN's are the layout that its paper's search found.
+INSTANCE_NORM_BLOCKS = {
+    "batch": (),
+    "ibn": ("block2_0", "block2_1"),
+    "ain": ("block2_0", "block2_1", "block3_1", "block4_0"),
+}
+
+
 @dataclass(frozen=True)
 class Backbone:
-    """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's).
+    """Widths of an OSNet: channels after conv1 and out of conv2, conv3, conv4 (conv5 keeps conv4's), and `norm`.
+
+    `norm` is "batch" (the original OSNet), "ibn" (InstanceNorm after conv1, and in front of the last ReLU of conv2's
+    blocks) or "ain" (InstanceNorm after conv1, and in place of the last BatchNorm of four blocks).
 
     A fork's network takes OSNet's place by modules of its own, built and called as those that they replace:
     `trunk` as `Trunk` [batch, height, width, 3] -> [batch, rows, columns, features], `tail` as `Tail` with groups (3,)
@@ -32,19 +44,24 @@ class Backbone:
     """
 
     channels: tuple[int, int, int, int]
-    instance_norm: bool = False
+    norm: str = "batch"
     trunk: Callable[..., nn.Module] | None = None
     tail: Callable[..., nn.Module] | None = None
     block: Callable[..., nn.Module] | None = None
 
+    def block_norm(self, name: str) -> str:
+        """Returns `OSBlock.norm` of the block called `name` in `Trunk` or `Tail`."""
+        return self.norm if name in INSTANCE_NORM_BLOCKS[self.norm] else "batch"
 
-BACKBONES = {
-    "x1_0": Backbone((64, 256, 384, 512)),
-    "x0_75": Backbone((48, 192, 288, 384)),
-    "x0_5": Backbone((32, 128, 192, 256)),
-    "x0_25": Backbone((16, 64, 96, 128)),
-    "ibn_x1_0": Backbone((64, 256, 384, 512), instance_norm=True),
+
+WIDTHS = {
+    "x1_0": (64, 256, 384, 512),
+    "x0_75": (48, 192, 288, 384),
+    "x0_5": (32, 128, 192, 256),
+    "x0_25": (16, 64, 96, 128),
 }
+PREFIXES = {"batch": "", "ibn": "ibn_", "ain": "ain_"}  # of a backbone's name, by its norm
+BACKBONES = {prefix + width: Backbone(WIDTHS[width], norm) for norm, prefix in PREFIXES.items() for width in WIDTHS}
 
 
 def backbone(name: str) -> Backbone:
@@ -126,12 +143,16 @@ class ChannelGate(nn.Module):
 
 
 class OSBlock(nn.Module):
-    """Omni-scale residual block: four branches of growing depth, gated by a shared gate, summed."""
+    """Omni-scale residual block: four branches of growing depth, gated by a shared gate, summed.
+
+    `norm` is "batch", "ibn" (InstanceNorm after the addition as well) or "ain" (InstanceNorm in place of the last
+    BatchNorm, inside the residual).
+    """
 
     features: int
     groups: tuple[int, ...] = ()
     os_streams: str = "abcd"
-    instance_norm: bool = False
+    norm: str = "batch"
     dtype: layers.Dtype = jnp.float32
     depthwise: str = "auto"
 
@@ -170,16 +191,20 @@ class OSBlock(nn.Module):
             for i, (branch, weight) in enumerate(zip(finished, weights, strict=True))
         ]
         mixed = functools.reduce(jnp.add, gated)
-        out = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="conv3")(
-            mixed, train=train, valid=valid
-        )
+        if self.norm == "ain":
+            out = layers.Pointwise(self.features, self.groups, dtype=self.dtype, name="conv3")(mixed)
+            out = layers.InstanceNorm(self.groups, self.dtype, name="instance_norm")(out)
+        else:
+            out = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="conv3")(
+                mixed, train=train, valid=valid
+            )
         if x.shape[-1] != self.features:
             x = ConvUnit(self.features, self.groups, linear=True, dtype=self.dtype, name="downsample")(
                 x, train=train, valid=valid
             )
         out = out + x.astype(out.dtype)
-        if self.instance_norm:
-            out = layers.InstanceNorm(dtype=self.dtype, name="instance_norm")(out)
+        if self.norm == "ibn":
+            out = layers.InstanceNorm(self.groups, self.dtype, name="instance_norm")(out)
         return nn.relu(out)
 
 
@@ -197,19 +222,21 @@ class Trunk(nn.Module):
         self, x: Float[Array, "batch height width 3"], *, train: bool, valid: Array | None = None
     ) -> Float[Array, "batch rows columns features"]:
         stem, second, third, _ = self.backbone.channels
-        norm = self.backbone.instance_norm
         x = layers.StemConv(stem, dtype=self.dtype, name="stem")(x)
-        if norm:
-            x = layers.InstanceNorm(dtype=self.dtype, name="stem_norm")(x)
-        else:
+        if self.backbone.norm == "batch":
             x = layers.BatchNorm(dtype=self.dtype, name="stem_norm")(x, train=train, valid=valid)
+        else:
+            x = layers.InstanceNorm(dtype=self.dtype, name="stem_norm")(x)
         x = layers.max_pool3x3(nn.relu(x))
         for i in range(2):
-            block = OSBlock(second, (), self.os_streams, norm, self.dtype, self.depthwise, name=f"block2_{i}")
-            x = run_block(block, x, train=train, valid=valid, remat=self.remat)
+            x = self._block(f"block2_{i}", second, x, train, valid)
         x = ConvUnit(second, dtype=self.dtype, name="transition2")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
-        block = OSBlock(third, (), self.os_streams, False, self.dtype, self.depthwise, name="block3_0")
+        return self._block("block3_0", third, x, train, valid)
+
+    def _block(self, name: str, features: int, x: Array, train: bool, valid: Array | None) -> Array:
+        norm = self.backbone.block_norm(name)
+        block = OSBlock(features, (), self.os_streams, norm, self.dtype, self.depthwise, name=name)
         return run_block(block, x, train=train, valid=valid, remat=self.remat)
 
 
@@ -226,42 +253,67 @@ class Tail(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
         _, _, third, fourth = self.backbone.channels
-        block = OSBlock(third, self.groups, self.os_streams, False, self.dtype, self.depthwise, name="block3_1")
-        x = run_block(block, x, train=train, valid=valid, remat=self.remat)
+        x = self._block("block3_1", third, x, train, valid)
         x = ConvUnit(third, self.groups, dtype=self.dtype, name="transition3")(x, train=train, valid=valid)
         x = layers.avg_pool2x2(x)
         for i in range(2):
-            block = OSBlock(fourth, self.groups, self.os_streams, False, self.dtype, self.depthwise, name=f"block4_{i}")
-            x = run_block(block, x, train=train, valid=valid, remat=self.remat)
+            x = self._block(f"block4_{i}", fourth, x, train, valid)
         return ConvUnit(fourth, self.groups, dtype=self.dtype, name="conv5")(x, train=train, valid=valid)
+
+    def _block(self, name: str, features: int, x: Array, train: bool, valid: Array | None) -> Array:
+        norm = self.backbone.block_norm(name)
+        block = OSBlock(features, self.groups, self.os_streams, norm, self.dtype, self.depthwise, name=name)
+        return run_block(block, x, train=train, valid=valid, remat=self.remat)
 
 
 class OSNet(nn.Module):
-    """OSNet as published: global average pooling, a 512-d fully connected layer with BatchNorm, a classifier."""
+    """OSNet as published: global average pooling, a 512-d fully connected layer with BatchNorm, a classifier.
 
-    name_of_backbone: str = "x1_0"
+    `attention` adds CSA to the trunk's map, where DeSKPro has it: "paper", "released" or "none".
+    """
+
+    backbone: str = "x1_0"
     num_classes: int = 1000
     feature_dim: int = 512
     os_streams: str = "abcd"
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
     depthwise: str = "auto"
+    attention: str = "none"
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "batch height width 3"], *, train: bool = False, valid: Array | None = None
-    ) -> tuple[Float[Array, "batch classes"], dict[str, Array]]:
-        """Returns the logits and, by name, the last feature map and the 512-d features (the embedding)."""
-        spec = backbone(self.name_of_backbone)
-        trunk = Trunk(spec, self.os_streams, self.dtype, self.remat, self.depthwise, name="trunk")
-        x = trunk(images, train=train, valid=valid)
-        tail = Tail(spec, (), self.os_streams, self.dtype, self.remat, self.depthwise, name="tail")
-        feature_map = tail(x, train=train, valid=valid)
-        pooled = feature_map.mean((-3, -2))[:, None, None]
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Runs the network.
+
+        Args:
+            images: normalised RGB images.
+            train: whether BatchNorm uses (and moves) the statistics of the valid rows.
+            valid: images whose statistics count in training; all of them if absent.
+
+        Returns:
+            outputs: `logits` [1, batch, classes], and the `features` [1, batch, feature_dim], which are also the
+                `embeddings`.
+            intermediates: `trunk` [batch, height / 8, width / 8, channels], with CSA the `refined` map and the
+                `attention` [batch, height / 8, width / 8], and the `feature_map` [batch, height / 16, width / 16,
+                channels].
+        """
+        spec = backbone(self.backbone)
+        stats = layers.at_least_float32(self.dtype)
+        valid = valid if train else None
+        execution = self.remat, self.depthwise
+        x = Trunk(spec, self.os_streams, self.dtype, *execution, name="trunk")(images, train=train, valid=valid)
+        middle = {"trunk": x}
+        if self.attention != "none":
+            x, middle["attention"] = SpatialAttention(self.attention, self.dtype, name="attention")(x)
+            middle["refined"] = x
+        x = Tail(spec, (), self.os_streams, self.dtype, *execution, name="tail")(x, train=train, valid=valid)
+        middle["feature_map"] = x
+        pooled = x.mean((-3, -2))[:, None, None]
         x = layers.Pointwise(self.feature_dim, (), True, self.dtype, initialisers.normal(0.01), name="fc")(pooled)
-        x = layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train, valid=valid)
-        features = nn.relu(x)
-        logits = layers.Pointwise(self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier")(
-            features
-        )
-        return logits[:, 0, 0], {"feature_map": feature_map, "features": features[:, 0, 0]}
+        x = nn.relu(layers.BatchNorm(dtype=self.dtype, name="fc_norm")(x, train=train, valid=valid))
+        logits = layers.Pointwise(self.num_classes, (), True, self.dtype, initialisers.normal(0.01), name="classifier")
+        features = x[None, :, 0, 0].astype(stats)
+        outputs = {"logits": logits(x)[None, :, 0, 0].astype(stats), "features": features, "embeddings": features}
+        return outputs, middle

@@ -138,12 +138,13 @@ def _stream(tensors: Mapping[str, np.ndarray], family: str, role: str) -> Stream
     first = 1 if family == "osnet" else 0  # OSNet counts its layers from conv1, LightMBN from 0
     stem, second = f"{prefix}{bases[family]}{first}", f"{prefix}{bases[family]}2"
     width = _size(tensors, f"{stem}.conv.weight")
-    instance_norm = f"{second}.0.IN.weight" in tensors
-    names = [n for n, b in BACKBONES.items() if b.channels[0] == width and b.instance_norm == instance_norm]
+    norm = "batch"
+    if f"{second}.0.IN.weight" in tensors:  # OSNet-AIN's takes the place of a BatchNorm
+        norm = "ibn" if f"{second}.0.conv3.bn.weight" in tensors else "ain"
+    names = [n for n, b in BACKBONES.items() if b.channels[0] == width and b.norm == norm]
     if not names:
-        known = ", ".join(f"{n} ({b.channels[0]})" for n, b in BACKBONES.items())
-        norm = "with" if instance_norm else "without"
-        raise InputError(f"{stem}.conv.weight has {width} channels, {norm} instance norms; expected an OSNet: {known}.")
+        known = ", ".join(f"{n} ({b.channels[0]})" for n, b in BACKBONES.items() if b.norm == "batch")
+        raise InputError(f"{stem}.conv.weight has {width} channels; expected those of an OSNet: {known}.")
     if family == "osnet":
         feature_dim, identities = _size(tensors, "fc.0.weight"), _size(tensors, "classifier.weight")
     else:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deskpro_jax.models.lmbn import BRANCHES, PARTS, REDUCED_PARTS
+from deskpro_jax.models.osnet import BACKBONES, Backbone
 from deskpro_jax.weights.osnet import os_block, tail, trunk
 from deskpro_jax.weights.table import Entry, norm
 
@@ -53,11 +54,11 @@ DESKPRO = Naming(
 )
 
 
-def light_mbn(naming: Naming, *, streams: str, instance_norm: bool = False) -> Iterable[Entry]:
-    """Yields the entries of one LightMBN stream under `naming`, without attention."""
+def light_mbn(naming: Naming, *, streams: str, spec: Backbone = BACKBONES["x1_0"]) -> Iterable[Entry]:
+    """Yields the entries of one LightMBN stream on the OSNet `spec` under `naming`, without attention."""
     base = naming.trunk
-    names = {"stem": f"{base}.0", "conv2": f"{base}.2", "block3_0": f"{base}.3"}
-    yield from trunk(names, ("trunk",), streams=streams, instance_norm=instance_norm)
+    names = {"stem": f"{base}.0", "conv2": f"{base}.2", "transition2": f"{base}.2.2.0", "block3_0": f"{base}.3"}
+    yield from trunk(names, ("trunk",), streams=streams, spec=spec)
     for i, branch in enumerate(naming.branches[: len(BRANCHES)]):
         names = {
             "block3_1": f"{branch}.0.1",
@@ -65,8 +66,8 @@ def light_mbn(naming: Naming, *, streams: str, instance_norm: bool = False) -> I
             "conv4": f"{branch}.1",
             "conv5": f"{branch}.2",
         }
-        yield from tail(names, ("branches",), (i,), streams=streams)
-    yield from os_block(naming.drop_block, ("drop_block",), streams=streams)
+        yield from tail(names, ("branches",), (i,), streams=streams, spec=spec)
+    yield from os_block(naming.drop_block, ("drop_block",), streams=streams, spec=spec)
     yield Entry(f"{naming.shared}.0.weight", "params", ("shared", "conv", "kernel"), (), "pointwise")
     yield from norm(f"{naming.shared}.1", ("shared", "bn"))
     for part, neck in enumerate(naming.necks[: len(PARTS)]):

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.lmbn import BRANCHES, LightMBN
-from deskpro_jax.models.osnet import BACKBONES, OSNet
+from deskpro_jax.models.osnet import BACKBONES, Backbone, OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from deskpro_jax.weights.families import Recognised, Stream, canonical, settle_os_streams
 from deskpro_jax.weights.looks_like import looks_like
@@ -45,12 +45,12 @@ class Loaded(NamedTuple):
 
 def stream_entries(family: str, stream: Stream, os_streams: str) -> list[Entry]:
     """Returns the name table of one network of a file, paths from the network's own root."""
-    norm = BACKBONES[stream.backbone].instance_norm
+    spec = BACKBONES[stream.backbone]
     if family == "osnet":
-        entries = osnet.osnet(streams=os_streams, instance_norm=norm)
+        entries = osnet.osnet(streams=os_streams, spec=spec)
         return [entry for entry in entries if entry.path[0] != "classifier"]
     naming = lmbn.PUBLISHED if family == "lmbn" else lmbn.DESKPRO
-    entries = list(lmbn.light_mbn(naming, streams=os_streams, instance_norm=norm))
+    entries = list(lmbn.light_mbn(naming, streams=os_streams, spec=spec))
     return [e.under(stream.prefix, ()) for e in (*entries, *deskpro.attention(stream.attention))]
 
 
@@ -163,12 +163,10 @@ def initialise(
         raise InputError(f"the file holds no {role} network, only {roles}: name another file or another stream.")
     if recognised.family == "deskpro":
         settle_os_streams(recognised, os_streams)
-    norm = BACKBONES[stream.backbone].instance_norm
-    model = list(lmbn.light_mbn(lmbn.DESKPRO, streams=os_streams, instance_norm=norm)) + list(
-        deskpro.attention(attention)
-    )
+    spec = BACKBONES[stream.backbone]
+    model = [*lmbn.light_mbn(lmbn.DESKPRO, streams=os_streams, spec=spec), *deskpro.attention(attention)]
     if recognised.family == "osnet":
-        entries = _osnet_entries(os_streams, norm)
+        entries = _osnet_entries(os_streams, spec)
     else:
         entries = stream_entries(recognised.family, stream, os_streams)
         if stream.attention != attention:
@@ -196,10 +194,10 @@ def initialise(
     return filled, notes
 
 
-def _osnet_entries(os_streams: str, instance_norm: bool) -> list[Entry]:
+def _osnet_entries(os_streams: str, spec: Backbone) -> list[Entry]:
     """Returns the table from an OSNet into a LightMBN stream: each tensor of its tail goes to three branches."""
     entries = []
-    for entry in osnet.osnet(streams=os_streams, instance_norm=instance_norm):
+    for entry in osnet.osnet(streams=os_streams, spec=spec):
         if entry.path[0] == "trunk":
             entries.append(entry)
         elif entry.path[0] == "tail":

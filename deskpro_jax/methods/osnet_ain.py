@@ -1,0 +1,38 @@
+"""OSNet-AIN: instance normalisation inside the residual of four blocks, in place of their last BatchNorm.
+
+Zhou et al., Learning Generalisable Omni-Scale Representations for Person Re-Identification, TPAMI 2021
+(arXiv:1910.06827); all widths of torchreid's model zoo.
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from deskpro_jax.config import expect
+from deskpro_jax.methods import osnet
+from deskpro_jax.methods.osnet import NAMES, PARTS, recipe, stream, streams, terms
+from deskpro_jax.models.contract import Counts
+from deskpro_jax.models.osnet import WIDTHS, OSNet
+from deskpro_jax.models.streams import Streams
+
+__all__ = ["NAMES", "PARTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
+
+
+def network(config: ml_collections.ConfigDict, counts: Counts, *, attention: str = "none") -> OSNet:
+    """Returns an OSNet-AIN of the width `model.backbone`; arguments as of `osnet.network`."""
+    return osnet.network(config, counts, attention=attention, norm="ain")
+
+
+def build(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
+    """Returns the module: an OSNet-AIN as the body stream."""
+    return Streams(body_stream=network(config, counts))
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks what the fields of `config.model` ask for together.
+
+    Raises:
+        InputError: they ask for another network than an OSNet-AIN; the message names the field.
+    """
+    expect.choice(config, "model.backbone", tuple(WIDTHS))
+    osnet.check(config)
