@@ -60,6 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
+    # Regions of hacnn: whether -1 and 1 are the centres of a map's outermost pixels (PyTorch before 1.3, by which the
+    # published weights were trained), or their outer edges (the same code today).
+    m.align_corners = False
     m.attention = "paper"  # CSA: "paper" (Eq. 1), "released" (two convolutions) or "none"
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training

@@ -205,10 +205,13 @@ def test_an_osnet_is_opened_from_its_file_and_from_conversions_of_this_and_earli
     assert opened.sizes["body"] == (256, 128)  # as torchreid trains it
     import_weights(path, tmp_path / "converted")
     assert load_networks(tmp_path / "converted").checksum == opened.checksum
-    # Earlier versions recorded no model for an OSNet, and kept it without the level of the stream.
+    # Earlier versions recorded no model for an OSNet, and kept it without classifier and the level of the stream.
+    network = {"backbone": "x0_25", "feature_dim": 512}
     record = json.loads((tmp_path / "converted" / "conversion.json").read_text())
     (tmp_path / "old" / "osnet").mkdir(parents=True)
-    (tmp_path / "old" / "conversion.json").write_text(json.dumps({**record, "model": None}))
+    (tmp_path / "old" / "conversion.json").write_text(
+        json.dumps({**record, "model": None, "streams": "abcd", "networks": {"osnet": network}})
+    )
     with CheckpointStore(tmp_path / "old" / "osnet" / "checkpoints", best_metric=None, asynchronous=False) as store:
         store.save(0, tree.map(jnp.asarray, osnet_variables()), data={}, wait=True)
     assert load_networks(tmp_path / "old").checksum == opened.checksum

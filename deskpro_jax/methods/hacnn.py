@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from deskpro_jax import losses
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers, sampling
+from deskpro_jax.models.check import check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.inception import ConvBlock, InceptionA, InceptionB
 from deskpro_jax.models.remat import run_block
@@ -210,16 +211,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Checks what the configuration asks of the network.
 
     Raises:
-        InputError: it takes no such photos, or has no place for CSA.
+        InputError: it takes no such photos; or it is asked for faces, or for CSA, which it has no place for.
     """
     size = tuple(config.data.body_size)
     if size != BODY_SIZE:
         raise InputError(f"data.body_size is {size[0]}x{size[1]}; HACNN takes photos of 160x64 only.")
-    if config.model.attention != "none":
-        raise InputError(
-            f"model.attention is {config.model.attention!r}; HACNN has soft attention of its own and no place for CSA:"
-            " expected 'none'."
-        )
+    check_body_only(config)
 
 
 NAMES = (
@@ -234,4 +231,15 @@ NAMES = (
         },
     ),
 )
-VARIANTS: dict[str, dict[str, Any]] = {}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "hacnn": {
+        "model.name": "hacnn",
+        "model.body": True,
+        "model.face": "none",
+        "model.attention": "none",
+        "data.body_size": BODY_SIZE,
+        "loss.label_smoothing": 0.1,
+        "loss.triplet_weight": 0.0,
+        "eval.flip": False,
+    },
+}

@@ -6,18 +6,22 @@ Zhou et al., Omni-Scale Feature Learning for Person Re-Identification, ICCV 2019
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax.numpy as jnp
 import ml_collections
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods.deskpro import identity_terms
 from deskpro_jax.models.check import check_backbone
-from deskpro_jax.models.contract import Counts, LossTerm, Recipe, StreamSpec
-from deskpro_jax.models.osnet import BACKBONES, PREFIXES, OSNet, backbone
+from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
+from deskpro_jax.models.osnet import BACKBONES, PREFIXES, WIDTHS, OSNet, backbone
 from deskpro_jax.models.streams import Streams
 
+Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a file, by name
+
 PARTS = ("global",)
-NAMES = ("osnet",)  # families of published weights, `weights.families`
 BODY_SIZE = (256, 128)  # height and width of photos that torchreid's weights were trained with
 
 
@@ -83,3 +87,83 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"model.name is {model.name!r}, which has a body stream only, and model.body is {model.body}, model.face is"
             f" {model.face!r}; expected True and 'none'."
         )
+
+
+def published_names(kind: str, fields: Callable[[Shapes], dict[str, Any]]) -> PublishedNames:
+    """Returns how torchreid's files name the tensors of an OSNet.
+
+    Args:
+        kind: of normalisation, as `Backbone.norm`.
+        fields: as `PublishedNames.fields`.
+    """
+    ain = kind == "ain"
+    signature = ("conv1.conv.weight", "conv5.conv.weight", "fc.0.weight")
+    marks = {"batch": (), "ibn": ("conv2.0.IN.weight", "conv2.2.0.conv.weight"), "ain": ("pool2.0.conv.weight",)}
+    # The light convolutions of one depth are stacked by branch: those of branch t (from 0) are t + 1 in a row.
+    light = "conv2.{t}.layers.{depth}" if ain else "conv2{branch}.{depth}"
+    stacks = tuple(
+        (
+            rf"\bstage{depth}\b",
+            tuple(light.format(t=t, branch="abcd"[t], depth=depth) for t in range(depth, 4)),
+        )
+        for depth in range(4)
+    )
+    pools = "pool{}.0" if ain else "conv{}.2.0"
+    return PublishedNames(
+        "osnet",
+        signature + marks[kind],
+        stacks=stacks,
+        rename=(
+            *(() if ain else ((r"\bconv2a\.0\b", "conv2a"),)),  # branch a is one convolution, not a sequence of them
+            (r"^(trunk|tail)\.", ""),
+            (r"^stem_norm\b", "conv1.bn"),
+            (r"^stem\b", "conv1.conv"),
+            (r"^block(\d)_(\d)\b", r"conv\1.\2"),
+            *((rf"^transition{stage}\b", pools.format(stage)) for stage in (2, 3)),
+            (r"\bpointwise\b", "conv1"),
+            (r"\bdepthwise\b", "conv2"),
+            (r"\binstance_norm\b", "IN"),
+            (r"\bconv3\.weight$", "conv3.conv.weight"),  # without a BatchNorm
+            (r"^fc\.", "fc.0."),
+            (r"^fc_norm\b", "fc.1"),
+            (r"^attention\..*", ""),
+        ),
+        linear=r"(fc\.0|classifier)\.weight",
+        fields=fields,
+    )
+
+
+def width_of(shapes: Shapes) -> str:
+    """Returns the width of an OSNet by the channels of its first convolution.
+
+    Raises:
+        InputError: no OSNet has as many.
+    """
+    channels = shapes["conv1.conv.weight"][0]
+    width = next((name for name, widths in WIDTHS.items() if widths[0] == channels), None)
+    if width is None:
+        known = ", ".join(f"{name} ({widths[0]})" for name, widths in WIDTHS.items())
+        raise InputError(f"conv1.conv.weight has {channels} channels; expected those of an OSNet: {known}.")
+    return width
+
+
+def published_fields(shapes: Shapes) -> dict[str, Any]:
+    """Returns what the network in a file is, see `PublishedNames.fields`."""
+    return {"model.backbone": width_of(shapes), "model.feature_dim": shapes["fc.0.weight"][0]}
+
+
+NAMES = (published_names("batch", published_fields),)
+# What torchreid trains all of them with; its defaults where its configurations are silent.
+TORCHREID: dict[str, Any] = {
+    "model.body": True,
+    "model.face": "none",
+    "model.attention": "none",
+    "data.body_size": BODY_SIZE,
+    "loss.label_smoothing": 0.1,
+    "loss.triplet_weight": 0.0,
+    "eval.flip": False,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "osnet": {**TORCHREID, "model.name": "osnet"},
+    "osnet_triplet": {**TORCHREID, "model.name": "osnet", "loss.triplet_weight": 1.0, "loss.margin": 0.3},
+}

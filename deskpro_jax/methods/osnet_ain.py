@@ -6,16 +6,18 @@ Zhou et al., Learning Generalisable Omni-Scale Representations for Person Re-Ide
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.methods import osnet
-from deskpro_jax.methods.osnet import NAMES, PARTS, recipe, stream, streams, terms
+from deskpro_jax.methods.osnet import PARTS, recipe, stream, streams, terms
 from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.osnet import WIDTHS, OSNet
 from deskpro_jax.models.streams import Streams
 
-__all__ = ["NAMES", "PARTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
+__all__ = ["NAMES", "PARTS", "VARIANTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
 
 
 def network(config: ml_collections.ConfigDict, counts: Counts, *, attention: str = "none") -> OSNet:
@@ -36,3 +38,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     expect.choice(config, "model.backbone", tuple(WIDTHS))
     osnet.check(config)
+
+
+NAMES = (osnet.published_names("ain", osnet.published_fields),)
+VARIANTS: dict[str, dict[str, Any]] = {"osnet_ain": {**osnet.TORCHREID, "model.name": "osnet_ain"}}

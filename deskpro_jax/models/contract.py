@@ -112,6 +112,8 @@ class PublishedNames:
     Attributes:
         family: of the files, as `deskpro convert --family` calls it.
         signature: names of tensors that together only this family has, after wrappers such as `module.`.
+        stacks: regular expression for a part of the paths of parameters that hold several tensors along their first
+            axis, and what takes its place in the path of each of them.
         rename: regular expression and replacement, applied in order (`re.sub`); "" as the whole result means that the
             file has nothing for this parameter, which keeps its initial value.
         ignored: regular expression for whole names of tensors in a file that the network does not use.
@@ -126,6 +128,7 @@ class PublishedNames:
 
     family: str
     signature: tuple[str, ...]
+    stacks: tuple[tuple[str, tuple[str, ...]], ...] = ()
     rename: tuple[tuple[str, str], ...] = ()
     ignored: str = ""
     linear: str = r"(.*\.)?(fc|classifier)[^.]*(\.\d+)?\.weight"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from deskpro_jax.errors import InputError
 from deskpro_jax.models.contract import CLASSIFIER, PublishedNames
 from deskpro_jax.weights import table
 from deskpro_jax.weights.families import WRAPPERS
@@ -89,18 +90,37 @@ def entries(names: PublishedNames, variables: Mapping[str, Any]) -> tuple[list[E
     Returns:
         The entries of the tensors in the file; and those of parameters that the file has nothing for, under their own
         dotted paths.
+
+    Raises:
+        InputError: a parameter holds another number of tensors than the file has names for.
     """
     there: list[Entry] = []
     absent: list[Entry] = []
     for collection, tree in variables.items():
         for path, leaf in flatten(tree):
-            own = ".".join((*path[:-1], _LEAVES.get(path[-1], path[-1])))
-            name = own
-            for pattern, replacement in names.rename:
-                name = re.sub(pattern, replacement, name)
-            entry = Entry(name or own, collection, path, (), _kind(names, name or own, path[-1], len(leaf.shape)))
-            (there if name else absent).append(entry)
+            for index, own in _tensor_paths(names, path, leaf.shape):
+                name = own
+                for pattern, replacement in names.rename:
+                    name = re.sub(pattern, replacement, name)
+                kind = _kind(names, name or own, path[-1], len(leaf.shape) - len(index))
+                (there if name else absent).append(Entry(name or own, collection, path, index, kind))
     return there, absent
+
+
+def _tensor_paths(
+    names: PublishedNames, path: tuple[str, ...], shape: tuple[int, ...]
+) -> list[tuple[tuple[int, ...], str]]:
+    """Returns index and dotted path of each tensor that a parameter holds."""
+    own = ".".join((*path[:-1], _LEAVES.get(path[-1], path[-1])))
+    for pattern, parts in names.stacks:
+        if re.search(pattern, own):
+            if shape[0] != len(parts):
+                raise InputError(
+                    f"{own} holds {shape[0]} tensors, files of {names.family} have {len(parts)} ({', '.join(parts)}):"
+                    " the network is another (model.streams)."
+                )
+            return [((i,), re.sub(pattern, part, own)) for i, part in enumerate(parts)]
+    return [((), own)]
 
 
 def _kind(names: PublishedNames, name: str, leaf: str, axes: int) -> str | tuple[int, ...]:
