@@ -313,3 +313,10 @@ def test_the_stem_pads_three_pixels_and_halves_both_sides(x64: None) -> None:
         for j in range(3):
             window = padded[2 * i : 2 * i + 7, 2 * j : 2 * j + 7]
             np.testing.assert_allclose(computed[0, i, j], np.einsum("ijc,ijcd->d", window, kernel), rtol=1e-9)
+
+
+def test_average_pooling_3x3_counts_the_zeros_of_the_border() -> None:
+    x = normal(0, 2, 4, 3, 2)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = sum(padded[:, i : i + 4, j : j + 3] for i in range(3) for j in range(3)) / 9
+    np.testing.assert_allclose(layers.avg_pool3x3(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)

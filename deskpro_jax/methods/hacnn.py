@@ -241,5 +241,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss.label_smoothing": 0.1,
         "loss.triplet_weight": 0.0,
         "eval.flip": False,
+        "eval.distance": "cosine",  # torchreid's Euclidean distance of unit vectors, which ranks alike
     },
 }

@@ -152,7 +152,7 @@ def published_fields(shapes: Shapes) -> dict[str, Any]:
     return {"model.backbone": width_of(shapes), "model.feature_dim": shapes["fc.0.weight"][0]}
 
 
-NAMES = (published_names("batch", published_fields),)
+NAMES = ("osnet", published_names("batch", published_fields))  # "osnet": `weights.families` knows them as well
 # What torchreid trains all of them with; its defaults where its configurations are silent.
 TORCHREID: dict[str, Any] = {
     "model.body": True,
@@ -162,6 +162,7 @@ TORCHREID: dict[str, Any] = {
     "loss.label_smoothing": 0.1,
     "loss.triplet_weight": 0.0,
     "eval.flip": False,
+    "eval.distance": "euclidean",
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "osnet": {**TORCHREID, "model.name": "osnet"},

@@ -37,8 +37,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         InputError: they ask for another network than an OSNet-AIN; the message names the field.
     """
     expect.choice(config, "model.backbone", tuple(WIDTHS))
+    expect.choice(config, "model.streams", ("abcd",))
     osnet.check(config)
 
 
 NAMES = (osnet.published_names("ain", osnet.published_fields),)
-VARIANTS: dict[str, dict[str, Any]] = {"osnet_ain": {**osnet.TORCHREID, "model.name": "osnet_ain"}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "osnet_ain": {**osnet.TORCHREID, "model.name": "osnet_ain", "eval.distance": "cosine"},
+}

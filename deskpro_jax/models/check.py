@@ -9,7 +9,7 @@ import ml_collections
 from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.attention import FORMS
-from deskpro_jax.models.osnet import OS_STREAMS
+from deskpro_jax.models.osnet import OS_STREAMS, PREFIXES
 
 DTYPES = ("float32", "bfloat16", "float64")
 FACES = ("student", "teacher", "none")
@@ -30,6 +30,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "model.drop_ratio", least=0, most=1)
     expect.choice(config, "model.dtype", DTYPES)
     expect.boolean(config, "model.stem_relu")
+    expect.boolean(config, "model.align_corners")
+    if config.model.streams != "abcd" and config.model.backbone.startswith(PREFIXES["ain"]):
+        raise InputError(
+            f"model.streams is {config.model.streams!r}, which the released code runs of OSNet; OSNet-AIN"
+            f" ({config.model.backbone}) has no such form: expected 'abcd'."
+        )
 
 
 def check_backbone(config: ml_collections.ConfigDict, names: Iterable[str], find: Callable[[str], object]) -> None:

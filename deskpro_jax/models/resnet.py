@@ -93,7 +93,7 @@ class InstanceBatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], *, train: bool, valid: Array | None) -> Array:
         half = x.shape[-1] // 2
-        first = layers.InstanceNorm(self.dtype, name="IN")(x[..., :half])
+        first = layers.InstanceNorm(dtype=self.dtype, name="IN")(x[..., :half])
         second = layers.BatchNorm(dtype=self.dtype, name="BN")(x[..., half:], train=train, valid=valid)
         return jnp.concatenate([first, second], -1)
 
