@@ -24,17 +24,19 @@ from deskpro_jax.runtime import sharding
 Face = UInt8[np.ndarray, "size size 3"]
 
 
-def open_finder(path: str | Path) -> RetinaFaceFinder:
+def open_finder(path: str | Path, **region: float) -> RetinaFaceFinder:
     """Makes a face finder of a RetinaFace file.
 
     Args:
         path: mobilenet0.25_Final.pth or Resnet50_Final.pth; its names decide the variant.
+        region: `head_bottom` and `head_side` of `Choice`, where they are not those of `data_prep.prepare`.
 
     Raises:
         MissingInputError: there is no such file.
         InputError: it is not a RetinaFace detector, or tensors are missing.
     """
-    return RetinaFaceFinder(load_detector(path))
+    choice = Choice(**region)
+    return RetinaFaceFinder(load_detector(path), choice)
 
 
 class RetinaFaceFinder:
@@ -43,6 +45,9 @@ class RetinaFaceFinder:
     Photos are enlarged, faces chosen and aligned as the stages "detect" and "restore" of `data_prep.prepare` do by
     default, so a photo's face is the one in `face/` of a prepared folder. The network is compiled once for each shape
     of canvas, of which there are few; two batches of canvases at most are in memory.
+
+    Attributes:
+        outside_head: positions in the last call of photos that show faces, none of them in the head region.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class RetinaFaceFinder:
         mesh = Mesh(np.asarray(jax.local_devices()), (sharding.DATA_AXIS,))
         self._choice, self._size, self._threads = choice or Choice(), size, threads
         self._rows, self._devices = devices.batch_rows(mesh, rows), mesh.size
+        self.outside_head: set[int] = set()
         run = functools.partial(detect_raw, detector)
         self._network = devices.spread(
             lambda variables, batch: run(variables, batch["canvases"], batch["sizes"]), detector.variables, mesh
@@ -82,6 +88,7 @@ class RetinaFaceFinder:
             For each the aligned face, None where there is none.
         """
         faces: list[Future[Face | None] | None] = [None] * len(photos)
+        self.outside_head = set()
         with ThreadPoolExecutor(self._threads, thread_name_prefix="faces") as pool:
             running: tuple[list[int], list[PhotoCanvas], Any] | None = None
             for batch in self._batches(photos):
@@ -124,11 +131,13 @@ class RetinaFaceFinder:
         host = jax.device_get(answer)
         for row, (i, canvas) in enumerate(zip(batch, canvases, strict=True)):
             raw = Raw(*(part[row] for part in host))
-            faces[i] = pool.submit(self._cut, photos[i], canvas.size, raw)
+            faces[i] = pool.submit(self._cut, i, photos[i], canvas.size, raw)
 
-    def _cut(self, photo: np.ndarray, size: tuple[int, int], raw: Raw) -> Face | None:
+    def _cut(self, i: int, photo: np.ndarray, size: tuple[int, int], raw: Raw) -> Face | None:
         boxes, best = choose_face(raw, size, photo.shape[:2], self._choice)
         if best is None:
+            if (boxes.scores >= self._choice.score).any():
+                self.outside_head.add(i)
             return None
         try:
             return align(photo, boxes.landmarks[best], self._size)

@@ -81,9 +81,11 @@ def prepare(plan: Plan, say: Callable[[str], None] = logging.info) -> list[tuple
             run_stage(
                 makers[stage](records, mesh, rows), records, guard, workers=plan.workers, before=_NEEDS.get(stage)
             )
-        bad = write_table(records)
+        summary = write_table(records)
         settle_finished(records)
-        return bad
+        for line in summary.remarks.lines():
+            say(line)
+        return summary.bad
 
 
 def _check_need(records: StageRecords, stage: str, stages: Sequence[str]) -> None:

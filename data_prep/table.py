@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from data_prep.photos import image_id
 from data_prep.records import Row, StageRecords
 from data_prep.settings import STAGES, read_settings
+from deskpro_jax.data.image_report import Remarks
 from deskpro_jax.errors import InputError, MissingInputError, missing_package
 from deskpro_jax.storage.files import atomic_path
 
@@ -60,24 +61,39 @@ def schema() -> pyarrow.Schema:
             ("detector", pa.string()),
             ("restorer", pa.string()),  # checksum or "lanczos"
             ("detector_scale", pa.float32()),  # by how much the photo was enlarged before detection
+            ("faces_outside_head", pa.int32()),  # where no face is in the head region; null before version 0.2
+            ("remarks", pa.list_(pa.string())),  # what is worth knowing of the photo; null before version 0.2
         ]
     )
 
 
-def write_table(records: StageRecords) -> list[tuple[str, str]]:
+class TableSummary(NamedTuple):
+    """What the table says of all photos.
+
+    Attributes:
+        bad: the photos that could not be used, and why.
+        remarks: what is worth knowing of the photos.
+    """
+
+    bad: list[tuple[str, str]]
+    remarks: Remarks
+
+
+def write_table(records: StageRecords) -> TableSummary:
     """Writes the table of everything that the records hold about the photos that are there.
 
     Args:
         records: the output folder.
 
     Returns:
-        The photos that could not be used, and why.
+        A summary.
 
     Raises:
         RunError: a record is damaged.
     """
     pa = require_pyarrow()
-    columns, bad = schema(), []
+    columns, all_remarks = schema(), Remarks()
+    bad: list[tuple[str, str]] = []
     with (
         atomic_path(records.out / TABLE_FILE, records.partial) as temporary,
         pa.parquet.ParquetWriter(temporary, columns, compression="zstd") as writer,
@@ -85,27 +101,32 @@ def write_table(records: StageRecords) -> list[tuple[str, str]]:
         source = _rows(records)
         while group := list(itertools.islice(source, _ROWS)):
             bad += [(row["image"], row["status"]) for row in group if row["status"] != OK]
+            for row in group:
+                all_remarks.add(row["image"], row["remarks"])
             values = {name: [row[name] for row in group] for name in columns.names}
             writer.write_table(pa.Table.from_pydict(values, columns))
-    return bad
+    return TableSummary(bad, all_remarks)
 
 
 def _rows(records: StageRecords) -> Iterator[Row]:
     stages = read_settings(records.out)["stages"]
     marks = {stage: settings["checkpoint"] or settings["restored"] for stage, settings in stages.items()}
+    score = stages["detect"]["score"] if "detect" in stages else 1.0
     for number, names in enumerate(records.chunks):
         by_stage = {stage: records.read(stage, number) for stage in STAGES}
         for name in names:
             if name in records.present:
-                yield _row(name, {stage: rows.get(name) for stage, rows in by_stage.items()}, marks)
+                yield _row(name, {stage: rows.get(name) for stage, rows in by_stage.items()}, marks, score)
 
 
-def _row(name: str, by_stage: dict[str, Row | None], marks: dict[str, str]) -> Row:
+def _row(name: str, by_stage: dict[str, Row | None], marks: dict[str, str], score: float) -> Row:
     parse, detect, restore = (by_stage[stage] or {} for stage in STAGES)
     failures = [row["failure"] for row in (parse, detect, restore) if "failure" in row]
     size = next((row["size"] for row in (parse, detect, restore) if "size" in row), (None, None))
     boxes, best = detect.get("boxes"), detect.get("best")
     box = None if boxes is None or best is None else boxes[best]
+    outside = 0 if box is not None else sum(face[4] >= score for face in boxes or ())
+    remarks: list[str] = next((row["remarks"] for row in (parse, detect) if "remarks" in row), [])
     return {
         "image": name,
         "image_id": image_id(name),
@@ -123,6 +144,8 @@ def _row(name: str, by_stage: dict[str, Row | None], marks: dict[str, str]) -> R
         "detector": marks["detect"] if boxes is not None else None,
         "restorer": marks["restore"] if restore.get("face") else None,
         "detector_scale": detect.get("scale"),
+        "faces_outside_head": outside,
+        "remarks": [*remarks, *(["faces_outside_head"] if outside else [])],
     }
 
 
@@ -135,6 +158,7 @@ class Overview(NamedTuple):
         has_face: a face was found.
         score: of the face, NaN where there is none.
         face_height: in pixels of the photo, NaN where there is no face.
+        outside_head: faces were found, none of them in the head region.
     """
 
     failed: Bool[np.ndarray, " photos"]
@@ -144,6 +168,7 @@ class Overview(NamedTuple):
     has_face: Bool[np.ndarray, " photos"]
     score: Float[np.ndarray, " photos"]
     face_height: Float[np.ndarray, " photos"]
+    outside_head: Bool[np.ndarray, " photos"] = np.zeros(0, np.bool_)
 
 
 def read_table(folder: Path) -> pyarrow.Table:
@@ -180,6 +205,7 @@ def overview(table: pyarrow.Table) -> Overview:
         detected=present("detector"),
         restored=present("restorer"),
         has_face=column("has_face").astype(bool),
+        outside_head=np.nan_to_num(column("faces_outside_head")) > 0,
         score=column("score"),
         face_height=column("face_height"),
     )

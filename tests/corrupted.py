@@ -52,22 +52,22 @@ def _other_type(content: dict[str, bytes], rng: np.random.Generator) -> bytes:
     return others[int(rng.integers(len(others)))]
 
 
-def _frames(content: dict[str, bytes], rng: np.random.Generator) -> bytes:
-    with Image.open(io.BytesIO(content[".png"])) as first:
-        buffer = io.BytesIO()
-        second = first.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        first.save(buffer, str(rng.choice(["GIF", "PNG", "WEBP", "TIFF"])), save_all=True, append_images=[second])
+def _tiny(content: dict[str, bytes], rng: np.random.Generator) -> bytes:
+    buffer = io.BytesIO()
+    size = (int(rng.integers(1, 8)), int(rng.integers(1, 100)))
+    Image.new("RGB", size).save(buffer, str(rng.choice(["GIF", "PNG", "WEBP", "TIFF"])))
     return buffer.getvalue()
 
 
 def _deep(content: dict[str, bytes], rng: np.random.Generator) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 2**16, (8, 8), np.uint16)).save(buffer, "PNG")
+    pixels = rng.integers(0, 2**16, (9, 9)).astype(rng.choice([np.int32, np.float32]))
+    Image.fromarray(pixels).save(buffer, "TIFF")
     return buffer.getvalue()
 
 
 _WAYS: tuple[tuple[Callable[[dict[str, bytes], np.random.Generator], bytes], int], ...] = (
-    *((_flip_png, 6), (_flip_jpeg, 5), (_cut, 5), (_hole, 1), (_other_type, 1), (_frames, 1), (_deep, 1)),
+    *((_flip_png, 6), (_flip_jpeg, 5), (_cut, 5), (_hole, 1), (_other_type, 1), (_tiny, 1), (_deep, 1)),
 )
 
 

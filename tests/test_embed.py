@@ -65,7 +65,7 @@ def photos(tmp_path: Path) -> Path:
     for i in range(30):
         for folder in ("photos/a", *(["faces/a"] if i % 3 == 0 else [])):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((8, 4, 3), i, np.uint8)).save(tmp_path / folder / f"{i:02d}.png")
+            Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(tmp_path / folder / f"{i:02d}.png")
     return tmp_path / "photos"
 
 

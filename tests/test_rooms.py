@@ -116,6 +116,7 @@ def test_the_data_room_has_an_order_of_its_own() -> None:
         "schema",
         "photo_names",
         "photo_tables",
+        "image_colours",
         "image_damage",
         "image_report",
         "images",

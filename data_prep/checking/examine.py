@@ -17,6 +17,7 @@ from PIL import Image
 from deskpro_jax.data.build.assemble import assemble
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat
+from deskpro_jax.data.image_report import MIN_SIDE
 from deskpro_jax.data.images import inspect_image
 from deskpro_jax.data.mask_statistics import MaskMeasure, measure_stored
 from deskpro_jax.data.records import Records
@@ -247,7 +248,7 @@ def _stored_problems(example: Example, name: str, labels: int) -> list[Problem]:
         if content is None:
             continue
         where = name if field == "body" else f"{name}, {field}"
-        report = inspect_image(content)
+        report = inspect_image(content, 1 if field == "parts" else MIN_SIDE)
         if not report.usable:
             problems.append(Problem(where, report.problems[0], f" {report.describe()}"))
         elif field == "parts" and (wrong := _unfit_labels(content, labels)):

@@ -18,7 +18,12 @@ _SHOWN = 10  # names that are printed where there may be many
 _COLUMNS = ("split", "images", "identities", "cameras", "outfits", "masks", "faces", "restored faces")
 _TITLES = {
     "zero_size": "zero size",
-    "not_8_bit": "not 8 bits per channel",
+    "bit_depth": "other than 8 or 16 bits per channel",
+    "too_small": "too small",
+    "heic": "HEIC without pillow-heif",
+    "16_bit": "16 bits per channel",
+    "excess": "bytes too many",
+    "reduced": "large",
     "cmyk": "CMYK",
     "exif_rotated": "EXIF-rotated",
     "label_map": "label maps that do not fit",

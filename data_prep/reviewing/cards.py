@@ -16,15 +16,17 @@ from data_prep.reviewing.colours import KINDS, PartKind
 from data_prep.settings import STAGES
 from data_prep.stages.stage import output_path
 from data_prep.table import OK
+from deskpro_jax.data.image_report import KINDS as KIND_OF
 from deskpro_jax.data.images import UnreadableError, read_pixels
 
 BODY_SIDE, FACE_SIDE = 320, 160  # pixels at most, so that a page of any photos stays small
 _BODY_QUALITY, _FACE_QUALITY = 80, 85  # of JPEG
 _OTHERS = 5  # boxes beside the face's own that are drawn
-DONE, NOTHING, FAILED, NOT_RUN = "done", "nothing", "failed", "not run"
+DONE, NOTHING, OUTSIDE, FAILED, NOT_RUN = "done", "nothing", "outside", "failed", "not run"
 STATUSES = {
     DONE: "has a result",
     NOTHING: "nothing found",
+    OUTSIDE: "faces, none in the head region",
     FAILED: "could not be used",
     NOT_RUN: "not done yet",
 }
@@ -40,6 +42,7 @@ def card(row: Row, folder: Path, images: Path, kinds: Sequence[PartKind]) -> dic
         kinds: of each part label, see `colours.kinds`; empty where there are no label maps.
     """
     notes = [row["status"]] if row["status"] != OK else []
+    notes += [f"{KIND_OF[name].text}: {KIND_OF[name].remedy}" for name in row["remarks"] or ()]
     result: dict[str, Any] = {
         "name": row["image"],
         "width": row["width"],
@@ -75,9 +78,10 @@ def card(row: Row, folder: Path, images: Path, kinds: Sequence[PartKind]) -> dic
 def _statuses(row: Row) -> dict[str, str]:
     """Returns for each stage how it went for a photo."""
     parse, detect, restore = STAGES
+    nothing = OUTSIDE if row["faces_outside_head"] else NOTHING
     found = {
         parse: DONE if row["has_parts"] else NOT_RUN,
-        detect: NOT_RUN if not row["detector"] else DONE if row["has_face"] else NOTHING,
+        detect: NOT_RUN if not row["detector"] else DONE if row["has_face"] else nothing,
         restore: DONE if row["restorer"] else NOTHING if row["detector"] and not row["has_face"] else NOT_RUN,
     }
     if row["status"] == OK:

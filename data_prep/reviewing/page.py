@@ -60,6 +60,7 @@ def summary(photos: Overview) -> dict[str, Any]:
         "parsed": int(photos.parsed.sum()),
         "detected": int(photos.detected.sum()),
         "faces": int(photos.has_face.sum()),
+        "outside_head": int(photos.outside_head.sum()),
         "restored": int(photos.restored.sum()),
         "face_height": float(np.median(heights)) if len(heights) else None,
     }

@@ -16,8 +16,8 @@ from data_prep.detection.load import Detector
 from data_prep.detection.person import AUTO, Choice, batch_rows, choose_face, sizes_of, to_canvas
 from data_prep.devices import spread
 from data_prep.records import Row, StageRecords
-from data_prep.stages.stage import Item
-from deskpro_jax.data.images import read_pixels
+from data_prep.stages.stage import Item, describe_photo
+from deskpro_jax.data.images import open_photo
 
 NAME = "detect"
 FOLDERS: tuple[str, ...] = ()
@@ -46,10 +46,10 @@ class DetectStage:
         )
 
     def load(self, name: str, earlier: Row) -> Item:
-        photo = read_pixels(self._images / name)
-        height, width = photo.shape[:2]
-        canvas = to_canvas(photo, self._choice)
-        return Item(name, canvas.pixels, canvas.size, {"size": [width, height], "scale": canvas.factor})
+        photo = open_photo(self._images / name)
+        canvas = to_canvas(np.asarray(photo.image), self._choice)
+        row = {**describe_photo(photo), "scale": canvas.factor / photo.report.reduction}
+        return Item(name, canvas.pixels, canvas.size, row)
 
     def rows(self, shape: tuple[int, ...]) -> int:
         return batch_rows(shape, self._rows, self._devices)

@@ -16,8 +16,8 @@ from data_prep.parsing.parse import parse_logits
 from data_prep.parsing.postprocess import label_map
 from data_prep.parsing.preprocess import crop
 from data_prep.records import Row, StageRecords
-from data_prep.stages.stage import Item, encode_png, output_path
-from deskpro_jax.data.images import read_pixels
+from data_prep.stages.stage import Item, describe_photo, encode_png, output_path
+from deskpro_jax.data.images import open_photo
 
 NAME = "parse"
 FOLDERS = ("parts",)
@@ -43,10 +43,9 @@ class ParseStage:
         self._network = spread(lambda variables, batch: run(variables, batch["crops"]), parser.variables, mesh)
 
     def load(self, name: str, earlier: Row) -> Item:
-        photo = read_pixels(self._images / name)
-        height, width = photo.shape[:2]
-        row = {"size": [width, height]}
-        return Item(name, crop(photo, self._parser.size), (height, width), row)
+        photo = open_photo(self._images / name)
+        pixels = np.asarray(photo.image)
+        return Item(name, crop(pixels, self._parser.size), pixels.shape[:2], describe_photo(photo))
 
     def rows(self, shape: tuple[int, ...]) -> int:
         return self._rows

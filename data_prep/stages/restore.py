@@ -55,6 +55,8 @@ class RestoreStage:
             return Item(name, None, None, {})
         photo = read_pixels(self._images / name)
         landmarks = np.asarray(earlier["landmarks"], np.float32).reshape(5, 2)
+        if (size := tuple(earlier["size"])) != photo.shape[1::-1]:  # a large photo is reduced as it is read
+            landmarks = landmarks * np.divide(photo.shape[1::-1], size, dtype=np.float32)
         try:
             face = align(photo, landmarks, self._size)
         except InputError:  # landmarks that no face can have

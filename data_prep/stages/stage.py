@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep.photos import image_id
 from data_prep.records import Row
+from deskpro_jax.data.images import ReadPhoto
 
 _PNG_LEVEL = 4  # of zlib: a few percent more bytes than with the default 6, in less than half the time
 
@@ -69,6 +70,13 @@ class Stage(Protocol):
 
     def finish(self, item: Item, answer: Any) -> Row:
         """Writes the files of one photo and returns its row; `answer` is the network's, without the batch axis."""
+
+
+def describe_photo(photo: ReadPhoto) -> Row:
+    """Returns the first entries of a photo's row: width and height in pixels, upright, and what is worth knowing."""
+    height, width = photo.report.upright_size
+    remarks = {"remarks": list(photo.report.remarks)} if photo.report.remarks else {}
+    return {"size": [width, height], **remarks}
 
 
 def output_path(out: Path, folder: str, name: str) -> Path:

@@ -30,6 +30,12 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--detector", metavar="FILE", help="weights of a RetinaFace, which detects faces in photos without one"
     )
+    parser.add_argument(
+        "--head-bottom", type=float, metavar="X", help="fraction of the height in which a detected face's centre lies"
+    )
+    parser.add_argument(
+        "--head-side", type=float, metavar="X", help="fraction of the width left out on either side for the same"
+    )
 
 
 def positive(text: str) -> int:
@@ -80,4 +86,6 @@ def model_options(options: argparse.Namespace) -> dict[str, Any]:
         "batch": options.batch,
         "threads": options.threads,
         "detector": detector_file(options.detector) if options.detector else None,
+        "head_bottom": options.head_bottom,
+        "head_side": options.head_side,
     }

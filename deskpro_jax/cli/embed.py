@@ -72,6 +72,9 @@ def _run(options: argparse.Namespace) -> int:
     embedder = Embedder(options.checkpoint, **model_options(options))
     work = Work(options.out, form, -(-options.part // embedder.batch) * embedder.batch)
     settings = embedder.settings | {"stored": options.stored, "detector": _checksum(options.detector)}
+    for name in ("head_bottom", "head_side"):
+        if getattr(options, name) is not None:
+            settings[name] = getattr(options, name)
     if embedder.face_field is None:
         photos = _without_faces(photos)
     elif options.faces:
@@ -89,7 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     _explain_faces(embedder.face_field, work, options)
     name = "embedding" if options.processes == 1 else f"embedding, process {options.process} of {options.processes}"
     if todo:
-        embed_photos(embedder, work, todo, name=name)
+        for line in embed_photos(embedder, work, todo, name=name).lines():
+            _note(line)
     summary = work.finish()
     if summary is None:
         print(f"{options.out}: the parts of process {options.process} are done, other processes have some left.")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 import jax
@@ -17,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from deskpro_jax.data.images import Photo, UnreadableError, read_photo
+from deskpro_jax.data.images import Photo, UnreadableError, open_photo, read_photo
 from deskpro_jax.data.load.decoding import resize
 from deskpro_jax.embedding.embedding_set import settings_of
 from deskpro_jax.embedding.faces import FaceFinder, open_finder
@@ -45,11 +47,15 @@ class Block(NamedTuple):
         embeddings: [photos, dimension] float32, zeros where a photo cannot be read.
         has_face: [photos] bool, whether the face is part of the embedding.
         failures: position in the block -> why that photo, or its face, cannot be read or has no finite embedding.
+        remarks: position in the block -> names in `image_report.KINDS` of what is worth knowing of that photo.
+        sha256: position in the block -> checksum of that photo's file.
     """
 
     embeddings: np.ndarray
     has_face: np.ndarray
     failures: dict[int, str]
+    remarks: Mapping[int, tuple[str, ...]] = MappingProxyType({})
+    sha256: Mapping[int, str] = MappingProxyType({})
 
 
 class _Decoded(NamedTuple):
@@ -58,6 +64,8 @@ class _Decoded(NamedTuple):
     batch: dict[str, np.ndarray]
     used: int
     failures: dict[int, str]
+    remarks: dict[int, tuple[str, ...]]
+    sha256: dict[int, str]
     photos: dict[int, np.ndarray]
 
 
@@ -95,6 +103,8 @@ class Embedder:
         face_size: Size | None = None,
         detector: str | Path | None = None,
         find_faces: FaceFinder | None = None,
+        head_bottom: float | None = None,
+        head_side: float | None = None,
         threads: int | None = None,
         report: str | None = None,
         role: str | None = None,
@@ -114,6 +124,9 @@ class Embedder:
             detector: weights of a RetinaFace, which looks for the faces of photos that none is given for, and frames
                 them as the data preparation does by default.
             find_faces: a function that looks for faces in place of a detector.
+            head_bottom: fraction of a photo's height, from the top, in which the detector looks for the person's face;
+                None for that of the data preparation.
+            head_side: fraction of the width that is left out on either side; None for that of the data preparation.
             threads: that decode; None for the number of processors, 16 at most.
             report: checkpoint of a workdir, one of `deskpro_jax.checkpoints.selection.REPORTS`.
             role: which network a file holds, where its names do not say so: "body", "student" or "teacher".
@@ -155,8 +168,12 @@ class Embedder:
         self._threads = threads or min(16, cores.count())
         if self.face_field == "restored_face" and (find_faces is not None or detector is not None):
             raise InputError("the face teacher reads restored faces, which no detector gives: prepare them before.")
+        fractions = {"head_bottom": head_bottom, "head_side": head_side}
+        region = {name: value for name, value in fractions.items() if value is not None}
+        if region and detector is None:
+            raise InputError(f"{' and '.join(region)} say where a detector looks: give a detector, or leave them out.")
         if detector is not None and self.face_field:
-            find_faces = open_finder(detector)
+            find_faces = open_finder(detector, **region)
         self._find_faces = find_faces if self.face_field else None
         self._finding = threading.Lock()
 
@@ -273,7 +290,7 @@ class Embedder:
         sizes = {field: self.body_size if field == "body" else self.face_size for field in fields}
         batch: dict[str, np.ndarray] = {n: np.zeros((self.batch, *size, 3), np.uint8) for n, size in sizes.items()}
         batch |= {name: np.zeros(self.batch, np.bool_) for name in ("has_face", "valid")}
-        decoded = _Decoded(batch, len(chunk), {}, {})
+        decoded = _Decoded(batch, len(chunk), {}, {}, {}, {})
         for row, (photo, face) in enumerate(chunk):
             try:
                 self._fill(decoded, row, photo, face if self.face_field in fields else None)
@@ -285,11 +302,15 @@ class Embedder:
         batch, looked_for = decoded.batch, self._find_faces is not None and face is None
         rows = {}
         if "body" in batch or looked_for:
-            image = read_photo(photo)
+            image, report, content = open_photo(photo)
             if "body" in batch:
                 rows["body"] = resize(image, self.body_size)
             if looked_for:
                 decoded.photos[row] = np.asarray(image)
+            if report.remarks:
+                decoded.remarks[row] = report.remarks
+            if content is not None:
+                decoded.sha256[row] = hashlib.sha256(content).hexdigest()
         if face is not None and self.face_field:
             try:
                 rows[self.face_field] = resize(read_photo(face), self.face_size)
@@ -306,6 +327,10 @@ class Embedder:
             return
         with self._finding:
             faces = self._find_faces(list(decoded.photos.values()))
+            outside = getattr(self._find_faces, "outside_head", ())
+        for position, row in enumerate(decoded.photos):
+            if position in outside:
+                decoded.remarks[row] = (*decoded.remarks.get(row, ()), "faces_outside_head")
         for row, face in zip(decoded.photos, faces, strict=True):
             if face is not None:
                 decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
@@ -318,4 +343,5 @@ class Embedder:
             rows = np.pad(rows, ((0, 0), (self.dimension - rows.shape[1], 0)))
         finite = np.isfinite(rows).all(axis=1)
         failures = {int(row): _NOT_FINITE for row in np.flatnonzero(~finite)} | decoded.failures
-        return Block(np.where(finite[:, None], rows, 0), decoded.batch["has_face"][: decoded.used], failures)
+        has_face = decoded.batch["has_face"][: decoded.used]
+        return Block(np.where(finite[:, None], rows, 0), has_face, failures, decoded.remarks, decoded.sha256)

@@ -15,7 +15,8 @@ from deskpro_jax.data.photo_names import SUFFIXES, files_below_folder, is_photo_
 from deskpro_jax.embedding.photo_list import Listed, Listing
 from deskpro_jax.errors import InputError, MissingInputError
 
-# From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none.
+# From photos [height, width, 3] uint8 RGB to the aligned face of each, of any size, None where there is none. It may
+# have an attribute `outside_head`, the positions in its last call of photos that show faces, but none where a head is.
 FaceFinder = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray | None]]
 # Module and function that make a face finder of a detector's weights file. The package does not import it: whoever
 # prepares data provides it.
@@ -105,11 +106,12 @@ def detector_file(weights: str | Path) -> Path:
     return path
 
 
-def open_finder(weights: str | Path) -> FaceFinder:
+def open_finder(weights: str | Path, **region: float) -> FaceFinder:
     """Makes a face finder from a detector's weights by the function that `FINDER` names.
 
     Args:
         weights: the detector's file.
+        region: `head_bottom` and `head_side`, where the person's face is looked for, if not where it is by default.
 
     Raises:
         MissingInputError: there is no such file.
@@ -124,5 +126,5 @@ def open_finder(weights: str | Path) -> FaceFinder:
             f"looking for faces needs {FINDER}, which is not installed ({error}): prepare the faces before, and give "
             "their folder as --faces."
         ) from error
-    finder: FaceFinder = make(path)
+    finder: FaceFinder = make(path, **region)
     return finder

@@ -20,7 +20,7 @@ STORED = ("float32", "float16")
 INDEX = "_embeddings.json"
 SETTINGS_KEY = "deskpro_jax"  # of the settings in a Parquet file
 _NUMBER, _TEXT = "int64", "string"  # types of a column of labels
-COLUMNS = ("image_id", "image", *LABELS, "has_face")
+COLUMNS = ("image_id", "image", *LABELS, "has_face", "image_sha256")  # files of earlier versions lack the last
 
 
 class Part(NamedTuple):
@@ -30,11 +30,13 @@ class Part(NamedTuple):
         photos: what is known of each.
         has_face: [photos] bool.
         embeddings: [photos, dimension] float32.
+        sha256: of the photos' files, None where it is not known.
     """
 
     photos: Sequence[Listed]
     has_face: np.ndarray
     embeddings: np.ndarray
+    sha256: Sequence[str | None] | None = None
 
 
 def label_types(seen: Mapping[str, bool]) -> dict[str, str]:
@@ -88,6 +90,7 @@ def _columns(part: Part, types: Mapping[str, str]) -> dict[str, list[Any]]:
         text = types[name] == _TEXT
         columns[name] = [str(v) if text and v is not None else v for v in values]
     columns["has_face"] = [bool(has) for has in part.has_face]
+    columns["image_sha256"] = list(part.sha256 or [None] * len(part.photos))
     return columns
 
 
@@ -95,7 +98,7 @@ def _schema(settings: Mapping[str, Any]) -> Any:
     pa = require_pyarrow()
     types = {name: pa.string() if settings["labels"][name] == _TEXT else pa.int64() for name in LABELS}
     vector = pa.list_(pa.float32() if settings["stored"] == "float32" else pa.float16(), settings["dimension"])
-    types |= {"image_id": pa.string(), "image": pa.string(), "has_face": pa.bool_()}
+    types |= {"image_id": pa.string(), "image": pa.string(), "has_face": pa.bool_(), "image_sha256": pa.string()}
     fields = [pa.field(name, types[name]) for name in COLUMNS]
     fields += [pa.field("model_checksum", pa.string()), pa.field("embedding", vector)]
     return pa.schema(fields, metadata={SETTINGS_KEY: json.dumps(settings)})
@@ -107,6 +110,16 @@ def _parquet_writer(path: Path, schema: Any) -> Any:
     return require_pyarrow().parquet.ParquetWriter(
         path, schema, compression="zstd", use_dictionary=plain, write_statistics=plain
     )
+
+
+def _completed(table: Any, schema: Any) -> Any:
+    """Returns the rows of a part with all columns; parts that an earlier version wrote lack some."""
+    pa = require_pyarrow()
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def join_parts(parts: Sequence[Path], target: Path, form: str, settings: Mapping[str, Any], scratch: Path) -> None:
@@ -124,7 +137,8 @@ def join_parts(parts: Sequence[Path], target: Path, form: str, settings: Mapping
             for part in parts:
                 with open_parquet(part) as file:
                     for group in range(file.num_row_groups):
-                        writer.write_table(file.read_row_group(group), row_group_size=1 << 30)
+                        table = _completed(file.read_row_group(group), _schema(settings))
+                        writer.write_table(table, row_group_size=1 << 30)
         return
     arrays = [np.load(part, mmap_mode="r") for part in parts]
     rows = sum(len(array) for array in arrays)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from deskpro_jax.data.image_report import Remarks
 from deskpro_jax.embedding.files import Part
 from deskpro_jax.embedding.job import Unreadable, Work
 from deskpro_jax.embedding.photo_list import Listed
@@ -35,7 +36,7 @@ class Streaming(Protocol):
 
 def embed_photos(
     embedder: Streaming, work: Work, todo: Sequence[int], *, name: str = "embedding", show: bool = True
-) -> None:
+) -> Remarks:
     """Embeds the photos of some parts and writes each part as soon as it is whole.
 
     Args:
@@ -44,6 +45,9 @@ def embed_photos(
         todo: numbers of the parts, as `work.begin` gives them.
         name: what the progress line calls it.
         show: whether there is a progress line.
+
+    Returns:
+        What is worth knowing of the photos.
 
     Raises:
         Stopped: on SIGTERM or Ctrl-C.
@@ -58,6 +62,7 @@ def embed_photos(
             yield photo.path, photo.face
 
     writing: Future[None] | None = None
+    remarks = Remarks()
     with (
         SignalGuard() as guard,
         contextlib.closing(embedder.stream(pairs(), faces=work.with_face > 0)) as blocks,
@@ -65,7 +70,7 @@ def embed_photos(
         ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
     ):
         for number in todo:
-            part = _Collected(np.zeros((sizes[number], embedder.dimension), np.float32))
+            part = _Collected(np.zeros((sizes[number], embedder.dimension), np.float32), remarks=remarks)
             while part.taken < sizes[number] and not guard.requested:
                 block = next(blocks)
                 part.add(block, [taken.popleft() for _ in range(len(block.embeddings))])
@@ -77,6 +82,7 @@ def embed_photos(
             writing = writer.submit(work.write, number, part.part(), part.unreadable)
         if writing is not None:
             writing.result()
+    return remarks
 
 
 @dataclasses.dataclass
@@ -86,6 +92,8 @@ class _Collected:
     embeddings: np.ndarray
     photos: list[Listed] = dataclasses.field(default_factory=list)
     has_face: list[bool] = dataclasses.field(default_factory=list)
+    sha256: list[str | None] = dataclasses.field(default_factory=list)
+    remarks: Remarks = dataclasses.field(default_factory=Remarks)
     unreadable: list[Unreadable] = dataclasses.field(default_factory=list)
     taken: int = 0
 
@@ -98,6 +106,9 @@ class _Collected:
             self.embeddings[len(self.photos)] = block.embeddings[row]
             self.photos.append(photo)
             self.has_face.append(bool(block.has_face[row]))
+            self.sha256.append(block.sha256.get(row))
+            self.remarks.add(photo.path, block.remarks.get(row, ()))
 
     def part(self) -> Part:
-        return Part(self.photos, np.array(self.has_face, bool), self.embeddings[: len(self.photos)])
+        has_face = np.array(self.has_face, bool)
+        return Part(self.photos, has_face, self.embeddings[: len(self.photos)], self.sha256)

@@ -76,7 +76,7 @@ def calibrate(
     All pairs of images count once. Images that have all streams are compared by them for the one threshold and, with
     all other images, by the streams that every image has for the other. Images of unknown people (no or a negative
     identity) and junk images are left out; a distractor is another person than everybody with an identity, and nothing
-    is known of a pair of two distractors.
+    is known of a pair of two distractors. Pairs of photos with equal bytes say nothing of the networks and never count.
 
     Args:
         labelled: embeddings whose photos have identities.
@@ -89,7 +89,8 @@ def calibrate(
     """
     if not 0 < max_far < 1:
         raise InputError(f"the false accept rate is {max_far}; expected a fraction between 0 and 1.")
-    identities = labelled.columns()["identity"]
+    labels = labelled.columns()
+    identities = labels["identity"]
     distractor = np.array([special.is_distractor(value) for value in identities], bool)
     person = np.array([special.is_person(value) for value in identities], bool)
     if not person.any():
@@ -100,6 +101,9 @@ def calibrate(
     embeddings = _rows(labelled, rows)
     _, people = np.unique([str(identities[row]) for row in rows], return_inverse=True)
     people = np.where(distractor[rows], _NOBODY, people)
+    # Earlier versions wrote no checksums: there a photo is known by its path.
+    photos_of = [labels["image_sha256"][row] or labels["image"][row] or str(row) for row in rows]
+    _, photos = np.unique(photos_of, return_inverse=True)
     similarity = labelled.similarity
     by_streams = {}
     for names in dict.fromkeys((similarity.names, similarity.always_present())):
@@ -108,7 +112,7 @@ def calibrate(
         vectors = embeddings if names == similarity.names else embeddings[:, columns]
         complete = some.present(vectors).all(axis=1)
         vectors = some.weigh(vectors[complete])
-        threshold = _threshold(vectors, people[complete], similarity, some.total_weight, max_far)
+        threshold = _threshold(vectors, people[complete], photos[complete], similarity, some.total_weight, max_far)
         if threshold is not None:
             by_streams[similarity.compared(some.parts)] = threshold
     if not by_streams:
@@ -130,20 +134,21 @@ def _rows(labelled: EmbeddingSet, rows: np.ndarray) -> np.ndarray:
 
 
 def _threshold(
-    vectors: np.ndarray, people: np.ndarray, similarity: Similarity, weight: float, max_far: float
+    vectors: np.ndarray, people: np.ndarray, photos: np.ndarray, similarity: Similarity, weight: float, max_far: float
 ) -> Threshold | None:
     """Returns the threshold of weighed vectors whose parts weigh `weight`, None where there are too few pairs."""
-    distractors = int(np.count_nonzero(people == _NOBODY))
-    sizes = np.bincount(people[people != _NOBODY])
-    same = int((sizes * (sizes - 1) // 2).sum())
-    different = _pairs_of(len(people)) - _pairs_of(distractors) - same
+    same, different = _count_pairs(people)
+    values, counts = np.unique(photos, return_counts=True)
+    for photo in values[counts > 1]:
+        equal = _count_pairs(people[photos == photo])
+        same, different = same - equal[0], different - equal[1]
     allowed = math.floor(max_far * different + 1e-9)
     if allowed < 1:
         return None
     # Of the pairs of different people only those are needed that are among the most similar ones.
     highest = np.zeros(0, np.float32)
     genuine = []
-    for products, is_same in _pairs(vectors, people):
+    for products, is_same in _pairs(vectors, people, photos):
         values = similarity.mean(products, weight)
         genuine.append(values[is_same])
         highest = np.concatenate([highest, values[~is_same]])
@@ -156,14 +161,26 @@ def _threshold(
     return Threshold(float(limit), int((highest >= limit).sum()) / different, tar, different, same)
 
 
-def _pairs(vectors: np.ndarray, people: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the dot products of all pairs but those of two distractors once, and whether they show the same person."""
+def _pairs(vectors: np.ndarray, people: np.ndarray, photos: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the dot products of all pairs that count, each once, and whether they show the same person.
+
+    Pairs of two distractors and of one photo with itself do not count.
+    """
     for start in range(0, len(vectors), _BLOCK):
         rows = slice(start, start + _BLOCK)
         products = vectors[rows] @ vectors[start:].T
         used = np.arange(len(products))[:, None] < np.arange(products.shape[1])[None]
         used &= (people[rows][:, None] != _NOBODY) | (people[start:][None] != _NOBODY)
+        used &= photos[rows][:, None] != photos[start:][None]
         yield products[used], (people[rows][:, None] == people[start:][None])[used]
+
+
+def _count_pairs(people: np.ndarray) -> tuple[int, int]:
+    """Returns the numbers of pairs of the same person and of different people."""
+    distractors = int(np.count_nonzero(people == _NOBODY))
+    sizes = np.bincount(people[people != _NOBODY])
+    same = int((sizes * (sizes - 1) // 2).sum())
+    return same, _pairs_of(len(people)) - _pairs_of(distractors) - same
 
 
 def _pairs_of(images: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,8 @@ from PIL import Image
 
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
-from deskpro_jax.data.image_report import ImageReport
-from deskpro_jax.data.images import as_stored, inspect_image
+from deskpro_jax.data.image_report import MIN_SIDE, ImageReport
+from deskpro_jax.data.images import UnreadableError, as_stored, inspect_image, read_file
 from deskpro_jax.data.mask_statistics import MaskMeasure, measure
 from deskpro_jax.data.masks import LABELS, NEITHER, WHITE_ON, MaskFile, read_mask
 from deskpro_jax.data.schema import SCHEMES, Example
@@ -56,7 +55,8 @@ def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
     """
     findings: list[Finding] = []
     sums = source.sha256 or ("",) * len(source.files)
-    inspected = [_inspect(file, expected, findings) for file, expected in zip(source.files, sums, strict=True)]
+    sides = (MIN_SIDE, 1, MIN_SIDE, MIN_SIDE)  # masks and label maps are of any size
+    inspected = [_inspect(*file, findings) for file in zip(source.files, sums, sides, strict=True)]
     body, face, restored = (as_stored(*file) if (file := inspected[i]) else None for i in (0, 2, 3))
     report = inspected[0][1] if inspected[0] else None
     parts, measured = _parts(source.parts, inspected[1], parts_format, report, findings)
@@ -67,19 +67,19 @@ def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
     return Assembled(example, tuple(findings), report.remarks, measured)
 
 
-def _inspect(file: str | None, sha256: str, findings: list[Finding]) -> tuple[bytes, ImageReport] | None:
+def _inspect(file: str | None, sha256: str, min_side: int, findings: list[Finding]) -> tuple[bytes, ImageReport] | None:
     """Returns content and report of a usable image file."""
     if file is None:
         return None
     try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        findings.append(Finding(file, f" can't be read ({error.strerror}): replace or remove it"))
+        content = read_file(file)
+    except UnreadableError as error:
+        findings.append(Finding(file, f" {error}"))
         return None
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         findings.append(Finding(file, f" has another checksum than {SUMS} lists: get the file again"))
         return None
-    report = inspect_image(content)
+    report = inspect_image(content, min_side)
     if not report.usable:
         findings.append(Finding(file, f" {report.describe()}"))
         return None
@@ -103,7 +103,8 @@ def _parts(
         findings.append(Finding(file, labels))
         return None, None
     turned = _turned(labels, photo)
-    if parts_format.same_size and photo is not None and turned.shape != photo.upright_size:
+    sizes = () if photo is None else (photo.upright_size, photo.read_size)  # they differ for large photos
+    if parts_format.same_size and photo is not None and turned.shape not in sizes:
         (height, width), (its_height, its_width) = photo.upright_size, turned.shape
         what = f"{its_width} x {its_height} pixels, its photo {width} x {height}: make both from the same photo"
         findings.append(Finding(file, f" has {what}"))
