@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -229,16 +230,17 @@ def test_a_stablehlo_file_embeds_with_jax_alone(workdir: Path, tmp_path: Path, c
     assert "face.stablehlo is damaged" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["onnx_osnet", "onnx_graph"])
 @pytest.mark.parametrize(("roles", "choice"), CHOICES)
 def test_an_onnx_network_computes_what_the_network_does(
-    roles: tuple[str, ...], choice: dict[str, Any], workdir: Path
+    roles: tuple[str, ...], choice: dict[str, Any], form: str, workdir: Path
 ) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
-    from deskpro_jax.serving import onnx_graph
 
     held = read(workdir, choice)
-    session = runtime.InferenceSession(onnx_graph.build(held).SerializeToString(), providers=["CPUExecutionProvider"])
+    built = importlib.import_module(f"deskpro_jax.serving.{form}").build(held)
+    session = runtime.InferenceSession(built.SerializeToString(), providers=["CPUExecutionProvider"])
     assert [entry.name for entry in session.get_inputs()] == [entry.name for entry in held.inputs]
     assert session.get_inputs()[0].shape[0] == "batch"
     for batch in (1, BATCH):

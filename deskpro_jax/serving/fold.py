@@ -12,8 +12,11 @@ import numpy as np
 from deskpro_jax.models.layers import BATCH_NORM_EPS, BatchNorm
 
 # The convolution and the BatchNorm right after it, as modules of one parent name them.
-_PAIRS = (("conv", "bn"), ("depthwise", "bn"), ("stem", "stem_norm"))
-_FOLDED = frozenset(norm for _, norm in _PAIRS)
+_PAIRS = (
+    *(("conv", "bn"), ("depthwise", "bn"), ("stem", "stem_norm")),
+    *((f"conv{i}", f"bn{i}") for i in (1, 2, 3)),  # ResNet
+)
+_FOLDED = frozenset(norm for _, norm in _PAIRS)  # these BatchNorms follow such a convolution wherever they occur
 
 
 def fold(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,15 +36,18 @@ def fold(variables: Mapping[str, Any]) -> dict[str, Any]:
 def _fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     new_params, new_stats = dict(params), dict(stats)
     for conv, norm in _PAIRS:
-        if conv not in params or norm not in stats:  # an instance normalisation has no statistics
+        # An instance normalisation has no statistics; a module of that name may hold several layers.
+        if "kernel" not in params.get(conv, {}) or "mean" not in stats.get(norm, {}):
             continue
         whole = {name: np.asarray(value, np.float64) for name, value in {**params[norm], **stats[norm]}.items()}
         factor = whole["scale"] / np.sqrt(whole["var"] + BATCH_NORM_EPS)
         kernel = np.asarray(params[conv]["kernel"], np.float64)
         inner = kernel.ndim - factor.ndim  # axes of the kernel between its groups and its output channels
         kernel = kernel * factor.reshape(*factor.shape[:-1], *[1] * inner, factor.shape[-1])
-        new_params[conv] = {**params[conv], "kernel": kernel.astype(np.float32)}
-        shift = (whole["bias"] - whole["mean"] * factor).astype(np.float32)
+        before = np.asarray(params[conv].get("bias", 0.0), np.float64)  # what the convolution itself adds
+        shift = (whole["bias"] + (before - whole["mean"]) * factor).astype(np.float32)
+        new_params[conv] = {name: np.zeros_like(value) for name, value in params[conv].items()}
+        new_params[conv]["kernel"] = kernel.astype(np.float32)
         new_params[norm] = {"scale": np.ones_like(shift), "bias": shift}
         new_stats[norm] = {"mean": np.zeros_like(shift), "var": np.ones_like(shift)}
     for name, tree in params.items():

@@ -18,17 +18,18 @@ def serialise(program: Program) -> tuple[bytes, dict[str, object]]:
     """Returns the program as the bytes of an ONNX file, and what a reader of the file wants to know about it.
 
     Raises:
-        InputError: the packages of the extra "onnx" are not installed.
+        InputError: the packages of the extra "onnx" are not installed, or a network uses an operation that has no form
+            in ONNX.
         RunError: onnxruntime computes something else than flax.
     """
     try:
         import onnx
         import onnxruntime
 
-        from deskpro_jax.serving import onnx_graph
+        from deskpro_jax.serving import onnx_graph, onnx_osnet
     except ImportError as error:
         raise missing_package("an ONNX file", "onnx", error) from error
-    model = onnx_graph.build(program)
+    model = onnx_osnet.build(program) if onnx_osnet.knows(program) else onnx_graph.build(program)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

@@ -1,254 +1,125 @@
-"""A program as ONNX nodes: the networks layer by layer in channels-first form, BatchNorms folded into convolutions.
+"""A program as ONNX nodes: the operations that jax traces, one by one; what depends on no input is computed here.
 
-Written by hand because a traced flax model, whose depthwise convolutions are shifted products for XLA's sake, becomes
-thousands of slices; the runtimes that read ONNX have a convolution for each. `onnx_file` compares the two.
+Any network goes this way, a fork's too. Arrays keep the axes that they have in jax, so that a convolution stands
+between two transpositions, most of which onnxruntime takes away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import onnx
+from jax.extend.core import ClosedJaxpr
 from onnx import TensorProto, helper, numpy_helper
 
-from deskpro_jax.data.load.augment import MEAN, STD
-from deskpro_jax.models.contract import StreamSpec
-from deskpro_jax.models.layers import BATCH_NORM_EPS
-from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS
-from deskpro_jax.models.osnet import OS_STREAM_DEPTHS, os_stream_names
-from deskpro_jax.serving.program import Input, Program, argument_name
-from deskpro_jax.weights import table
-from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
-from deskpro_jax.weights.lmbn import DESKPRO
-from deskpro_jax.weights.load import stream_entries
-from deskpro_jax.workdir.export import describe, families_of, networks_by_role
+from deskpro_jax.errors import InputError
+from deskpro_jax.models.streams import with_choices
+from deskpro_jax.serving.onnx_nodes import BATCH, TRACED, Graph, Value, constant, is_open
+from deskpro_jax.serving.onnx_operations import OPERATIONS
+from deskpro_jax.serving.program import Input, Program, embedding_function
 
 OPSET = 18
 IR_VERSION = 8  # the oldest that has the opset
-_TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "bool": TensorProto.BOOL}
+TYPES = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "bool": TensorProto.BOOL}
+# Operations that change nothing in inference on one device.
+_SAME = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "reduce_precision", "sharding_constraint")
+# Operations that call a function once -> the parameter that holds it.
+_CALLS = {
+    **dict.fromkeys(("jit", "pjit", "checkpoint", "remat", "remat2"), "jaxpr"),
+    **dict.fromkeys(("closed_call", "core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
+}
 
 
-class _Nodes:
-    """Nodes and constants under way; each method adds some and returns the name of their value."""
+def _run(graph: Graph, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Value]) -> list[Value]:
+    """Adds the nodes of a traced function; returns its results."""
+    values: dict[Any, Value] = {}
+    for variable, array in zip(jaxpr.constvars, constants, strict=True):
+        values[variable] = constant(array)
+    values |= dict(zip(jaxpr.invars, arguments, strict=True))
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], streams: str):
-        self.tensors, self.streams = tensors, streams
-        self.nodes: list[Any] = []
-        self.constants: dict[str, np.ndarray] = {}
+    def read(variable: Any) -> Value:
+        return constant(variable.val) if hasattr(variable, "val") else values[variable]
 
-    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        value = f"{kind}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [value], name=value, **attributes))
-        return value
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        array = np.asarray(value, dtype)
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = array
-        return name
-
-    def weight(self, name: str) -> str:
-        self.constants[name] = np.ascontiguousarray(self.tensors[name], np.float32)
-        return name
-
-    def conv(self, x: str, name: str, bias: str | None = None, **attributes: Any) -> str:
-        inputs = [x, self.weight(f"{name}.weight"), *([] if bias is None else [self.weight(bias)])]
-        return self.add("Conv", *inputs, **attributes)
-
-    def unit(self, x: str, name: str, *, linear: bool = False) -> str:
-        """ConvUnit: 1x1 convolution with the shift of its BatchNorm, ReLU unless linear."""
-        y = self.conv(x, f"{name}.conv", f"{name}.bn.bias")
-        return y if linear else self.add("Relu", y)
-
-    def instance_norm(self, x: str, name: str) -> str:
-        scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
-        return self.add("InstanceNormalization", x, scale, bias, epsilon=BATCH_NORM_EPS)
-
-    def light(self, x: str, name: str) -> str:
-        y = self.conv(x, f"{name}.conv1")
-        channels = len(self.tensors[f"{name}.conv2.weight"])
-        y = self.conv(y, f"{name}.conv2", f"{name}.bn.bias", group=channels, pads=[1, 1, 1, 1])
-        return self.add("Relu", y)
-
-    def block(self, x: str, name: str) -> str:
-        """OSBlock."""
-        reduced = self.unit(x, f"{name}.conv1")
-        gated = []
-        for stream in os_stream_names(self.streams):
-            y, depth = reduced, OS_STREAM_DEPTHS[stream]
-            for i in range(depth):
-                y = self.light(y, f"{name}.conv2{stream}" + (f".{i}" if depth > 1 else ""))
-            gate = self.add("GlobalAveragePool", y)
-            gate = self.add("Relu", self.conv(gate, f"{name}.gate.fc1", f"{name}.gate.fc1.bias"))
-            gate = self.add("Sigmoid", self.conv(gate, f"{name}.gate.fc2", f"{name}.gate.fc2.bias"))
-            times = self.streams.count(stream)
-            if times > 1:
-                gate = self.add("Mul", gate, self.constant(times))
-            gated.append(self.add("Mul", y, gate))
-        y = gated[0]
-        for other in gated[1:]:
-            y = self.add("Add", y, other)
-        y = self.unit(y, f"{name}.conv3", linear=True)
-        if f"{name}.downsample.conv.weight" in self.tensors:
-            x = self.unit(x, f"{name}.downsample", linear=True)
-        y = self.add("Add", y, x)
-        if f"{name}.IN.weight" in self.tensors:
-            y = self.instance_norm(y, f"{name}.IN")
-        return self.add("Relu", y)
-
-    def halve(self, x: str) -> str:
-        return self.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
-
-    def rows(self, x: str, start: int, stop: int) -> str:
-        bounds = [self.constant([value], np.int64) for value in (start, stop, 2)]
-        return self.add("Slice", x, *bounds)
-
-    def normalise(self, x: str) -> str:
-        """Scales the last axis to unit length as `embedding.normalise` does; zeros stay zeros."""
-        axis, zero, one = self.constant([-1], np.int64), self.constant(0), self.constant(1)
-        for measure in (self.add("ReduceMax", self.add("Abs", x), axis), None):
-            length = measure or self.add("ReduceL2", x, axis)
-            x = self.add("Div", x, self.add("Where", self.add("Greater", length, zero), length, one))
-        return x
+    for equation in jaxpr.eqns:
+        results = _equation(graph, equation, [read(variable) for variable in equation.invars])
+        values |= dict(zip(equation.outvars, results, strict=True))
+    return [read(variable) for variable in jaxpr.outvars]
 
 
-def _stream(nodes: _Nodes, x: str, prefix: str, attention: str, rows: int) -> str:
-    """Adds a LightMBN stream: images [batch, 3, H, W] -> embeddings [batch, 7, dimension]; `rows` is H / 16."""
-    trunk = f"{prefix}{DESKPRO.trunk}"
-    stem = f"{trunk}.0"
-    folded = f"{stem}.bn.running_mean" in nodes.tensors
-    x = nodes.conv(x, f"{stem}.conv", f"{stem}.bn.bias" if folded else None, pads=[3, 3, 3, 3], strides=[2, 2])
-    x = nodes.add("Relu", x if folded else nodes.instance_norm(x, f"{stem}.bn"))
-    x = nodes.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
-    x = nodes.block(nodes.block(x, f"{trunk}.2.0"), f"{trunk}.2.1")
-    x = nodes.block(nodes.halve(nodes.unit(x, f"{trunk}.2.2.0")), f"{trunk}.3")
-    csa = f"{prefix}spatial_attn"
-    if attention == "released":
-        weights = nodes.conv(nodes.add("Relu", nodes.conv(x, f"{csa}.conv1")), f"{csa}.conv2")
-        x = nodes.add("Mul", x, nodes.add("Sigmoid", weights))
-    elif attention == "paper":
-        x = nodes.add("Mul", x, nodes.add("Sigmoid", nodes.conv(x, f"{csa}.conv", f"{csa}.conv.bias")))
-    maps = []
-    for branch in DESKPRO.branches:
-        y = nodes.block(x, f"{prefix}{branch}.0.1")
-        y = nodes.halve(nodes.unit(y, f"{prefix}{branch}.0.2.0"))
-        y = nodes.block(nodes.block(y, f"{prefix}{branch}.1.0"), f"{prefix}{branch}.1.1")
-        maps.append(nodes.unit(y, f"{prefix}{branch}.2"))
-    whole = nodes.block(maps[0], f"{prefix}{DESKPRO.drop_block}")
-    pooled = [
-        nodes.add("GlobalAveragePool", whole),
-        nodes.add("GlobalMaxPool", whole),
-        nodes.add("GlobalMaxPool", maps[1]),
-        nodes.add("GlobalAveragePool", nodes.rows(maps[1], 0, -(-rows // 2))),
-        nodes.add("GlobalAveragePool", nodes.rows(maps[1], rows // 2, rows)),
-    ]
-    necks = [f"{prefix}{neck}" for neck in DESKPRO.necks]
-    parts = [nodes.conv(y, f"{necks[i]}.reduction") for i, y in enumerate(pooled)]
-    channels = nodes.add("GlobalAveragePool", maps[2])
-    half = nodes.tensors[f"{prefix}{DESKPRO.shared}.0.weight"].shape[1]
-    for start in (0, half):
-        bounds = [nodes.constant([value], np.int64) for value in (start, start + half, 1)]
-        y = nodes.conv(
-            nodes.add("Slice", channels, *bounds), f"{prefix}{DESKPRO.shared}.0", f"{prefix}{DESKPRO.shared}.1.bias"
+def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
+    kind, parameters = equation.primitive.name, equation.params
+    if kind == "platform_index":
+        return [constant(np.int32(len(parameters["platforms"]) - 1))]  # the form of any other platform
+    if kind == "cond" and inputs[0].is_constant:
+        branch = parameters["branches"][int(np.clip(inputs[0].node, 0, len(parameters["branches"]) - 1))]
+        return _run(graph, branch.jaxpr, branch.consts, inputs[1:])
+    if kind in _CALLS:
+        called = parameters[_CALLS[kind]]
+        closed = called if hasattr(called, "consts") else ClosedJaxpr(called, ())
+        return _run(graph, closed.jaxpr, closed.consts, inputs)
+    if kind in _SAME:
+        return inputs
+    shapes = [variable.aval.shape for variable in equation.outvars]
+    if all(value.is_constant for value in inputs) and not any(is_open(size) for shape in shapes for size in shape):
+        return _computed(equation, inputs)
+    if kind not in OPERATIONS:
+        raise InputError(
+            f"the network uses {kind} of jax, which has no form in ONNX here: export StableHLO"
+            " (--to FILE.stablehlo), or replace the operation."
         )
-        parts.append(nodes.add("Relu", y))
-    assert len(parts) == len(PARTS) == REDUCED_PARTS + 2
-    features = nodes.add("Concat", *[nodes.add("Flatten", part) for part in parts], axis=1)
-    shape = nodes.constant([-1, len(PARTS), len(nodes.tensors[f"{necks[0]}.bn.weight"])], np.int64)
-    factors, shifts = zip(*(_affine(nodes.tensors, f"{neck}.bn") for neck in necks), strict=True)
-    features = nodes.add("Mul", nodes.add("Reshape", features, shape), nodes.constant(np.stack(factors)))
-    return nodes.add("Add", features, nodes.constant(np.stack(shifts)))
+    results = OPERATIONS[kind](graph, equation, inputs)
+    return results if isinstance(results, list) else [results]
 
 
-def _affine(tensors: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
-    scale, bias, mean, var = (
-        np.asarray(tensors[f"{name}.{part}"], np.float64) for part in ("weight", "bias", "running_mean", "running_var")
-    )
-    factor = scale / np.sqrt(var + BATCH_NORM_EPS)
-    return factor, bias - mean * factor
-
-
-def _images(nodes: _Nodes, entry: Input, flip: bool) -> str:
-    """Adds what is done to images [batch, H, W, 3] before the network; the mirrored ones follow the others."""
-    x = entry.name
-    if entry.dtype == "uint8":
-        x = nodes.add("Div", nodes.add("Cast", x, to=TensorProto.FLOAT), nodes.constant(255))
-        x = nodes.add("Div", nodes.add("Sub", x, nodes.constant(MEAN)), nodes.constant(STD))
-    x = nodes.add("Transpose", x, perm=[0, 3, 1, 2])
-    if not flip:
-        return x
-    bounds = [nodes.constant([value], np.int64) for value in (-1, np.iinfo(np.int32).min, 3, -1)]
-    return nodes.add("Concat", x, nodes.add("Slice", x, *bounds), axis=0)
-
-
-def _osnet(nodes: _Nodes, x: str) -> str:
-    """Adds a lone OSNet: images [batch, 3, H, W] -> embeddings [batch, 1, dimension]."""
-    folded = "conv1.bn.running_mean" in nodes.tensors
-    x = nodes.conv(x, "conv1.conv", "conv1.bn.bias" if folded else None, pads=[3, 3, 3, 3], strides=[2, 2])
-    x = nodes.add("Relu", x if folded else nodes.instance_norm(x, "conv1.bn"))
-    x = nodes.add("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])
-    for stage in ("conv2", "conv3"):
-        x = nodes.block(nodes.block(x, f"{stage}.0"), f"{stage}.1")
-        x = nodes.halve(nodes.unit(x, f"{stage}.2.0"))
-    x = nodes.unit(nodes.block(nodes.block(x, "conv4.0"), "conv4.1"), "conv5")
-    weight, bias = nodes.tensors["fc.0.weight"], nodes.tensors["fc.0.bias"]
-    pooled = nodes.add("Flatten", nodes.add("GlobalAveragePool", x))
-    factor, shift = _affine(nodes.tensors, "fc.1")
-    scaled = nodes.constant(weight.T * factor)
-    features = nodes.add("Gemm", pooled, scaled, nodes.constant(bias * factor + shift))
-    return nodes.add("Unsqueeze", nodes.add("Relu", features), nodes.constant([1], np.int64))
-
-
-def _tensors(program: Program) -> dict[str, np.ndarray]:
-    """Returns the folded variables of the program under their published names."""
-    family = families_of(program.loaded)[0]
-    tensors: dict[str, np.ndarray] = {}
-    for role, (phase, stream) in networks_by_role(program.loaded).items():
-        description = describe(program.loaded, role, phase, family)
-        variables = program.variables[program.loaded.networks.index(phase.network)]
-        own = {collection: tree[f"{stream}_stream"] for collection, tree in variables.items()}
-        tensors |= table.dump(stream_entries(family, description, program.loaded.config.model.streams), own)
-    return tensors
-
-
-def _features(nodes: _Nodes, program: Program, stream: StreamSpec, x: str, rows: int) -> str:
-    """Adds the network of a stream: images [batch, 3, H, W] -> features [batch, parts, dimension]."""
-    model = program.loaded.config.model
-    if model.name == "osnet":
-        return _osnet(nodes, x)
-    role = "body" if stream.name == "body" else program.loaded.face
-    return _stream(nodes, x, PREFIXES[role], model.attention if role == "body" else "none", rows)
+def _computed(equation: Any, inputs: Sequence[Value]) -> list[Value]:
+    arrays = [
+        np.broadcast_to(value.node, variable.aval.shape)
+        for value, variable in zip(inputs, equation.invars, strict=True)
+    ]
+    results = equation.primitive.bind(*arrays, **equation.params)
+    return [constant(result) for result in (results if equation.primitive.multiple_results else [results])]
 
 
 def build(program: Program) -> onnx.ModelProto:
     """Returns the program as an ONNX model with a batch of any size and the names of `program.inputs`.
 
     Raises:
-        InputError: the method or its backbone has no ONNX form.
+        InputError: a network uses an operation that has no ONNX form here.
     """
-    nodes = _Nodes(_tensors(program), program.loaded.config.model.streams)
-    entries_by_name = {entry.name: entry for entry in program.inputs}
-    streams = []
-    for spec in program.streams:
-        entry = entries_by_name[argument_name(spec)]
-        x = _features(nodes, program, spec, _images(nodes, entry, program.flip), entry.shape[0] // 16)
-        if program.flip:
-            shape = nodes.constant([2, -1, len(spec.parts), spec.dim], np.int64)
-            x = nodes.add("ReduceSum", nodes.add("Reshape", x, shape), nodes.constant([0], np.int64), keepdims=0)
-        x = nodes.normalise(x)
-        if spec.reads_face:
-            seen = nodes.add("Unsqueeze", "has_face", nodes.constant([1, 2], np.int64))
-            x = nodes.add("Where", seen, x, nodes.constant(0))
-        streams.append(nodes.add("Flatten", x))
-    nodes.nodes.append(helper.make_node("Concat", streams, ["embeddings"], name="embeddings", axis=1))
-    graph = helper.make_graph(
-        nodes.nodes,
+    # One operation for each depthwise convolution: runtimes have it, and shifted products become thousands of slices.
+    networks = [n._replace(module=with_choices(n.module, depthwise="grouped")) for n in program.networks]
+    program = dataclasses.replace(program, networks=tuple(networks))
+    return convert(embedding_function(program), program.inputs)
+
+
+def convert(function: Callable[..., Any], inputs: Sequence[Input]) -> onnx.ModelProto:
+    """Returns a function as an ONNX model whose output is called "embeddings".
+
+    Args:
+        function: of arrays [batch, ...] to an array with the same first axis.
+        inputs: its arguments.
+
+    Raises:
+        InputError: it uses an operation that has no ONNX form here.
+    """
+    arguments = [jax.ShapeDtypeStruct((TRACED, *entry.shape), entry.dtype) for entry in inputs]
+    traced = jax.make_jaxpr(function)(*arguments)
+    graph = Graph(inputs[0].name)
+    values = [Value(entry.name, (TRACED, *entry.shape)) for entry in inputs]
+    (result,) = _run(graph, traced.jaxpr, traced.consts, values)
+    (output,) = traced.out_avals
+    graph.nodes.append(helper.make_node("Identity", [graph.full(result, output.shape)], ["embeddings"]))
+    used = {name for node in graph.nodes for name in node.input}
+    model = helper.make_graph(
+        graph.nodes,
         "embed",
-        [helper.make_tensor_value_info(e.name, _TYPES[e.dtype], ["batch", *e.shape]) for e in program.inputs],
-        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, ["batch", program.dimension])],
-        [numpy_helper.from_array(array, name) for name, array in nodes.constants.items()],
+        [helper.make_tensor_value_info(e.name, TYPES[e.dtype], [BATCH, *e.shape]) for e in inputs],
+        [helper.make_tensor_value_info("embeddings", TensorProto.FLOAT, [BATCH, *output.shape[1:]])],
+        [numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in used],
     )
     opset = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="deskpro_jax")
+    return helper.make_model(model, opset_imports=opset, ir_version=IR_VERSION, producer_name="deskpro_jax")
