@@ -39,7 +39,7 @@ from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
 from deskpro_jax.runtime import progress as progress_
-from deskpro_jax.storage.files import require_json, write_text
+from deskpro_jax.storage.files import check_writable, require_json, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,9 +93,13 @@ def check(options: argparse.Namespace) -> CheckResult:
     for flag, lowest in (("workers", 0), ("examples", 1), ("seed", 0)):
         if getattr(options, flag) < lowest:
             raise InputError(f"--{flag} is {getattr(options, flag)}, expected {lowest} or more")
-    for file in (options.sheet, options.json):
+    # Before hours of examining.
+    drawn = None if options.no_sheet else options.sheet or Path("check-NAME.png")
+    for file, remedy in ((drawn, "give another --sheet, or --no-sheet"), (options.json, "give another --json")):
         if file is not None and not file.absolute().parent.is_dir():
             raise MissingInputError(f"no folder {file.absolute().parent} to write {file.name} to: make it")
+        if file is not None:
+            check_writable(file.absolute().parent, remedy)
     name = dataset_name(options.dataset, "--dataset") if options.dataset else None
     checked = recognise.recognise(options.folder, name)
     report = CheckResult(checked)

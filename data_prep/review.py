@@ -20,7 +20,7 @@ from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.schema import SCHEMES
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
-from deskpro_jax.storage.files import write_text
+from deskpro_jax.storage.files import check_writable, write_text
 
 SAMPLES = 60
 PAGE = "review.html"
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--samples is {options.samples}; expected 1 or more.")
         if page.is_dir():
             raise InputError(f"{page} is a folder; --out takes an HTML file.")
+        check_writable(page.absolute().parent, "give the page another path (--out)")
         count = review(options.folder, page, options.samples, options.images)
         print(f"{page}: {count} photos, {page.stat().st_size / 1e6:.1f} MB")
 

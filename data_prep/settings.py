@@ -14,7 +14,7 @@ from data_prep.records import RECORDS, StageRecords
 from deskpro_jax.config.fields import differences, flatten
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
-from deskpro_jax.storage.files import read_json
+from deskpro_jax.storage.files import check_writable, read_json
 
 SETTINGS_FILE = "prepare.json"
 STAGES = ("parse", "detect", "restore")
@@ -39,7 +39,7 @@ def check_out(out: Path, images: Path) -> None:
     """Checks that a folder can take the output of photos.
 
     Raises:
-        InputError: it is inside the folder of photos, is not a folder, or holds other things than such output.
+        InputError: it is inside the folder of photos, is not a folder, holds something else, or cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: choose a folder as --out.")
@@ -50,6 +50,7 @@ def check_out(out: Path, images: Path) -> None:
         )
     if out.is_dir() and not read_settings(out) and any(_is_foreign(path) for path in out.iterdir()):
         raise InputError(f"{out} has content, but no {SETTINGS_FILE}: choose a new or empty folder as --out.")
+    check_writable(out, "choose another folder as --out, or correct its permissions")
 
 
 def _is_foreign(path: Path) -> bool:

@@ -8,6 +8,8 @@ import re
 import sys
 from collections.abc import Callable
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # a path that the user has to choose otherwise
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What XLA, CUDA and their libraries say where memory is short, also at a start beside a process that has taken it.
 _OUT_OF_MEMORY = re.compile(
     r"RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|bad_alloc|cannot allocate memory"
@@ -61,7 +63,8 @@ def missing_package(purpose: str, extra: str, error: ImportError) -> InputError:
 
 def exit_code(error: BaseException) -> int:
     """Returns the exit code of a command that ends with `error`: 2 for bad input, 1 otherwise."""
-    return 2 if isinstance(error, (InputError, MissingInputError)) else 1
+    refused = isinstance(error, OSError) and error.errno in _REFUSED
+    return 2 if refused or isinstance(error, (InputError, MissingInputError)) else 1
 
 
 def end_command(work: Callable[[], int | None], interrupted: str = "interrupted.", stopped: int = 1) -> int:
@@ -90,11 +93,11 @@ def end_command(work: Callable[[], int | None], interrupted: str = "interrupted.
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     except Exception as error:
-        line = out_of_memory_line(error) or (str(error) if isinstance(error, OSError) else None)
+        line = out_of_memory_line(error) or (_of_the_system(error) if isinstance(error, OSError) else None)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
-        return 1
+        return exit_code(error)
 
 
 def out_of_memory_line(error: BaseException) -> str | None:
@@ -120,3 +123,11 @@ def out_of_memory_line(error: BaseException) -> str | None:
                 )
         link = link.__cause__
     return None
+
+
+def _of_the_system(error: OSError) -> str:
+    """Returns the text of an error of the system: the file, what the system said and what to do."""
+    if error.filename is None or error.errno not in (*_REFUSED, *_FULL):
+        return str(error)
+    remedy = "free some space, or give another path" if error.errno in _FULL else "correct the path, or its permissions"
+    return f"{error.filename} cannot be used ({error.strerror}): {remedy}."

@@ -31,6 +31,7 @@ from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
 from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.storage.files import check_writable
 from deskpro_jax.train import check as train_check
 from deskpro_jax.train import initial_weights, teacher
 from deskpro_jax.train.loop import run_phase
@@ -39,16 +40,21 @@ from deskpro_jax.workdir import layout, transfer
 from deskpro_jax.workdir.networks import load_networks
 
 
-def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") -> list[Result]:
+def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train", *, write: bool = True) -> list[Result]:
     """Runs an experiment in `folder`, or only its evaluation.
 
     Args:
         config: the configuration.
         folder: the workdir; everything is written there, except datasets, which go into `data.data_dir`.
         mode: "train" (finished phases are skipped), or "evaluate" for the existing checkpoints.
+        write: False only prints the results of an evaluation, so that the workdir may be read-only.
 
     Returns:
         The results, which are also written to `results.json` and `results.md`, and printed.
+
+    Raises:
+        InputError, MissingInputError: a field, a file or the workdir cannot be used.
+        RunError: it cannot be computed.
     """
     refuse_after_fork("an experiment cannot run")
     validate(config, mode)
@@ -58,8 +64,10 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
     else:
+        if write and first:
+            check_writable(folder, "it gets the results; --print shows them and writes nothing")
         config = transfer.as_trained(config, folder)
-    _use_compilation_cache(config, folder)
+    _use_compilation_cache(config, folder, write)
     mesh = sharding.make_mesh(config)
     guard = SignalGuard()
     with guard if mode == "train" else contextlib.nullcontext():
@@ -82,7 +90,7 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
                 reranking=scoring.reranking_of(config),
                 skipped=skipped,
                 show=first,
-                keep=scoring.keeper(config, folder, splits, networks, variables, steps),
+                keep=scoring.keeper(config, folder, splits, networks, variables, steps) if write else None,
             )
             baselines = []
             if config.eval.baselines:
@@ -90,7 +98,8 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train") ->
                 baselines = scoring.baselines(config, mesh, scored, networks, chosen.protocols[0], show=first)
         if first:
             file = results_files.find_results_file(config, folder, splits[0], own=mode == "train")
-            results_files.publish(config, file, splits[0], results, baselines, steps, chosen.left_out, skipped)
+            published = results, baselines, steps, chosen.left_out, skipped
+            results_files.publish(config, file, splits[0], *published, write=write)
     return results
 
 
@@ -157,8 +166,10 @@ def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:
         train_check.check_training(config)
 
 
-def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path) -> None:
-    if config.compilation_cache != "none":
+def _use_compilation_cache(config: ml_collections.ConfigDict, folder: Path, write: bool) -> None:
+    if not write and not config.compilation_cache:
+        compilation.use_cache_of(folder)
+    elif config.compilation_cache != "none":
         compilation.use_persistent_cache(Path(config.compilation_cache or folder / compilation.CACHE_FOLDER))
 
 

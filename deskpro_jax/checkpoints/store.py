@@ -26,6 +26,9 @@ PyTree = Any
 Step = int | Literal["latest", "best"]
 
 
+_PATTERNS = ("[", "**", "\\")  # Orbax (etils) looks for the files of a new checkpoint with glob, unescaped
+
+
 class Restored(NamedTuple):
     """A checkpoint read back: the arrays, the JSON data saved with them, its step, its scores (None: not evaluated)."""
 
@@ -61,9 +64,15 @@ class CheckpointStore:
             read_only: True neither makes, removes, renames nor writes anything.
 
         Raises:
+            InputError: Orbax cannot write to a path with these characters.
             MissingInputError: `read_only` and there is no such folder.
         """
         self._directory = Path(directory).absolute()
+        if not read_only and (strange := [text for text in _PATTERNS if text in str(self._directory)]):
+            raise InputError(
+                f"checkpoints cannot be written to {self._directory}: Orbax takes {strange[0]} in a path for a pattern,"
+                " and would lose them; use a path without."
+            )
         self._metrics = (best_metric,) if isinstance(best_metric, str) else tuple(best_metric or ())
         self._best_metric, self._read_only = next(iter(self._metrics), None), read_only
         if read_only and not self._directory.is_dir():

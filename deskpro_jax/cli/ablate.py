@@ -15,7 +15,7 @@ from deskpro_jax.cli.arguments import positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.data.opening import build_data
 from deskpro_jax.errors import MissingInputError, end_command
-from deskpro_jax.storage.files import write_text
+from deskpro_jax.storage.files import check_writable, write_text
 from deskpro_jax.storage.locks import locked
 from deskpro_jax.tables.deskpro import TABLE_3
 from deskpro_jax.tables.plan import Cell, plan_cells, read_scores
@@ -82,6 +82,8 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     stem = options.workdir / _TABLE if options.out is None else options.out
     if options.out is not None and not stem.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {stem.absolute().parent}: create it, or correct --out.")
+    for folder in (options.workdir, stem.absolute().parent):
+        check_writable(folder, "give another --workdir or --out, or correct its permissions")
     if stem.suffix in (".md", ".tex"):
         stem = stem.with_suffix("")
     rows = TABLE_3.choose([name.strip() for name in options.rows.split(",") if name.strip()])

@@ -22,6 +22,7 @@ from deskpro_jax.embedding.photo_list import Listing, list_photos
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.storage.checksums import file_sha256
+from deskpro_jax.storage.files import check_writable
 from deskpro_jax.storage.parquet import require_pyarrow
 
 PART = 2048  # photos; 7,168 float32 numbers each make 59 MB
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError(
             f"--process is {options.process} of {options.processes}; expected 0 to {options.processes - 1}."
         )
+    check_writable(options.out.absolute().parent, "give another --out, or correct its permissions")
     photos = list_photos(options.images, options.root)
     for note in photos.notes:
         _note(note)

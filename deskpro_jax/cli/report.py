@@ -18,7 +18,7 @@ from deskpro_jax.cli.arguments import count, positive
 from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
-from deskpro_jax.storage.files import write_files
+from deskpro_jax.storage.files import check_writable, write_files
 
 PAGE = "report.html"
 IMAGES, RANKS = 240, 10
@@ -74,11 +74,12 @@ def _run(options: argparse.Namespace, page: Path) -> int:
     from deskpro_jax.report.contents import Options, gather
     from deskpro_jax.report.page import render, require_jinja
 
-    # Before hours of computing.
+    # What follows is checked before hours of computing.
     require_jinja()
     require_matplotlib()
     if page.is_dir():
         raise InputError(f"{page} is a folder; --out takes an HTML file.")
+    check_writable(page.parent, "give the page another path (--out)")
     chosen = Options(
         images=options.images,
         ranks=options.ranks,

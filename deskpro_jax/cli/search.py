@@ -23,6 +23,7 @@ from deskpro_jax.search.queries import Photos, check_alike, open_queries
 from deskpro_jax.search.search import search
 from deskpro_jax.search.special_identities import SpecialIdentities
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
+from deskpro_jax.storage.files import check_writable
 
 METHODS = ("exact", *approximate.METHODS)
 _HALF = 0.5
@@ -133,6 +134,9 @@ def _run(options: argparse.Namespace) -> int:
     gallery = EmbeddingSet(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: create it, or correct --out.")
+    for path in (options.out, options.index, None if options.calibrate is None else options.thresholds):
+        if path is not None and not Path(path).expanduser().exists():
+            check_writable(Path(path).expanduser().absolute().parent, "give another path, or correct its permissions")
     if gallery.similarity.missing_face == "zeros" and len(gallery.streams) > 1:
         similarity = gallery.similarity
         most = similarity.select(similarity.always_present()).total_weight / similarity.total_weight

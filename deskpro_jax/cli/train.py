@@ -32,6 +32,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, results.")
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "'evaluate' scores the checkpoints that are in the workdir.")
+_PRINT = flags.DEFINE_bool("print", False, "Only prints the results and writes nothing into the workdir.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, to run as several processes; 'auto' on a TPU slice or under Slurm."
 )
@@ -84,8 +85,10 @@ def main(arguments: Sequence[str]) -> int:
     def run() -> None:
         if _COORDINATOR.value:
             _join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        if _PRINT.value and _MODE.value != "evaluate":
+            raise InputError("--print goes with evaluate: training has to write into its workdir.")
         warn_of_unused_gpu()
-        experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value)
+        experiment.run(_CONFIG.value, Path(_WORKDIR.value or "."), _MODE.value, write=not _PRINT.value)
 
     return end_command(run, stopped=0)
 
@@ -129,7 +132,8 @@ def help_text(name: str) -> str:
     lines = [f"usage: {PROGRAM} {name} --config NAME|FILE[:VARIANT] --workdir DIR [--config.FIELD=VALUE ...]", ""]
     lines += [f"{about.summary[0].upper()}{about.summary[1:]}.", "", "flags:"]
     own: list[Any] = next(group for group in flags.FLAGS.flags_by_module_dict().values() if _is_own(group))
-    lines += [f"  --{flag.name:<12} {flag.help}" for flag in own if name == "train" or flag.name != "mode"]
+    hidden = "print" if name == "train" else "mode"
+    lines += [f"  --{flag.name:<12} {flag.help}" for flag in own if flag.name != hidden]
     lines += ["", "installed configurations:", f"  {', '.join(files.names())}"]
     lines += [f"  their fields, with what each means: {files.FOLDER / 'base.py'}"]
     return "\n".join([*lines, "", examples(about), "", EXIT_CODES])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,6 +129,6 @@ def read_columns(folder: Path, split: str, records: Records) -> dict[str, np.nda
         if all(len(value) == len(records) for value in values.values()):
             return values
     values = columns(records)
-    if os.access(folder, os.W_OK):
+    with contextlib.suppress(OSError):  # a folder that cannot be written: they are collected again
         write_columns(folder, split, values)
     return values

@@ -56,6 +56,8 @@ def publish(
     steps: Mapping[str, Steps],
     left_out: Mapping[str, str],
     skipped: Mapping[str, Any] | None = None,
+    *,
+    write: bool = True,
 ) -> None:
     """Prints the results and writes them into the workdir, as JSON and as Markdown.
 
@@ -68,6 +70,7 @@ def publish(
         steps: step of each phase's checkpoint.
         left_out: protocols that could not be scored -> why.
         skipped: unreadable images, of `score_networks` and by training phase.
+        write: False only prints them.
     """
     rows = [*(result.row() for result in results), *baselines]
     title = f"{config.data.name}, checkpoint: {config.eval.report}"
@@ -82,6 +85,8 @@ def publish(
     console.print(table)
     for name, text in notes.items():
         console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    if not write:
+        return
     record = {
         "dataset": config.data.name,
         "trained_on": file.trained_on,

@@ -26,7 +26,7 @@ def check_new(*paths: Path) -> None:
     """Checks that files can be written at `paths`, the first of which the user named.
 
     Raises:
-        InputError: one of them exists.
+        InputError: one of them exists, or nothing can be created in their folder.
         MissingInputError: their folder does not exist.
     """
     if not paths[0].parent.is_dir():
@@ -34,6 +34,26 @@ def check_new(*paths: Path) -> None:
     for path in paths:
         if path.exists():
             raise InputError(f"{path} already exists: choose another name.")
+    check_writable(paths[0].parent, "correct --to, or its permissions")
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """Checks that files can be created in a folder, or in the nearest one above it that exists, before long work.
+
+    Args:
+        folder: where something is to be written.
+        remedy: what to do where that cannot be.
+
+    Raises:
+        InputError: nothing can be created there.
+    """
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    temporary = _temporary(nearest / "check", None)
+    try:
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:
+        raise InputError(f"{nearest} cannot be written ({error.strerror}): {remedy}.") from error
 
 
 @contextlib.contextmanager
@@ -52,10 +72,12 @@ def atomic_path(path: Path, scratch: Path | None = None) -> Iterator[Path]:
     """
     temporary = _temporary(path, scratch)
     try:
-        yield temporary
-        move(temporary, path)
+        with _named(temporary, path):
+            yield temporary
+            move(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before says more
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -70,11 +92,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary = _temporary(path, None)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        move(temporary, path)
+        with _named(temporary, path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _named(temporary: Path, path: Path) -> Iterator[None]:
+    """Errors of the system that name a temporary file, which the user never gave, name `path` instead."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
 
 
 def move(source: Path, target: Path) -> None:

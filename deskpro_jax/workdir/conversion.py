@@ -56,6 +56,7 @@ def import_weights(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; choose a new folder.")
+    files.check_writable(folder.parent, "choose another new folder")
     opened = open_weights(
         source,
         family=family,
