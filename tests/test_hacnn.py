@@ -44,7 +44,9 @@ def test_regions_start_where_the_biases_say(tiny: tuple[hacnn.HACNN, Any]) -> No
     outputs, middle = jax.jit(lambda v, x: network.apply(v, x, train=False))(variables, normal(0, *IMAGES))
     start = np.tanh([[0, -0.75], [0, -0.25], [0, 0.25], [0, 0.75]])
     np.testing.assert_allclose(middle["regions"], np.broadcast_to(start, (2, 3, 4, 2)), atol=1e-6)
-    assert middle["soft_attention"].shape == (2, 10, 4)
+    assert middle["attention"].shape == (2, 10, 4)
+    first = middle["boxes"][0, 0]  # a quarter of the photo's height around its shift, over the whole width
+    np.testing.assert_allclose(first, [(start[0, 1] + 0.75) / 2, 0, (start[0, 1] + 1.25) / 2, 1], atol=1e-6)
     assert {name: value.shape for name, value in outputs.items()} == {
         "logits": (2, 2, 3),
         "features": (2, 2, 8),

@@ -201,8 +201,20 @@ def test_means_over_clothing_are_those_of_the_map(monkeypatch: pytest.MonkeyPatc
     not_clothing = np.array([[[1, 0], [1, 0]]], np.uint8)
     found = attention._maps(module, {}, jnp.zeros((1, 2, 2, 3), jnp.uint8), jnp.asarray(not_clothing))
     np.testing.assert_allclose(found[1], 3 * values, rtol=1e-6)
-    assert float(found[2][0]) == pytest.approx(0.7)
-    assert float(found[3][0]) == pytest.approx(0.3)
+    assert found[2].shape == (1, 0, 4)
+    assert float(found[3][0]) == pytest.approx(0.7)
+    assert float(found[4][0]) == pytest.approx(0.3)
+
+
+def test_regions_are_outlined_within_the_photo() -> None:
+    photo = Image.new("RGB", (60, 120), (10, 200, 30))
+    boxes = np.array([[-0.2, 0.0, 0.25, 1.0], [0.5, 0.25, 0.75, 1.4]])
+    drawn = np.asarray(pictures.outlined(photo, boxes)).astype(int)
+    coloured = np.abs(drawn[..., 0] - drawn[..., 2]) > 20
+    assert coloured[0, 1:-1].all()  # what lies beyond the photo is drawn along its border
+    assert coloured[[60, 88], 20:57].all()
+    assert not coloured[61 + 3 : 86, 20:50].any()
+    assert not coloured[95:].any()
 
 
 def test_clothing_is_orange_and_maps_rise_in_brightness() -> None:

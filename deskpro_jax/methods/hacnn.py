@@ -119,8 +119,10 @@ class HACNN(nn.Module):
         Returns:
             outputs: `logits` [2, batch, classes] of the global and the local branch, and the `features` [2, batch,
                 feature_dim], which are also the `embeddings`.
-            intermediates: `soft_attention` [batch, 10, 4] of the last block, the mean over its channels; `regions`
-                [batch, blocks, regions, (x, y)], their shifts; `feature_map` [batch, 10, 4, channels].
+            intermediates: of the last block `attention` [batch, 10, 4], the mean over its channels, and what is left,
+                `refined` (also `feature_map`) [batch, 10, 4, channels]; `regions` [batch, blocks, regions, (x, y)],
+                their shifts, and `boxes` [batch, regions, (top, left, bottom, right)], where those of the last block
+                lie, as fractions of the photo.
         """
         stats = layers.at_least_float32(self.dtype)
         valid = valid if train else None
@@ -148,8 +150,10 @@ class HACNN(nn.Module):
             features.append(vector[:, 0, 0].astype(stats))
             logits.append(self._linear(vector, self.num_classes, f"classifier_{part}")[:, 0, 0].astype(stats))
         outputs = {"logits": jnp.stack(logits), "features": jnp.stack(features), "embeddings": jnp.stack(features)}
-        middle = {"soft_attention": soft.mean(-1), "regions": jnp.stack(shifts, 1), "feature_map": x}
-        return outputs, middle
+        centre, half = shift[..., ::-1], jnp.asarray(REGION_SCALE[::-1], shift.dtype)
+        boxes = (jnp.concatenate([centre - half, centre + half], -1) + 1) / 2
+        middle = {"attention": soft.mean(-1), "refined": x, "regions": jnp.stack(shifts, 1), "boxes": boxes}
+        return outputs, {**middle, "feature_map": x}
 
     def _linear(self, x: Array, features: int, name: str) -> Array:
         init = initialisers.uniform_fan_in(x.shape[-1])

@@ -1,4 +1,4 @@
-"""Attention maps of the body stream over photos, beside where clothing is (the paper's Fig. 3)."""
+"""Attention maps and regions of the body stream over photos, beside where clothing is (the paper's Fig. 3)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from deskpro_jax.workdir.networks import LoadedNetworks
 _BATCH = 16
 _MEASURED = 128  # photos with a mask that the means are taken over, at most
 NO_BODY = "these networks have no body stream, and no other has attention maps"
-NO_ATTENTION = "this body network has no CSA module (model.attention is none)"
+NO_ATTENTION = "this body network has no attention (CSA, model.attention, or one of the method's own)"
 
 
 class Maps(NamedTuple):
-    """What a network's CSA module makes of some photos.
+    """What a network's attention makes of some photos.
 
     Attributes:
         at: [photos] their positions in the split; one that cannot be read is left out.
         attention: [photos, rows, columns] in (0, 1).
         refined: [photos, rows, columns] mean over the channels of the absolute refined features.
+        boxes: [photos, regions, 4] top, left, bottom and right of the regions that the network cuts out, as fractions
+            of height and width; no regions where it cuts none out.
         clothing: mean attention over clothing, each photo with a mask counting alike; nan without any.
         elsewhere: the same of all else.
         measured: photos with a mask that these means are of.
@@ -38,6 +40,7 @@ class Maps(NamedTuple):
     at: np.ndarray
     attention: np.ndarray
     refined: np.ndarray
+    boxes: np.ndarray
     clothing: float
     elsewhere: float
     measured: int
@@ -48,7 +51,21 @@ def unavailable(trained: LoadedNetworks) -> str | None:
     body = _body(trained)
     if body is None:
         return NO_BODY
-    return NO_ATTENTION if getattr(body[0].module, "attention", "none") == "none" else None
+    return None if "attention" in _intermediates(body[0].module, trained.sizes["body"]) else NO_ATTENTION
+
+
+def cuts_regions(trained: LoadedNetworks) -> bool:
+    """Returns whether networks with attention also cut regions out of a photo."""
+    body = _body(trained)
+    return body is not None and "boxes" in _intermediates(body[0].module, trained.sizes["body"])
+
+
+@functools.lru_cache(maxsize=4)
+def _intermediates(module: Any, size: tuple[int, int]) -> frozenset[str]:
+    """Returns the names of what the body stream shows of its inside; traces the network, and compiles nothing."""
+    inputs = {"body": jnp.zeros((1, *size, 3))}
+    run = lambda key: module.init_with_output(key, inputs, train=False)[0][1]  # noqa: E731
+    return frozenset(jax.eval_shape(run, jax.random.key(0))["body"])
 
 
 def choose(split: ReIDSplit, count: int) -> np.ndarray:
@@ -95,10 +112,12 @@ def attention_maps(
         known = used & batch["has_mask"]
         values = [np.asarray(value) for value in compute(variables, batch["body"], batch["cloth_mask"])]
         blocks.append([batch["index"][used], *(value[used] for value in values), known[used]])
-    at, attention, refined, clothing, elsewhere, masked = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    at, attention, refined, boxes, clothing, elsewhere, masked = (
+        np.concatenate(part) for part in zip(*blocks, strict=True)
+    )
     over, beside = (_mean(part[masked]) for part in (clothing, elsewhere))
     first = at < len(shown)
-    return Maps(both[at[first]], attention[first], refined[first], over, beside, int(masked.sum()))
+    return Maps(both[at[first]], attention[first], refined[first], boxes[first], over, beside, int(masked.sum()))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -118,12 +137,13 @@ def _compiled(module: Any) -> Any:
     return jax.jit(functools.partial(_maps, module))
 
 
-def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tuple[Array, Array, Array, Array]:
-    """Returns attention and refined features [batch, rows, columns], means over clothing and elsewhere [batch]."""
+def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tuple[Array, ...]:
+    """Returns attention and refined features [batch, rows, columns], boxes [batch, regions, 4], means [batch]."""
     images = augment.normalise_batch({"body": body})
     _, middle = module.apply(variables, {"body": images["body"]}, train=False)
     attention = middle["body"]["attention"].astype(jnp.float32)
     refined = jnp.abs(middle["body"]["refined"].astype(jnp.float32)).mean(-1)
     other = losses.cloth_target(not_clothing.astype(jnp.float32), (attention.shape[1], attention.shape[2]), 0.0)
     mean = lambda weight: (attention * weight).sum((1, 2)) / weight.sum((1, 2))  # noqa: E731
-    return attention, refined, mean(1 - other), mean(other)
+    boxes = middle["body"].get("boxes", jnp.zeros((len(body), 0, 4))).astype(jnp.float32)
+    return attention, refined, boxes, mean(1 - other), mean(other)

@@ -208,9 +208,9 @@ def _attention(
     record: Record, other: Record | None, opened: Opened, budget: sections.Budget, pictures: Pictures
 ) -> Shown:
     runs, notes = [Run(_run_name(record), opened.trained)], []
-    if other is None:
+    if other is None and record.field("model.attention") != "none":
         notes.append("For the maps of a run without L_att beside these, name its workdir with --compare.")
-    else:
+    elif other is not None:
         name = _run_name(other)
         if name == runs[0].name:
             runs[0] = Run(f"{short_name(record.folder)}, {name}", opened.trained)
@@ -227,7 +227,7 @@ def _attention(
 
 def _run_name(record: Record) -> str:
     weight = record.field("loss.attention_weight")
-    if weight is None:
+    if weight is None or record.field("model.attention") == "none":
         return short_name(record.folder)
     return f"with L_att (weight {weight:g})" if weight else "without L_att"
 

@@ -7,13 +7,14 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from deskpro_jax.data.load.dataset import ReIDSplit
 
 WIDTH, HEIGHT = 112, 256  # pixels at most
 _QUALITY = 80  # of JPEG
 CLOTHING = (230, 159, 0)  # orange of the palette of Okabe and Ito
+_OUTLINES = (CLOTHING, (86, 180, 233), (0, 158, 115), (240, 228, 66))  # others of the same palette
 _TINT = 0.6
 
 
@@ -75,6 +76,25 @@ def tinted(photo: Image.Image, not_clothing: np.ndarray) -> Image.Image:
     grey = photo.convert("L").convert("RGB")
     orange = Image.blend(grey, Image.new("RGB", photo.size, CLOTHING), _TINT)
     return Image.composite(orange, grey, mask)
+
+
+def outlined(photo: Image.Image, boxes: np.ndarray) -> Image.Image:
+    """Returns a photo in grey with regions outlined, each in a colour of its own.
+
+    Args:
+        photo: RGB.
+        boxes: [regions, 4] top, left, bottom and right as fractions of height and width; parts beyond the photo are
+            drawn along its border.
+    """
+    small = shrink(photo).convert("L").convert("RGB")
+    draw = ImageDraw.Draw(small)
+    inset = 2 * np.arange(len(boxes))[:, None] % 8  # so that outlines along one border lie beside one another
+    highest = np.array([small.height, small.width] * 2) - 1
+    corners = np.clip(np.round(boxes * highest), inset, highest - inset).astype(int)
+    for i, (top, left, bottom, right) in enumerate(corners.tolist()):
+        corners_of_box = [(left, top), (max(left, right), max(top, bottom))]
+        draw.rectangle(corners_of_box, outline=_OUTLINES[i % len(_OUTLINES)], width=2)
+    return small
 
 
 def overlaid(photo: Image.Image, values: np.ndarray, low: float, high: float, opacity: float = 0.65) -> Image.Image:

@@ -17,7 +17,7 @@ from deskpro_jax.report.attention import Maps
 from deskpro_jax.report.cards import Card, card, person_name
 from deskpro_jax.report.charts import Bars, draw_histogram
 from deskpro_jax.report.opened import Opened
-from deskpro_jax.report.pictures import Picture, Pictures, overlaid, tinted
+from deskpro_jax.report.pictures import Picture, Pictures, outlined, overlaid, tinted
 from deskpro_jax.report.view import View
 from deskpro_jax.workdir.networks import LoadedNetworks
 
@@ -162,7 +162,7 @@ def attention_section(opened: Opened, runs: Sequence[Run], budget: Budget, pictu
     able = [run for run in runs if attention.unavailable(run.trained) is None]
     notes = [f"{run.name}: {attention.unavailable(run.trained)}." for run in runs if run not in able]
     split = opened.query
-    count = min(_PHOTOS, budget.attention // (2 + 2 * len(able)))
+    count = min(_PHOTOS, budget.attention // (2 + sum(2 + attention.cuts_regions(run.trained) for run in able)))
     shown = attention.choose(split, count)
     maps = [attention.attention_maps(run.trained, opened.config, split, shown) for run in able]
     if not split.has_mask.any():
@@ -211,6 +211,9 @@ def _attention_photo(
         values = found.refined[at]
         picture = pictures.picture(overlaid(photo, values, float(values.min()), float(values.max())))
         cells.append((f"refined features, {run.name}", f"mean refined features of {run.name}", picture))
+        if len(boxes := found.boxes[at]):
+            alt = f"the {len(boxes)} regions that {run.name} looks at by themselves, outlined"
+            cells.append((f"regions, {run.name}", alt, pictures.picture(outlined(photo, boxes))))
     return {"card": first, "cells": cells}
 
 
