@@ -119,6 +119,20 @@ def test_a_bad_list_is_named(tmp_path: Path, name: str, text: str, message: str)
     assert str(tmp_path / name) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.jpg\nb.jpg\n".encode("utf-16"), "is UTF-16 text"),
+        ("a.jpg\nb.jpg\n".encode("utf-16-le"), "line 1 has NUL bytes"),
+        ("a.jpg\nJos\xe9.jpg\n".encode("latin-1"), r"line 2 is not UTF-8 text \(byte 0xe9\)"),
+    ],
+)
+def test_a_text_list_that_is_not_utf8_is_named_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.txt").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list_photos(tmp_path / "t.txt")
+
+
 def test_what_is_not_there_or_ambiguous_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no photos at .*absent"):
         list_photos(tmp_path / "absent")

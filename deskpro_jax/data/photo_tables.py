@@ -45,14 +45,21 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        where: file and line, for messages.
-        line: its line in a CSV file, its number in a Parquet file; both count from 1.
+        path: of the table.
+        unit: what `line` counts: "line" of a CSV file, "row" of a Parquet file.
+        line: from 1.
         cells: by column; None where a cell is empty.
     """
 
-    where: str
+    path: Path
+    unit: str
     line: int
     cells: dict[str, Label]
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return f"{self.path}, {self.unit} {self.line}"
 
     def text(self, column: str) -> str | None:
         """Returns a cell as text, None where it is empty or the table has no such column."""
@@ -196,14 +203,15 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     for line, cells in lines:
         if len(cells) != len(header.cells):
             raise _ragged(path, header.cells, [line, *(n for n, more in lines if len(more) != len(header.cells))])
-        where = f"{path}, line {line}"
         values: dict[str, Label] = {}
         for column, position in positions.items():
             cell = cells[position]
             if "\n" in cell or "\r" in cell:
-                raise InputError(f"{where}: {column} holds a line break ({cell[:60]!r}): is a quote missing?")
+                raise InputError(
+                    f"{path}, line {line}: {column} holds a line break ({cell[:60]!r}): is a quote missing?"
+                )
             values[column] = label(cell) if column in LABELS else cell or None
-        yield Row(where, line, values)
+        yield Row(path, "line", line, values)
 
 
 def _ragged(path: Path, header: Sequence[str], lines: Sequence[int]) -> InputError:
@@ -221,13 +229,16 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=_ROWS, columns=[stored[column] for column in columns]):
             for row in batch.to_pylist():
                 number += 1
-                where = f"{path}, row {number}"
-                values = {column: _cell(where, column, row[stored[column]]) for column in columns}
+                cells = {column: row[stored[column]] for column in columns}
+                try:
+                    values = {column: _cell(column, value) for column, value in cells.items()}
+                except ValueError as error:
+                    raise InputError(f"{path}, row {number}: {error}.") from error
                 if any(value is not None for value in values.values()):
-                    yield Row(where, number, values)
+                    yield Row(path, "row", number, values)
 
 
-def _cell(where: str, column: str, value: Any) -> Label:
+def _cell(column: str, value: Any) -> Label:
     try:
         if column in LABELS:
             return label(value)
@@ -237,4 +248,4 @@ def _cell(where: str, column: str, value: Any) -> Label:
             return str(number)
         raise ValueError(f"{value!r}; expected text")
     except ValueError as error:
-        raise InputError(f"{where}: column {column} holds {error}.") from error
+        raise ValueError(f"column {column} holds {error}") from error

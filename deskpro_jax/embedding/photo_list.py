@@ -26,6 +26,7 @@ from deskpro_jax.data.photo_names import (
 )
 from deskpro_jax.data.photo_tables import LABELS, PATH, Label, Row, open_table
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.csv_file import text_lines
 
 _LISTS = (".txt", ".lst")
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -212,13 +213,9 @@ def _name(path: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if text := line.rstrip("\r\n").strip():
-                    yield Row(f"{path}, line {number}", number, {PATH: text})
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error}): expected a path a line.") from error
+    for number, line in enumerate(text_lines(path), 1):
+        if text := line.strip():
+            yield Row(path, "line", number, {PATH: text})
 
 
 def _files_matching(pattern: str) -> Iterator[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from deskpro_jax.errors import InputError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _END = "\0"  # a last line, which shows whether a quote is still open; no line of text holds it
-_SAVE = "save it as CSV in UTF-8"
+_SAVE = "save it in UTF-8"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line that spreadsheets write
 _OTHER_FORMATS = {
     b"\xff\xfe": "is UTF-16 text",
@@ -42,17 +43,7 @@ def read_csv(path: Path, is_column: Callable[[str], bool]) -> Iterator[CsvRow]:
     Raises:
         InputError: it is not UTF-8 text, or a quote is not closed; the message names the line.
     """
-    with path.open("rb") as binary:
-        start = binary.read(8)
-    for signature, what in _OTHER_FORMATS.items():
-        if start.startswith(signature):
-            raise InputError(f"{path} {what}, expected CSV: {_SAVE}.")
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        yield from _rows(path, file, is_column)
-
-
-def _rows(path: Path, file: IO[str], is_column: Callable[[str], bool]) -> Iterator[CsvRow]:
-    lines, skipped = _lines(path, file), 0
+    lines, skipped = itertools.chain(text_lines(path), [_END]), 0
     separator = None
     for first in lines:
         if match := _SEPARATOR_LINE.fullmatch(first):
@@ -77,7 +68,7 @@ def _rows(path: Path, file: IO[str], is_column: Callable[[str], bool]) -> Iterat
             if any(stripped):
                 yield CsvRow(line, stripped)
     except csv.Error as error:
-        raise InputError(f"{path}, line {skipped + reader.line_num}: {error}: {_SAVE}.") from error
+        raise InputError(f"{path}, line {skipped + reader.line_num}: {error}: is a quote missing?") from error
 
 
 def _with_first(first: str, lines: Iterator[str]) -> Iterator[str]:
@@ -86,19 +77,34 @@ def _with_first(first: str, lines: Iterator[str]) -> Iterator[str]:
         yield from lines
 
 
-def _lines(path: Path, file: IO[str]) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        if "\0" in line:
-            raise InputError(
-                f"{path}, line {number} has NUL bytes, as UTF-16 text and files that are no text do: {_SAVE}."
-            )
-        try:
-            line.encode()
-        except UnicodeEncodeError as error:  # bytes that are not UTF-8 were read as surrogates
-            byte = ord(line[error.start]) - 0xDC00
-            raise InputError(f"{path}, line {number} is not UTF-8 text (byte 0x{byte:02x}): {_SAVE}.") from error
-        yield line
-    yield _END
+def text_lines(path: Path) -> Iterator[str]:
+    """Yields the lines of a text file in UTF-8, with their ends; a byte order mark is left out.
+
+    Args:
+        path: the file.
+
+    Raises:
+        InputError: it is no UTF-8 text; the message names the line.
+    """
+    with path.open("rb") as binary:
+        start = binary.read(8)
+    for signature, what in _OTHER_FORMATS.items():
+        if start.startswith(signature):
+            raise InputError(f"{path} {what}: {_SAVE}.")
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise InputError(
+                    f"{path}, line {number} has NUL bytes, as UTF-16 text and files that are no text do: {_SAVE}."
+                )
+            if not line.isascii():
+                try:
+                    line.encode()
+                except UnicodeEncodeError as error:  # bytes that are not UTF-8 were read as surrogates
+                    byte = ord(line[error.start]) - 0xDC00
+                    where = f"{path}, line {number}"
+                    raise InputError(f"{where} is not UTF-8 text (byte 0x{byte:02x}): {_SAVE}.") from error
+            yield line
 
 
 def _separator(first: str, is_column: Callable[[str], bool]) -> str:
