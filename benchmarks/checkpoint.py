@@ -29,11 +29,11 @@ def save(scratch: str, shape: dict[str, Any]) -> Iterator[dict[str, float]]:
     from deskpro_jax.methods import deskpro
     from deskpro_jax.models.contract import Counts
     from deskpro_jax.models.initialisers import init_variables
-    from deskpro_jax.train import optimisers, step
+    from deskpro_jax.train import optimisers, schedules, step
 
     sizes = Shape(**shape)
     config = configuration("student", sizes, FACE, 8, "float32")
-    optimizer = optimisers.adam(optimisers.schedule(np.asarray([1e-4]), 1), config.train.weight_decay)
+    optimizer = optimisers.adam(schedules.schedule(np.asarray([1e-4]), 1), config.train.weight_decay)
     create = jax.jit(lambda variables: step.create_state(variables, optimizer))
     state = create(init_variables(deskpro.build(config, Counts(sizes.classes)), 0))
     tree = {

@@ -76,7 +76,7 @@ class Step:
         from deskpro_jax import methods
         from deskpro_jax.models.initialisers import init_variables
         from deskpro_jax.runtime import sharding
-        from deskpro_jax.train import optimisers
+        from deskpro_jax.train import optimisers, schedules
         from deskpro_jax.train import step as train
 
         config = configuration(phase, shape, face, batch, dtype)
@@ -84,7 +84,7 @@ class Step:
         spec = specs["teacher" if phase == "teacher" else "student"]
         module = spec.network(config, shape.classes).module
         teacher = specs["teacher"].network(config, shape.classes).module if spec.recipe.teacher else None
-        optimizer = optimisers.adam(optimisers.schedule(np.asarray([1e-5]), 1), config.train.weight_decay)
+        optimizer = optimisers.adam(schedules.schedule(np.asarray([1e-5]), 1), config.train.weight_decay)
         mesh = Mesh(np.asarray(jax.local_devices()[:1]), (sharding.DATA_AXIS,))
         if phase == "stream":
             drawn = {name: {"body_stream": tree} for name, tree in stream.drawn_variables(shape).items()}

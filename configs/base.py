@@ -34,6 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
     d.face_size = (224, 224)  # height, width in pixels; of both kinds of face
     d.identities = 5  # P identities per batch ...
     d.images_per_identity = 6  # ... times K images each (global batch, over all hosts)
+    # What a batch holds: "identities", P identities times K images; "images", the next P * K images of the shuffled
+    # split, each once per epoch, an incomplete last batch left out.
+    d.sampler = "identities"
+    d.interpolation = "bilinear"  # how photos are resized, here and when embedding: Pillow's "bilinear" or "bicubic"
     d.require_face = False  # True drops training images without a face (released code)
     d.require_mask = False  # True drops training images without a mask (released code)
     d.validation_identities = 0  # identities held out of train, for eval.report = "validation"
@@ -44,6 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
     a.flip = 0.5  # probability of mirroring; body, both faces and mask together
     a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
     a.crop_scale = 1.05  # the enlargement, of height and width each
+    a.pad = 0  # pixels of black around the resized image, of which a random window of its size is cut; together as well
+    a.brightness = 0.0  # colour jitter: brightness and contrast times 1 - this to 1 + this, in random order; one draw
+    a.contrast = 0.0  # for all photos of a row, never on the mask
     a.erase = 0.5  # probability of random erasing, on each image by itself, never on the mask
     a.erase_area = (0.02, 0.4)  # erased fraction of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
@@ -54,9 +61,12 @@ def get_config() -> ml_collections.ConfigDict:
     a.shared_draws = 0
 
     c.model = m = ml_collections.ConfigDict()
-    # The method: deskpro, osnet, or the name of a user module (docs/forking.md).
+    # The method: deskpro, a method that the paper compares with (docs/published_methods.md), or the name of a user
+    # module (docs/forking.md).
     m.name = "deskpro"
-    m.backbone = "x1_0"  # OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0; or "module:name" of a fork (docs/forking.md)
+    # The method's network: of deskpro and osnet OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0, or "module:name" of a fork
+    # (docs/forking.md); other methods name theirs in docs/published_methods.md.
+    m.backbone = "x1_0"
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
@@ -84,9 +94,15 @@ def get_config() -> ml_collections.ConfigDict:
     l.mask_rule = "paper"  # "paper": epsilon, then resize; "released": resize, then replace exact zeros
     l.alpha = 0.7  # Eq. 7: weight of L_fkp against the student's cross-entropy; 0 trains without a teacher
     l.temperature = 5.0  # tau of Eq. 5
-    l.margin = 0.7  # of the batch-hard triplet loss
-    l.triplet_weight = 1.0  # of L_trip in Eq. 7; less of it helps a network that starts from random weights
-    l.soft_margin = False  # log(1 + exp(.)) instead of the hinge
+    l.ce_weight = 1.0  # of the cross-entropy of a stream
+    l.metric = "triplet"  # the metric loss: batch-hard "triplet", or "multi_similarity" as LightMBN has it
+    l.margin = 0.7  # of the metric loss
+    # Of the metric loss, L_trip in Eq. 7; less of it helps a network that starts from random weights.
+    l.triplet_weight = 1.0
+    l.soft_margin = False  # log(1 + exp(.)) instead of the triplet loss's hinge
+    l.outputs = "sum"  # cross-entropy and metric loss over a stream's outputs: their "sum" or "mean"
+    l.centre_weight = 0.0  # of the centre loss; 0 leaves it out
+    l.centre_rate = 0.5  # learning rate of its centres, by plain SGD whatever the weight and the schedule
     l.label_smoothing = 0.0  # 0.1 in the released code
     l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 
@@ -103,10 +119,25 @@ def get_config() -> ml_collections.ConfigDict:
     # Epochs until the cosine's end; 0 = train.epochs. Epochs after it continue with the rate that the released code has
     # there: one more value of the cosine, falling to the final rate in 500 epochs.
     r.schedule_epochs = 0
-    r.base_lr = 0.0006  # times sqrt(batch / 20)
+    r.optimizer = "adam"  # "adam" (0.9, 0.999), "amsgrad" or "sgd", each with PyTorch's numerics
+    r.momentum = 0.9  # of sgd
+    r.base_lr = 0.0006  # times sqrt(batch / reference_batch)
+    r.reference_batch = 20  # images that the base rate is given for; 0 takes it as it is, whatever the batch
     r.warmup_epochs = 10  # with a rate that rises evenly to the base rate; both phases
+    # Epoch e (from 0) of the warm-up has (e + 1) / warmup_epochs of the rate; with a factor f > 0 it has
+    # f + (1 - f) e / warmup_epochs of it.
+    r.warmup_factor = 0.0
+    # The rate after the warm-up: "cosine", down to final_fraction of it in the last epoch; "cosine_to_zero", of which
+    # epoch e has (1 + cos(pi e / epochs)) / 2; "step", times `decay` from each epoch of `milestones` on.
+    r.schedule = "cosine"
     r.final_fraction = 0.001  # the cosine ends at this fraction of the base rate
+    r.milestones = ()  # epochs, from 0
+    r.decay = 0.1  # at each milestone
     r.weight_decay = 0.0005  # L2 added to the gradient (not decoupled)
+    r.pretrained_rate = 1.0  # factor of the learning rate of a method's backbone, which published weights start
+    # Epochs at the beginning in which only classifiers train: everything else runs as in evaluation and stays as it
+    # is, while the schedule runs on.
+    r.freeze_epochs = 0
     r.log_every = 20  # steps between metric lines
     # First and last step of a phase to profile, as (100, 103), into its folder profile/; () = none. Open it in
     # TensorBoard (or the file perfetto_trace.json.gz at ui.perfetto.dev).

@@ -1,14 +1,16 @@
 """Named variants shared by all configurations: `debug`, `official`, the rows of Table 3, and other methods.
 
 `--config configs/celeb_light.py:csa_att` trains row 3 (body stream with CSA and L_att). `official` makes the choices of
-the released code wherever it differs from the paper; `osnet` and `osnet_triplet` train OSNet by itself. Variants
-compose, a later one overrides: `:official,debug`.
+the released code wherever it differs from the paper. The other methods are variants too, each with the recipe that was
+published for it (`VARIANTS` of the modules in deskpro_jax/methods): `:pcb`, `:osnet_triplet`. Variants compose, a later
+one overrides: `:official,debug`, `:pcb,debug`.
 """
 
 from __future__ import annotations
 
 import ml_collections
 
+from deskpro_jax import methods
 from deskpro_jax.config.suggestions import did_you_mean
 
 
@@ -29,19 +31,6 @@ def _rows() -> dict[str, dict[str, object]]:
     }
 
 
-# OSNet by itself, at the size that torchreid trains it with.
-_OSNET = {
-    "model.name": "osnet",
-    "model.body": True,
-    "model.face": "none",
-    "model.attention": "none",
-    "data.body_size": (256, 128),
-    "loss.label_smoothing": 0.1,
-}
-_METHODS = {
-    "osnet": {**_OSNET, "loss.triplet_weight": 0.0},  # cross-entropy only
-    "osnet_triplet": {**_OSNET, "loss.triplet_weight": 1.0, "loss.margin": 0.3},
-}
 # What makes a run short: a narrow network on small images, a handful of steps.
 DEBUG = {
     "data.body_size": (64, 32),
@@ -77,7 +66,7 @@ OFFICIAL = {
     "eval.report": "stitched",
 }
 _ROWS = _rows()
-_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS, **_METHODS}
+_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS, **methods.variants()}
 VARIANTS = tuple(_NAMED)
 ROWS = tuple(_ROWS)  # of Table 3
 
@@ -102,4 +91,6 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> ml_collecti
             hint = did_you_mean(name, VARIANTS) or f"there are {', '.join(VARIANTS)}."
             raise ValueError(f"No variant {name!r} of this configuration: {hint}")
         config.update_from_flattened_dict(_NAMED[name])
+        if name == "debug":
+            config.update_from_flattened_dict(methods.debug_fields(config.model.name))
     return config

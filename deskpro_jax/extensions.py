@@ -8,8 +8,8 @@ from deskpro_jax.data.datasets.protocols import Filter, Protocol
 from deskpro_jax.data.datasets.spec import DatasetSpec, FileNames, PhotoFolder, Size, split_folders
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses.extra import Term
-from deskpro_jax.methods.deskpro import identity_terms
-from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
+from deskpro_jax.losses.terms import identity_terms, weighted_terms
+from deskpro_jax.models.contract import Counts, LossTerm, Optimizer, PhaseSpec, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.osnet import Backbone
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "FileNames",
     "Filter",
     "LossTerm",
+    "Optimizer",
     "PhaseSpec",
     "PhotoFolder",
     "Protocol",
@@ -30,6 +31,7 @@ __all__ = [
     "add_dataset",
     "identity_terms",
     "split_folders",
+    "weighted_terms",
 ]
 
 

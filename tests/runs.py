@@ -22,7 +22,7 @@ from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.contract import Counts
-from deskpro_jax.train import optimisers
+from deskpro_jax.train import optimisers, schedules
 from deskpro_jax.train import step as train
 from deskpro_jax.train.state import as_tree
 from small_backbones import TINY
@@ -135,7 +135,7 @@ def saved_state(workdir: Path, phase: str, c: ConfigDict, step: int | None = Non
     """Returns every leaf of a checkpoint, the latest by default, by its path."""
     build = deskpro.build_teacher if phase == "teacher" else deskpro.build
     variables = initialisers.init_variables(build(c, Counts(CLASSES)), 0)
-    optimizer = optimisers.adam(optimisers.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
+    optimizer = optimisers.adam(schedules.schedule(np.zeros(c.train.epochs), 1), c.train.weight_decay)
     template = as_tree(train.create_state(variables, optimizer))
     with CheckpointStore(workdir / phase / "checkpoints", best_metric="mAP", read_only=True) as store:
         restored = store.restore(jax.tree.map(jax.numpy.asarray, template), "latest" if step is None else step)

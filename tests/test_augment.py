@@ -1,4 +1,4 @@
-"""Mirroring and erasing on the device: exact where they apply, with the configured probabilities, each row alone."""
+"""Mirroring, shifting, colours and erasing on the device: exact, as probable as configured, each row alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image, ImageEnhance
 
 import runs
 from configs import base
-from deskpro_jax.data.load import augment
+from deskpro_jax.data.load import augment, jitter
 
 H, W, F = 24, 12, 10
 
@@ -152,7 +153,7 @@ import hashlib, json, sys
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from configs import base
-from deskpro_jax.data.load import augment
+from deskpro_jax.data.load import augment, jitter
 config = base.get_config().augment
 images = np.random.default_rng(0).integers(0, 256, (16, 24, 12, 3), dtype=np.uint8)
 digests = []
@@ -174,3 +175,65 @@ def test_dtype_of_every_photo_is_float32(config: ConfigDict) -> None:
     result = run(make_batch(2), config)
     assert {result[name].dtype for name in ("body", "face", "restored_face")} == {jnp.dtype("float32")}
     assert result["cloth_mask"].dtype == np.uint8
+
+
+def test_padding_and_cropping_shift_photo_and_mask_by_the_same_and_fill_with_black(config: ConfigDict) -> None:
+    config.flip = config.erase = 0.0
+    config.pad = 3
+    batch = make_batch(200)
+    result = run(batch, config)
+    shifts = set()
+    for row in range(200):
+        padded = np.pad(batch["body"][row], ((3, 3), (3, 3), (0, 0)))
+        mask = np.pad(batch["cloth_mask"][row], 3, constant_values=1)  # what is not there is no clothing
+        photo = result["body"][row]
+        (top, left), *others = [
+            (y, x)
+            for y in range(7)
+            for x in range(7)
+            if np.allclose(photo, augment.normalise(padded[None, y : y + H, x : x + W])[0], atol=1e-6)
+        ]
+        assert not others
+        np.testing.assert_array_equal(result["cloth_mask"][row], mask[top : top + H, left : left + W])
+        shifts.add((top, left))
+    assert {top for top, _ in shifts} == {left for _, left in shifts} == set(range(7))
+
+
+def photo(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (H, W, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.8, 0.93, 1.0, 1.15, 2.0])
+def test_brightness_and_contrast_are_pillows(factor: float) -> None:
+    image = Image.fromarray(photo())
+    for ours, theirs in (
+        (jitter.with_brightness, ImageEnhance.Brightness),
+        (jitter.with_contrast, ImageEnhance.Contrast),
+    ):
+        np.testing.assert_array_equal(ours(photo(), factor), np.asarray(theirs(image).enhance(factor)))
+
+
+def test_colour_jitter_draws_factors_and_order_for_each_row_by_itself() -> None:
+    keys = jax.random.split(jax.random.key(0), 300)
+    photos = jnp.broadcast_to(jnp.asarray(np.full((H, W, 3), 100, np.uint8)), (300, H, W, 3))
+    brighter = np.asarray(jitter.jitter(photos, keys, 0.2, 0.0))[:, 0, 0, 0]
+    assert 80 <= brighter.min() < 84
+    assert 115 < brighter.max() <= 120
+    assert abs(brighter.mean() - 99.5) < 1.5
+    np.testing.assert_array_equal(jitter.jitter(photos, keys, 0.0, 0.4), photos)  # an even photo has no contrast
+    image = jnp.broadcast_to(jnp.asarray(photo(1)), (300, H, W, 3))
+    changed = np.asarray(jitter.jitter(image, keys, 0.5, 0.5))
+    assert len({values.tobytes() for values in changed}) == 300
+    np.testing.assert_array_equal(changed[7:8], jitter.jitter(image[:1], keys[7:8], 0.5, 0.5))
+
+
+def test_faces_of_a_row_get_the_colours_of_its_photo_and_masks_none(config: ConfigDict) -> None:
+    config.flip = config.erase = 0.0
+    config.brightness = 0.5
+    batch = make_batch(6)
+    for name in ("body", "face"):
+        batch[name][:] = 100
+    result = run(batch, config)
+    np.testing.assert_array_equal(result["body"][:, 0, 0], result["face"][:, 0, 0])
+    assert len(set(result["body"][:, 0, 0, 0].tolist())) > 1
+    np.testing.assert_array_equal(result["cloth_mask"], batch["cloth_mask"])

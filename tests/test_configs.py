@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 import runs
 from configs import base, variants
-from deskpro_jax import experiment
+from deskpro_jax import experiment, methods
 from deskpro_jax.config import fields
 from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.errors import InputError
@@ -27,8 +27,9 @@ def load(name: str, variant: str | None = None) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(variant)
 
 
-def test_the_variants_are_debug_official_the_rows_of_table_3_and_the_other_method() -> None:
-    assert list(variants.VARIANTS) == ["debug", "official", *ROWS, "osnet", "osnet_triplet"]
+def test_the_variants_are_debug_official_the_rows_of_table_3_and_the_other_methods() -> None:
+    assert list(variants.VARIANTS) == ["debug", "official", *ROWS, *methods.variants()]
+    assert {"osnet", "osnet_triplet"} <= set(methods.variants())
 
 
 @pytest.mark.parametrize("variant", [None, "", *variants.VARIANTS, "face_fkp,debug"])

@@ -24,7 +24,7 @@ from deskpro_jax.evaluation import ranking, reranking
 from deskpro_jax.methods import deskpro as methods_deskpro
 from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.contract import Recipe, StepValues
-from deskpro_jax.train import optimisers
+from deskpro_jax.train import optimisers, schedules
 from deskpro_jax.train import step as train
 from deskpro_jax.weights import deskpro, table
 from gallery import parts_of
@@ -269,8 +269,8 @@ def test_a_run_of_steps_stays_on_the_references_course(path, x64):
 @pytest.mark.parametrize("path", cases("schedule"))
 def test_learning_rate_of_every_epoch_agrees(path):
     data, meta = read(path)
-    base_rate = optimisers.base_learning_rate(0.0006, meta["batch"])
-    rates = optimisers.learning_rates(base_rate, meta["epochs"], meta["warmup_epochs"], meta["final_fraction"])
+    base_rate = schedules.base_learning_rate(0.0006, meta["batch"])
+    rates = schedules.learning_rates(base_rate, meta["epochs"], meta["warmup_epochs"], meta["final_fraction"])
     np.testing.assert_allclose(base_rate, data["base_lr"], rtol=1e-6)
     np.testing.assert_allclose(rates, data["lr_per_epoch"], rtol=1e-6)
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import pytest
 
-from golden_cases import Golden
+from golden_cases import Golden, units
 
 _OWN = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("DESKPRO_GOLDEN") or _OWN) / "methods"
@@ -29,6 +29,8 @@ def _parameters() -> Iterator[Any]:
         heavy = importlib.import_module(f"golden_cases.{path.stem}").HEAVY
         golden = Golden(path)
         for case in golden.cases:
+            if units.is_unit(case):  # tests/test_golden_units.py
+                continue
             skip = pytest.mark.skipif(
                 case.startswith(tuple(heavy)) and os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
                 reason="whole networks in float64 take minutes: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",

@@ -52,6 +52,14 @@ def soft_triplet(features: Any, valid: Any) -> Array:
     return losses.batch_hard_triplet(features, jnp.asarray(LABELS), valid, soft=True).sum()
 
 
+def similarity(features: Any, valid: Any) -> Array:
+    return losses.multi_similarity(features, jnp.asarray(LABELS), valid, margin=0.7).sum()
+
+
+def centre(features: Any, valid: Any) -> Array:
+    return losses.centre_loss(features, normal(10, 3, CLASSES, DIM), jnp.asarray(LABELS), valid).sum()
+
+
 def propagation(student: Any, valid: Any) -> Array:
     return losses.knowledge_propagation(jnp.asarray(normal(9, PARTS, BATCH, CLASSES)), student, valid, temperature=5.0)
 
@@ -62,6 +70,8 @@ LOSSES = [
     pytest.param(smoothed_cross_entropy, normal(3, PARTS, BATCH, CLASSES), 1, id="cross_entropy"),
     pytest.param(hinge_triplet, normal(4, 3, BATCH, DIM), 1, id="triplet"),
     pytest.param(soft_triplet, normal(4, 3, BATCH, DIM), 1, id="soft_triplet"),
+    pytest.param(similarity, normal(4, 3, BATCH, DIM), 1, id="multi_similarity"),
+    pytest.param(centre, normal(4, 3, BATCH, DIM), 1, id="centre"),
     pytest.param(propagation, normal(5, PARTS, BATCH, CLASSES), 1, id="propagation"),
 ]
 Loss = Callable[[Any, Any], Array]

@@ -13,7 +13,7 @@ import pytest
 
 import runs
 import small_models
-from configs import synthetic
+from configs import base, synthetic
 from deskpro_jax import Embedder, experiment, methods
 from deskpro_jax.cli import convert, report, version
 from deskpro_jax.data.load import dataset
@@ -165,10 +165,10 @@ def test_a_method_that_does_not_exist_is_named_with_near_matches() -> None:
 def test_a_recipe_may_have_an_optimiser_for_each_label_of_its_parameters() -> None:
     params = {"network": {"kernel": np.ones(2, np.float32)}, "other": {"kernel": np.ones(2, np.float32)}}
     recipe = Recipe((), optimizer={"a": "adam", "b": "adam"}, label=lambda path: "a" if path[0] == "network" else "b")
-    state = optimisers.of_recipe(recipe, 0.1, 0.0).init(params)
+    state = optimisers.of_recipe(recipe, 0.1, base.get_config().train).init(params)
     assert set(state.inner_states) == {"a", "b"}  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"the recipe names 'lion'; expected one of adam"):
-        optimisers.of_recipe(Recipe((), optimizer="lion"), 0.1, 0.0)
+        optimisers.of_recipe(Recipe((), optimizer="lion"), 0.1, base.get_config().train)
 
 
 def test_a_phase_says_what_it_needs() -> None:

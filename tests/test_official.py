@@ -28,7 +28,7 @@ from deskpro_jax.models import initialisers, lmbn
 from deskpro_jax.models.contract import Counts, Network, StepValues, StreamSpec
 from deskpro_jax.models.lmbn import PARTS
 from deskpro_jax.runtime import sharding
-from deskpro_jax.train import optimisers, teacher
+from deskpro_jax.train import schedules, teacher
 from deskpro_jax.train import step as train
 from deskpro_jax.workdir.networks import load_networks
 from small_networks import drawn, small, spec
@@ -163,8 +163,8 @@ def test_loss_label_smoothing_moves_a_tenth_of_the_target_to_all_classes() -> No
 # Row "training length".
 def test_train_schedule_epochs_ends_the_cosine_before_the_training() -> None:
     official = load("celeb").train
-    rates = optimisers.learning_rates(1.0, official.epochs, official.warmup_epochs, 0.001, official.schedule_epochs)
-    paper = optimisers.learning_rates(1.0, 140, official.warmup_epochs, 0.001)
+    rates = schedules.learning_rates(1.0, official.epochs, official.warmup_epochs, 0.001, official.schedule_epochs)
+    paper = schedules.learning_rates(1.0, 140, official.warmup_epochs, 0.001)
     np.testing.assert_allclose(rates[:140], paper, rtol=1e-12)
     assert len(rates) == 1000
     # The cosine's period is 2 * 129 epochs: one epoch past its end it has risen again by that much.
@@ -180,7 +180,7 @@ def test_train_schedule_epochs_ends_the_cosine_before_the_training() -> None:
 def test_train_base_lr_is_given_for_twenty_images() -> None:
     config = load("celeb")
     batch = config.data.identities * config.data.images_per_identity
-    assert optimisers.base_learning_rate(config.train.base_lr, batch) == pytest.approx(0.000735, abs=5e-7)
+    assert schedules.base_learning_rate(config.train.base_lr, batch) == pytest.approx(0.000735, abs=5e-7)
 
 
 # Row "missing parts".

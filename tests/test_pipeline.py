@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -107,6 +108,35 @@ def test_seed_and_phase_change_the_batches_and_epochs_differ(train: ReIDSplit, c
     first = take(train, config, 7)
     for other in (take(train, config, 1, seed=1)[0], take(train, config, 1, phase="teacher")[0], first[6]):
         assert not np.array_equal(first[0]["body"], other["body"])
+
+
+def test_the_plain_shuffle_yields_every_image_once_per_epoch(train: ReIDSplit, config: ConfigDict) -> None:
+    config.data.sampler = "images"
+    steps = pipeline.steps_per_epoch(train, config)
+    assert steps == len(train) // 8
+    with contextlib.closing(
+        pipeline.train_batches(train, config, seed=0, phase="student", fields=(), with_index=True)
+    ) as batches:
+        taken = np.concatenate([next(batches)["index"] for _ in range(steps)])
+    assert len(set(taken.tolist())) == 8 * steps
+    assert_same(take(train, config, 3, start_step=2), take(train, config, 5)[2:])
+    config.data.identities = 1000
+    with pytest.raises(InputError, match="different ones in a batch"):
+        take(train, config, 1)
+
+
+def test_photos_are_resized_by_the_filter_of_the_configuration(train: ReIDSplit, config: ConfigDict) -> None:
+    even, cubic = (take_one_body(train, config, name) for name in ("bilinear", "bicubic"))
+    assert pipeline.device_enlarges(train, config, ("body",)) == ()
+    image = Image.open(io.BytesIO(train[0].body)).convert("RGB")
+    np.testing.assert_array_equal(even, np.asarray(image.resize((24, 48), Image.Resampling.BILINEAR)))
+    np.testing.assert_array_equal(cubic, np.asarray(image.resize((24, 48), Image.Resampling.BICUBIC)))
+
+
+def take_one_body(split: ReIDSplit, config: ConfigDict, interpolation: str) -> np.ndarray:
+    config.data.interpolation = interpolation
+    with contextlib.closing(pipeline.eval_batches(split, config, 4, ("body",))) as batches:
+        return next(batches)["body"][0]
 
 
 def test_padding_rows_are_not_valid(train: ReIDSplit, config: ConfigDict) -> None:

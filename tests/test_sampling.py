@@ -77,3 +77,15 @@ def test_too_few_identities_is_an_error_that_names_the_field() -> None:
         sampling.epoch_batches(np.array([1, 1, 2, 2]), 3, 2, 0, 0)
     with pytest.raises(InputError, match="at least 1"):
         sampling.epoch_batches(np.array([1, 1, 2, 2]), 0, 2, 0, 0)
+
+
+def test_the_plain_shuffle_takes_every_image_at_most_once_and_leaves_the_incomplete_batch_out() -> None:
+    batches = sampling.shuffled_batches(23, 5, [0], 0)
+    assert batches.shape == (4, 5)
+    assert len(set(batches.ravel())) == 20
+    assert set(batches.ravel()) <= set(range(23))
+    assert np.array_equal(batches, sampling.shuffled_batches(23, 5, [0], 0))
+    for seed, epoch in ((0, 1), (1, 0)):
+        assert not np.array_equal(batches, sampling.shuffled_batches(23, 5, [seed], epoch))
+    with pytest.raises(InputError, match=r"has 4 images, and data\.identities times .* asks for 5"):
+        sampling.shuffled_batches(4, 5, [0], 0)

@@ -44,7 +44,12 @@ def wrong_values(name: str) -> list[Any]:
         return [None, "1", math.nan, math.inf, -0.1]  # True becomes 1.0 when it is set
     if isinstance(default, str):
         return [None, 3, True, *([] if name.startswith(MAY_BE_EMPTY) else ["", " ", "nothing of this name", "a:b"])]
-    wrong_item = {"data.clothing": -1, "eval.junk_identities": 1.5, "eval.distractor_identities": True}.get(name, 1)
+    wrong_item = {
+        "data.clothing": -1,
+        "eval.junk_identities": 1.5,
+        "eval.distractor_identities": True,
+        "train.milestones": -1,
+    }.get(name, 1)
     return [None, "text", 3, [""], [wrong_item], [None]]
 
 

@@ -6,6 +6,8 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.load.decoding import INTERPOLATIONS
+from deskpro_jax.data.load.sampling import SAMPLERS
 from deskpro_jax.data.masks import AUTO, MASK_KINDS
 from deskpro_jax.errors import InputError
 
@@ -29,6 +31,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         expect.size(config, f"data.{name}")
     for name in ("identities", "images_per_identity"):
         expect.integer(config, f"data.{name}", least=1)
+    expect.choice(config, "data.sampler", SAMPLERS)
+    expect.choice(config, "data.interpolation", tuple(INTERPOLATIONS))
     for name in ("require_face", "require_mask", "skip_corrupt"):
         expect.boolean(config, f"data.{name}")
     for name in ("validation_identities", "workers"):
@@ -50,6 +54,9 @@ def _check_augment(config: ml_collections.ConfigDict) -> None:
     for name in ("flip", "crop", "erase"):
         expect.number(config, f"augment.{name}", least=0, most=1)
     expect.number(config, "augment.crop_scale", least=1)
+    expect.integer(config, "augment.pad", least=0)
+    for name in ("brightness", "contrast"):
+        expect.number(config, f"augment.{name}", least=0)
     expect.interval(config, "augment.erase_area", least=0, most=1)
     expect.number(config, "augment.erase_ratio", above=0, most=1)
     # Normalised colours are measured in standard deviations from the mean colour.

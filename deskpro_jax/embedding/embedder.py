@@ -19,8 +19,9 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
+from deskpro_jax.config import expect
 from deskpro_jax.data.images import Photo, UnreadableError, open_photo, read_photo
-from deskpro_jax.data.load.decoding import resize
+from deskpro_jax.data.load.decoding import INTERPOLATIONS, resize
 from deskpro_jax.embedding.embedding_set import settings_of
 from deskpro_jax.embedding.faces import FaceFinder, open_finder
 from deskpro_jax.errors import InputError, RunError
@@ -83,6 +84,7 @@ class Embedder:
         face_field: what the face stream reads, "face" as photographed or "restored_face"; None without that stream.
         body_size: height and width that photos are resized to.
         face_size: height and width that faces are resized to.
+        interpolation: Pillow's filter that resizes them, "bilinear" or "bicubic".
         flip: whether the features of the mirrored image are added.
         dtype: of the computation.
         batch: photos computed at a time, over all devices.
@@ -163,6 +165,8 @@ class Embedder:
         self.face_field = next((spec.image for spec in self._specs if spec.reads_face), None)
         self.flip = bool(config.eval.flip) if flip is None else flip
         self.body_size, self.face_size = body_size or loaded.sizes["body"], face_size or loaded.sizes["face"]
+        self.interpolation = expect.choice(config, "data.interpolation", tuple(INTERPOLATIONS))
+        self._resize = functools.partial(resize, interpolation=self.interpolation)
         self.sizes_known = loaded.record.sizes_known or None not in (body_size, face_size)
         self.batch = -(-(batch or config.eval.batch) // self._mesh.size) * self._mesh.size
         self._threads = threads or min(16, cores.count())
@@ -195,6 +199,8 @@ class Embedder:
             "flip": self.flip,
             "dtype": self.dtype,
             "missing_face": self.missing_face,
+            # Earlier versions had no other filter: their outputs go on.
+            **({} if self.interpolation == "bilinear" else {"interpolation": self.interpolation}),
         }
 
     def embed(self, images: Iterable[Photo], faces: Iterable[Photo | None] | None = None) -> np.ndarray:
@@ -304,7 +310,7 @@ class Embedder:
         if "body" in batch or looked_for:
             image, report, content = open_photo(photo)
             if "body" in batch:
-                rows["body"] = resize(image, self.body_size)
+                rows["body"] = self._resize(image, self.body_size)
             if looked_for:
                 decoded.photos[row] = np.asarray(image)
             if report.remarks:
@@ -313,7 +319,7 @@ class Embedder:
                 decoded.sha256[row] = hashlib.sha256(content).hexdigest()
         if face is not None and self.face_field:
             try:
-                rows[self.face_field] = resize(read_photo(face), self.face_size)
+                rows[self.face_field] = self._resize(read_photo(face), self.face_size)
             except UnreadableError as error:
                 name = f" {face}" if isinstance(face, (str, os.PathLike)) else ""
                 raise UnreadableError(f"its face{name}: {error}") from error
@@ -333,7 +339,7 @@ class Embedder:
                 decoded.remarks[row] = (*decoded.remarks.get(row, ()), "faces_outside_head")
         for row, face in zip(decoded.photos, faces, strict=True):
             if face is not None:
-                decoded.batch[self.face_field][row] = resize(read_photo(face), self.face_size)
+                decoded.batch[self.face_field][row] = self._resize(read_photo(face), self.face_size)
                 decoded.batch["has_face"][row] = True
         decoded.photos.clear()  # the batch stays until the devices are done with it, these need not
 

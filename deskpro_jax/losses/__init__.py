@@ -3,16 +3,22 @@
 from deskpro_jax.losses.attention import MASK_RULES, attention_loss, cloth_target
 from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
-from deskpro_jax.losses.metric import batch_hard_triplet, pairwise_distance
+from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_similarity, pairwise_distance
 from deskpro_jax.losses.reduction import masked_mean
+from deskpro_jax.losses.terms import centre_term, identity_terms, weighted_terms
 
 __all__ = [
     "MASK_RULES",
     "attention_loss",
     "batch_hard_triplet",
+    "centre_loss",
+    "centre_term",
     "cloth_target",
     "cross_entropy",
+    "identity_terms",
     "knowledge_propagation",
     "masked_mean",
+    "multi_similarity",
     "pairwise_distance",
+    "weighted_terms",
 ]

@@ -7,6 +7,7 @@ import ml_collections
 from deskpro_jax.config import expect
 from deskpro_jax.losses.attention import MASK_RULES
 from deskpro_jax.losses.extra import extra_terms
+from deskpro_jax.losses.terms import METRICS, OUTPUTS
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -20,8 +21,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "loss.mask_rule", MASK_RULES)
     expect.number(config, "loss.alpha", least=0, most=1)
     expect.number(config, "loss.temperature", above=0)
+    expect.number(config, "loss.ce_weight", least=0)
+    expect.choice(config, "loss.metric", METRICS)
     expect.number(config, "loss.margin", least=0)
     expect.number(config, "loss.triplet_weight", least=0)
+    expect.choice(config, "loss.outputs", OUTPUTS)
+    expect.number(config, "loss.centre_weight", least=0)
+    expect.number(config, "loss.centre_rate", least=0)
     expect.boolean(config, "loss.soft_margin")
     expect.number(config, "loss.label_smoothing", least=0, most=1)
     extra_terms(expect.texts(config, "loss.extra"))

@@ -1,4 +1,4 @@
-"""Metric losses: distances within a batch, batch-hard triplet loss."""
+"""Metric losses: distances within a batch, batch-hard triplet, multi-similarity and centre loss."""
 
 from __future__ import annotations
 
@@ -59,3 +59,72 @@ def batch_hard_triplet(
 def _at(distance: Array, column: Array) -> Array:
     """Returns distance[..., i, column[..., i]]."""
     return jnp.take_along_axis(distance, column[..., None], axis=-1)[..., 0]
+
+
+def multi_similarity(
+    features: Float[Array, "*parts batch dim"],
+    labels: Int[Array, " batch"],
+    valid: Bool[Array, " batch"],
+    *,
+    margin: float = 0.7,
+) -> Float[Array, "*parts"]:
+    """Multi-similarity loss of cosines, as LightMBN has it: scales 2 and 40, threshold 0.5.
+
+    An anchor keeps the negatives that are at most `margin` less similar than its least similar positive, and the
+    positives that are at most `margin` more similar than its most similar negative; copies of the anchor are no
+    positives. Where one of the two is left without any the anchor adds 0. No gradient flows through the choice.
+
+    Args:
+        features: features before the neck, any number of leading axes; scaled to unit length here.
+        labels: identity of each row.
+        valid: rows that take part, as anchors and as positives or negatives.
+        margin: of the choice.
+
+    Returns:
+        The sum over the anchors, over the number of valid rows; one value per leading index. References: Wang et al.,
+        CVPR 2019; Herzog et al., ICIP 2021 (code).
+    """
+    features = features.astype(float_type(features))
+    tiny = 1e-12  # what the reference clamps lengths at
+    unit = features / jnp.maximum(_length(features), tiny)
+    cosine = jnp.einsum("...id,...jd->...ij", unit, unit, precision=_HIGHEST)
+    same, pairs = labels[:, None] == labels[None, :], valid[:, None] & valid[None, :]
+    positive, negative = same & pairs & (cosine < 1.0 - 1e-5), ~same & pairs
+    least = jnp.min(jnp.where(positive, cosine, jnp.inf), axis=-1, keepdims=True)
+    most = jnp.max(jnp.where(negative, cosine, -jnp.inf), axis=-1, keepdims=True)
+    positive, negative = positive & (cosine - margin < most), negative & (cosine + margin > least)
+    counts = positive.any(-1) & negative.any(-1)
+    pull, push = (
+        jnp.log1p(jnp.exp(jnp.where(kept, -scale * (cosine - 0.5), -jnp.inf)).sum(-1)) / abs(scale)
+        for kept, scale in ((positive, 2.0), (negative, -40.0))
+    )
+    return masked_mean(jnp.where(counts, pull + push, 0.0), valid)
+
+
+def centre_loss(
+    features: Float[Array, "*parts batch dim"],
+    centres: Float[Array, "*parts classes dim"],
+    labels: Int[Array, " batch"],
+    valid: Bool[Array, " batch"],
+) -> Float[Array, "*parts"]:
+    """Centre loss: the squared distance of each row from the centre of its class.
+
+    Args:
+        features: features before the neck, any number of leading axes.
+        centres: of each class, for every leading index.
+        labels: class of each row.
+        valid: rows that take part.
+
+    Returns:
+        The mean over the valid rows of ||f - c||^2, without a factor 1/2; one value per leading index. Reference: Wen
+        et al., ECCV 2016; Luo et al., CVPRW 2019 (code).
+    """
+    features = features.astype(float_type(features))
+    own = jnp.take(centres.astype(features.dtype), jnp.where(valid, labels, 0), axis=-2)
+    return masked_mean(jnp.square(features - own).sum(-1), valid)
+
+
+def _length(vectors: Array) -> Array:
+    """Returns the lengths over the last axis, which stays; a zero vector has gradient zero instead of NaN."""
+    squares = jnp.square(vectors).sum(-1, keepdims=True)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)

@@ -36,6 +36,30 @@ def find_method(name: str) -> ModuleType:
     return module
 
 
+# What the variants of every method but DeSKPro have in common: a network on the photo.
+_ON_PHOTOS = {"model.body": True, "model.face": "none", "model.attention": "none"}
+
+
+def variants() -> dict[str, dict[str, object]]:
+    """Returns the variants of the configuration that train each method of this package, with the fields that they set.
+
+    Raises:
+        RuntimeError: two methods have a variant of one name.
+    """
+    result: dict[str, dict[str, object]] = {}
+    for method in METHODS:
+        for name, fields in getattr(find_method(method), "VARIANTS", {}).items():
+            if name in result:
+                raise RuntimeError(f"two methods have a variant {name!r}: rename that of {method}.")
+            result[name] = {**_ON_PHOTOS, "model.name": method, **fields}
+    return result
+
+
+def debug_fields(name: str) -> dict[str, object]:
+    """Returns the fields that the variant `debug` sets for a method beside those of all: the narrowest network."""
+    return dict(getattr(find_method(name), "DEBUG", {}))
+
+
 def published_names() -> Iterator[tuple[str, PublishedNames]]:
     """Yields how files name the tensors of each method of this package, with the name of the method."""
     for name in METHODS:

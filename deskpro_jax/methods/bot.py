@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
-from deskpro_jax.methods.deskpro import identity_terms
+from deskpro_jax.losses import identity_terms
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.check import check_backbone, check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec

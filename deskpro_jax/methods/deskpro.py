@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from deskpro_jax import losses
 from deskpro_jax.errors import InputError
+from deskpro_jax.losses import identity_terms
 from deskpro_jax.models import layers
 from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, Inputs, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
@@ -136,11 +137,10 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     """
     loss, specs = config.loss, streams(config)
     distils = distils_face(config)
-    terms = [
-        term
-        for spec in specs
-        for term in identity_terms(loss, spec, ce_weight=1.0 - loss.alpha if distils and spec.name == "face" else 1.0)
-    ]
+    terms = []
+    for spec in specs:
+        ce_weight = 1.0 - loss.alpha if distils and spec.name == "face" else 1.0
+        terms += identity_terms(loss, spec, ce_weight, float32_targets=True)
     fields: tuple[str, ...] = ()
     if config.model.body:
         fields = ("cloth_mask",)
@@ -159,32 +159,6 @@ def distils_face(config: ml_collections.ConfigDict) -> bool:
 def needs_teacher(config: ml_collections.ConfigDict) -> bool:
     """Returns whether a run involves the teacher: for L_fkp, or as the face stream itself (DeSKPro*)."""
     return config.model.face == "teacher" or distils_face(config)
-
-
-def identity_terms(loss: ml_collections.ConfigDict, spec: StreamSpec, ce_weight: float = 1.0) -> list[LossTerm]:
-    """Returns the triplet loss and the cross-entropy of a stream (Eq. 6), each summed over its parts.
-
-    Args:
-        loss: `config.loss`.
-        spec: the stream.
-        ce_weight: weight of the cross-entropy.
-    """
-
-    def triplet(values: StepValues) -> Array:
-        features = values.outputs[spec.name]["features"][jnp.asarray(spec.triplet)]
-        labels, rows = values.inputs["identity"], spec.rows(values.inputs)
-        return losses.batch_hard_triplet(features, labels, rows, margin=loss.margin, soft=loss.soft_margin).sum()
-
-    def cross_entropy(values: StepValues) -> Array:
-        labels, rows = values.inputs["identity"], spec.rows(values.inputs)
-        logits = values.outputs[spec.name]["logits"]
-        smoothed = losses.cross_entropy(logits, labels, rows, smoothing=loss.label_smoothing, float32_targets=True)
-        return smoothed.sum()
-
-    return [
-        LossTerm(f"triplet_{spec.name}", triplet, loss.triplet_weight),
-        LossTerm(f"ce_{spec.name}", cross_entropy, ce_weight),
-    ]
 
 
 def _attention_loss(loss: ml_collections.ConfigDict, values: StepValues) -> Array:
@@ -213,7 +187,7 @@ def phases(config: ml_collections.ConfigDict) -> tuple[PhaseSpec, ...]:
     if needs_teacher(config):
         spec = _stream(config, "face", "restored_face")
         # An image without a face has nothing to teach.
-        teaching = Recipe(tuple(identity_terms(config.loss, spec)), requires=("face",))
+        teaching = Recipe(tuple(identity_terms(config.loss, spec, float32_targets=True)), requires=("face",))
         embeds = config.model.face == "teacher"
         init = {"face": "teacher"}
         result.append(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods.deskpro import identity_terms
+from deskpro_jax.losses import identity_terms
 from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.osnet import BACKBONES, PREFIXES, WIDTHS, OSNet, backbone

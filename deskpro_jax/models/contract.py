@@ -5,6 +5,7 @@ A module of `deskpro_jax/methods` (or of a fork) has three functions and a name 
     build(config, counts) -> flax module      streams(config) -> tuple[StreamSpec, ...]
     recipe(config) -> Recipe                  NAMES: the names of its published weights
     check(config)                             VARIANTS: fields of the configuration by name of a variant
+    DEBUG: fields that make a run of it short, beside those of `configs.variants.DEBUG`
 
 The flax module is applied to the fields of a batch: `module.apply(variables, inputs, train=..., rngs=...)` returns
 `(outputs, intermediates)`, both by stream; `outputs[stream]` has `logits`, `features` (before the neck) and
@@ -16,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +30,7 @@ Outputs = Mapping[str, Mapping[str, Array]]  # by stream, then by name
 # What the names of modules begin with whose parameters have one entry per identity, on the last axis: no embedding
 # depends on them, and a file may have them for other people.
 CLASSIFIER = "classifier"
+PRETRAINED = "pretrained"  # label of parameters that published weights start, see `Recipe.label`
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,7 @@ class StepValues(NamedTuple):
         inputs: the batch, images normalised.
         teacher: outputs of the frozen teacher, by stream; empty without one.
         epoch: epochs done, counted from 0; an integer.
+        parameters: of the term that is computed, see `LossTerm.parameters`.
     """
 
     outputs: Outputs
@@ -158,6 +162,28 @@ class StepValues(NamedTuple):
     inputs: Inputs
     teacher: Outputs
     epoch: Array | int
+    parameters: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How some of the parameters are updated; `config.train` has what is None or "" here.
+
+    Attributes:
+        name: one of `train.optimisers.OPTIMIZERS`.
+        rate: factor of the schedule's learning rate.
+        constant_rate: learning rate in place of the schedule's.
+        weight_decay: L2 added to the gradient.
+        momentum: of "sgd".
+        gradient_scale: factor of the gradient, before everything else.
+    """
+
+    name: str = ""
+    rate: float = 1.0
+    constant_rate: float | None = None
+    weight_decay: float | None = None
+    momentum: float | None = None
+    gradient_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -168,11 +194,16 @@ class LossTerm:
         name: in the metrics.
         compute: the function.
         weight: a number, or a function of the epoch.
+        parameters: initial values by name of parameters that the term has for itself, as a centre of each class, from
+            the numbers of classes and a generator; `compute` gets them as `values.parameters`.
+        optimizer: of these parameters.
     """
 
     name: str
     compute: Callable[[StepValues], Array]
     weight: float | Callable[[Any], Any] = 1.0
+    parameters: Callable[[Counts, np.random.Generator], Mapping[str, np.ndarray]] | None = None
+    optimizer: Optimizer = Optimizer()
 
 
 @dataclass(frozen=True)
@@ -181,9 +212,10 @@ class Recipe:
 
     Attributes:
         losses: the terms of the loss, added up in this order.
-        optimizer: name of the optimiser, one of `train.optimisers.OPTIMISERS`; by label where a method has several.
-        label: label of a parameter by its path, for a method with several optimisers.
-        schedule: name of the learning-rate schedule, one of `train.optimisers.SCHEDULES`.
+        optimizer: one of `train.optimisers.OPTIMIZERS`, "" for `train.optimizer`; by label where a method has several.
+        label: label of a parameter by its path: a key of `optimizer`, or `PRETRAINED` for layers that published weights
+            start, whose learning rate is `train.pretrained_rate` times that of the others.
+        schedule: one of `train.schedules.SCHEDULES`, "" for `train.schedule`.
         fields: what the batch needs beside the images of the streams: "cloth_mask", "parts", "restored_face".
         requires: images that a training example must have; those without are left out of the training split.
         teacher: name of the earlier phase whose frozen network the losses compare with; "" without one.
@@ -192,9 +224,9 @@ class Recipe:
     """
 
     losses: tuple[LossTerm, ...]
-    optimizer: str | Mapping[str, str] = "adam"
+    optimizer: str | Mapping[str, str | Optimizer] = ""
     label: Callable[[tuple[str, ...]], str] | None = None
-    schedule: str = "cosine"
+    schedule: str = ""
     fields: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     teacher: str = ""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deskpro_jax.config import user_modules
+from deskpro_jax.config import expect, user_modules
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import SpatialAttention
@@ -75,9 +75,7 @@ def backbone(name: str) -> Backbone:
         if not isinstance(own, Backbone):
             raise InputError(f"model.backbone is {name!r}, a {type(own).__name__}; expected a Backbone.")
         return own
-    if name not in BACKBONES:
-        raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(BACKBONES)}.")
-    return BACKBONES[name]
+    return BACKBONES[expect.one_of("model.backbone", name, tuple(BACKBONES))]
 
 
 def os_stream_names(os_streams: str) -> str:

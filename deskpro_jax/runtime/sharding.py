@@ -20,7 +20,7 @@ from deskpro_jax.errors import InputError
 
 DATA_AXIS, MODEL_AXIS = "data", "model"
 
-_CLASSIFIER = "classifier"  # what a classifier's name begins with, in the path of its parameters and of their moments
+_CLASSIFIER = "classifier"  # how names of modules begin whose parameters have the identities on their last axis
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
@@ -76,7 +76,7 @@ def model_devices(mesh: Mesh) -> int:
 def placement(mesh: Mesh, tree: Any) -> Any:
     """Returns the sharding of every leaf of parameters, of a training state, or of any tree with such parts.
 
-    Classifiers [7, features, identities] and their moments are split over the model axis: along the identities where
+    Classifiers [..., features, identities] and their moments are split over the model axis: along the identities where
     their number is a multiple of the devices, else along the features, and `in_step` exchanges the parts in every step.
     The shapes do not depend on the mesh, so that a checkpoint fits every other mesh. All else is whole on every device.
 
@@ -90,11 +90,14 @@ def placement(mesh: Mesh, tree: Any) -> Any:
     split = model_devices(mesh)
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        if split == 1 or not _is_classifier(path):
+        shape = np.shape(leaf)
+        if split == 1 or not shape or not is_classifier(path):
             return replicated(mesh)
-        *parts, features, identities = np.shape(leaf)
-        if identities % split == 0:
-            return _along_identities(mesh, len(parts))
+        if shape[-1] % split == 0:
+            return _along_identities(mesh, len(shape))
+        if path[-1] != jax.tree_util.DictKey("kernel"):  # small: biases
+            return replicated(mesh)
+        *parts, features, identities = shape
         if features % split == 0:
             return NamedSharding(mesh, PartitionSpec(*[None] * len(parts), MODEL_AXIS, None))
         raise InputError(
@@ -111,9 +114,9 @@ def in_step(mesh: Mesh | None, params: Any) -> Any:
         return params
 
     def constrain(path: tuple[Any, ...], leaf: Array) -> Array:
-        if not _is_classifier(path):
+        if not leaf.ndim or not is_classifier(path):
             return leaf
-        return jax.lax.with_sharding_constraint(leaf, _along_identities(mesh, leaf.ndim - 2))
+        return jax.lax.with_sharding_constraint(leaf, _along_identities(mesh, leaf.ndim))
 
     return jax.tree_util.tree_map_with_path(constrain, params)
 
@@ -160,10 +163,10 @@ def without_model_axis(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices.reshape(-1), (DATA_AXIS,))
 
 
-def _is_classifier(path: tuple[Any, ...]) -> bool:
-    *_, module, leaf = (None, None, *(getattr(entry, "key", None) for entry in path))
-    return leaf == "kernel" and str(module).startswith(_CLASSIFIER)
+def is_classifier(path: tuple[Any, ...]) -> bool:
+    """Returns whether a leaf of parameters, or of their moments, belongs to a classifier, by its path in the tree."""
+    return any(str(getattr(entry, "key", "")).startswith(_CLASSIFIER) for entry in path)
 
 
-def _along_identities(mesh: Mesh, parts: int) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*[None] * parts, None, MODEL_AXIS))
+def _along_identities(mesh: Mesh, axes: int) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*[None] * (axes - 1), MODEL_AXIS))

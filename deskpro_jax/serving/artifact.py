@@ -19,7 +19,7 @@ from deskpro_jax.weights.opening import PLACES
 
 FORMATS = {".stablehlo": stablehlo.serialise, ".onnx": onnx_file.serialise}  # by the ending of the file
 _MEANINGS = {
-    "uint8": "RGB, resized to this height and width with Pillow's bilinear filter; normalised inside",
+    "uint8": "RGB, resized to this height and width with Pillow's {interpolation} filter; normalised inside",
     "float32": "RGB of that kind, divided by 255, minus `mean`, over `std`",
     "bool": "False where no face was found; whatever is in `face` then, its part of the embedding is zeros",
 }
@@ -65,7 +65,7 @@ def _interface(program: Program) -> dict[str, Any]:
             "name": entry.name,
             "dtype": entry.dtype,
             "shape": ["batch", *entry.shape],
-            "meaning": _MEANINGS[entry.dtype],
+            "meaning": _MEANINGS[entry.dtype].format(interpolation=program.loaded.config.data.interpolation),
         }
         for entry in program.inputs
     ]

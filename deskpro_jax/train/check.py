@@ -11,6 +11,8 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.models.layers import DEPTHWISE_FORMS
 from deskpro_jax.models.remat import REMATS
 from deskpro_jax.train import teacher
+from deskpro_jax.train.optimisers import OPTIMIZERS
+from deskpro_jax.train.schedules import SCHEDULES
 from deskpro_jax.train.step import TEACHER_STATISTICS
 
 
@@ -22,10 +24,19 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     expect.integer(config, "train.epochs", least=0)
     expect.integer(config, "train.schedule_epochs", least=0)
+    expect.choice(config, "train.optimizer", OPTIMIZERS)
+    expect.number(config, "train.momentum", least=0, most=1)
     expect.number(config, "train.base_lr", least=0)
+    expect.integer(config, "train.reference_batch", least=0)
     expect.integer(config, "train.warmup_epochs", least=0)
+    expect.number(config, "train.warmup_factor", least=0, most=1)
+    expect.choice(config, "train.schedule", SCHEDULES)
     expect.number(config, "train.final_fraction", least=0, most=1)
+    _check_milestones(config)
+    expect.number(config, "train.decay", least=0, most=1)
     expect.number(config, "train.weight_decay", least=0)
+    expect.number(config, "train.pretrained_rate", least=0)
+    expect.integer(config, "train.freeze_epochs", least=0)
     expect.integer(config, "train.log_every", least=1)
     _check_profile_steps(config)
     expect.choice(config, "train.remat", REMATS)
@@ -41,6 +52,14 @@ def check(config: ml_collections.ConfigDict) -> None:
             re.compile(pattern)
         except re.error as error:
             raise InputError(f"init.dont_load has {pattern!r}, which is not a regular expression: {error}.") from error
+
+
+def _check_milestones(config: ml_collections.ConfigDict) -> None:
+    epochs = expect.read(config, "train.milestones")
+    if not isinstance(epochs, (tuple, list)) or not all(type(epoch) is int and epoch >= 0 for epoch in epochs):
+        raise InputError(
+            f"train.milestones is {epochs!r}; it must be a sequence of epochs, e.g. (40, 70), or () for none."
+        )
 
 
 def _check_profile_steps(config: ml_collections.ConfigDict) -> None:

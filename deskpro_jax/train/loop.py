@@ -18,15 +18,16 @@ from jax.sharding import Mesh
 from deskpro_jax.checkpoints.selection import METRICS, Steps, refuse_not_finite, restore_reported
 from deskpro_jax.checkpoints.store import CheckpointStore, Restored
 from deskpro_jax.data.load import pipeline
+from deskpro_jax.data.load.dataset import train_classes
 from deskpro_jax.errors import RunError, Stopped
-from deskpro_jax.models.contract import image_sizes
+from deskpro_jax.models.contract import Counts, image_sizes
 from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import cpu, profile, sharding
 from deskpro_jax.runtime.compilation import compile_now
 from deskpro_jax.runtime.processes import any_process, sum_over_processes
 from deskpro_jax.runtime.progress import Progress
 from deskpro_jax.runtime.signals import SignalGuard
-from deskpro_jax.train import loss_terms, optimisers
+from deskpro_jax.train import loss_terms, optimisers, schedules
 from deskpro_jax.train import state as state_
 from deskpro_jax.train import step as train
 from deskpro_jax.train.epoch_work import EpochWork
@@ -88,18 +89,14 @@ def prepare(
 ) -> Training:
     """Returns a phase with the state of its latest checkpoint, or with the initial one where there is none."""
     epoch_steps = pipeline.steps_per_epoch(phase.split, config)
-    rates = optimisers.rates_of_recipe(
-        phase.recipe,
-        optimisers.base_learning_rate(config.train.base_lr, _batch_images(config)),
-        max(phase.epochs, 1),
-        config.train.warmup_epochs,
-        config.train.final_fraction,
-        phase.schedule_epochs,
-    )
-    schedule = optimisers.schedule(rates, epoch_steps)
-    optimizer = optimisers.of_recipe(phase.recipe, schedule, config.train.weight_decay)
+    batch, epochs = _batch_images(config), max(phase.epochs, 1)
+    rates = schedules.epoch_rates(config.train, batch, epochs, phase.schedule_epochs, phase.recipe.schedule)
+    schedule = schedules.schedule(rates, epoch_steps)
+    optimizer = optimisers.of_recipe(phase.recipe, schedule, config.train, epoch_steps)
     with guard.expendable(f"the {phase.name} made no new step; run again to go on."):
-        variables = init_variables(phase.module, _init_seed(config.seed, phase.name), image_sizes(config))
+        seed, counts = _init_seed(config.seed, phase.name), Counts(len(train_classes(phase.split)))
+        variables = init_variables(phase.module, seed, image_sizes(config))
+        variables = loss_terms.with_own_parameters(variables, phase.recipe.losses, counts, seed)
         restored = store.restore(state_.as_tree(state_.expected_state(variables, optimizer, mesh)))
         if restored is not None:
             state = train.TrainState(**restored.state)
@@ -131,7 +128,7 @@ def train_steps(run: Training, folder: Path) -> None:
     if main:
         _write_overview(folder, run.state.params)
     epoch_work = EpochWork(phase.recipe, folder, run.epoch_steps, phase.embed)
-    jitted, key = _jitted_step(run)
+    key = _phase_key(run)
     program: jax.stages.Compiled | None = None
     with (
         contextlib.closing(_batches(run)) as batches,
@@ -146,7 +143,8 @@ def train_steps(run: Training, folder: Path) -> None:
             batch = sharding.put_batch(run.mesh, fields)
             with _compiling(run, first):
                 arguments = (run.state, phase.teacher_variables, batch, key)
-                program = program or compile_now(jitted, *arguments)
+                if program is None or run.step == run.frozen_steps:  # the next steps are of another kind
+                    program = compile_now(_jitted_step(run), *arguments)
                 run_step(run, program, arguments, profiled)
             stop = run.guard.stop_requested(run.epoch_ends)
             if config.data.skip_corrupt and (stop or run.epoch_ends):
@@ -229,15 +227,19 @@ def _batch_images(config: ml_collections.ConfigDict) -> int:
     return int(config.data.identities * config.data.images_per_identity)
 
 
-def _jitted_step(run: Training) -> tuple[Any, jax.Array]:
-    """Returns the training step, not yet compiled, and the phase's key."""
+def _jitted_step(run: Training) -> Any:
+    """Returns the training step of the kind that comes next, not yet compiled."""
     phase, mesh = run.phase, run.mesh
+    frozen = run.step < run.frozen_steps
     step = train.make_train_step(
-        phase.module, run.optimizer, run.config, phase.recipe, phase.teacher, run.epoch_steps, mesh
+        phase.module, run.optimizer, run.config, phase.recipe, phase.teacher, run.epoch_steps, mesh, frozen
     )
-    key = train.fold(jax.random.key(run.config.seed), phase.name)
-    key = jax.random.wrap_key_data(sharding.put_replicated(mesh, jax.random.key_data(key)))
-    return train.jit_step(step, mesh, run.state, phase.teacher_variables), key
+    return train.jit_step(step, mesh, run.state, phase.teacher_variables)
+
+
+def _phase_key(run: Training) -> jax.Array:
+    key = train.fold(jax.random.key(run.config.seed), run.phase.name)
+    return jax.random.wrap_key_data(sharding.put_replicated(run.mesh, jax.random.key_data(key)))
 
 
 def _batches(run: Training) -> pipeline.Batches:

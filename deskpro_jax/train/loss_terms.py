@@ -1,7 +1,8 @@
-"""Loss terms of several steps: fetched from the device together, checked, and averaged for a line of the metrics."""
+"""Loss terms: parameters of their own, and the values of several steps, checked and averaged for the metrics."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,30 @@ import numpy as np
 from clu import metrics as clu_metrics
 
 from deskpro_jax.errors import RunError
+from deskpro_jax.models.contract import Counts, LossTerm
+from deskpro_jax.train.optimisers import LOSS
 from deskpro_jax.train.step import NORMS
 
 StepTerms = tuple[int, dict[str, Any]]  # a step, and its terms by name
+
+
+def with_own_parameters(
+    variables: Mapping[str, Any], losses: Sequence[LossTerm], counts: Counts, seed: int
+) -> dict[str, Any]:
+    """Returns variables with the initial parameters that terms have for themselves beside those of the module.
+
+    Args:
+        variables: of the module.
+        losses: the terms.
+        counts: numbers of classes.
+        seed: of the initial values.
+    """
+    own = {
+        term.name: dict(term.parameters(counts, np.random.default_rng([seed, zlib.crc32(term.name.encode())])))
+        for term in losses
+        if term.parameters is not None
+    }
+    return {**variables, "params": {**variables["params"], LOSS: own}} if own else dict(variables)
 
 
 def fetch(rows: Sequence[StepTerms], phase: str, last_checkpoint: int | None) -> list[tuple[int, dict[str, float]]]:

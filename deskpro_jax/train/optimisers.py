@@ -1,122 +1,185 @@
-"""Learning-rate schedule and the optimiser: Adam with L2 in the gradient, frozen parameters unchanged."""
+"""Optimisers with PyTorch's numerics: L2 in the gradient, several by label of the parameters, frozen parameters."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import ml_collections
 import optax
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.contract import Recipe
+from deskpro_jax.models.contract import PRETRAINED, Optimizer, Recipe
+from deskpro_jax.runtime.sharding import is_classifier
 
-REFERENCE_BATCH = 20  # the base rate is given for this batch size
-FALLING_EPOCHS = 500  # past the end of the schedule
-
-
-def base_learning_rate(rate: float, batch: int) -> float:
-    """Returns the learning rate for a global batch: `rate` * sqrt(batch / 20)."""
-    return rate * math.sqrt(batch / REFERENCE_BATCH)
+Rate = Callable[[Any], Any] | float
+LOSS = "loss"  # key among the parameters of those that terms of the loss have for themselves
+_OTHER = "other"
 
 
-def learning_rates(
-    base: float, epochs: int, warmup_epochs: int, final_fraction: float, schedule_epochs: int = 0
-) -> np.ndarray:
-    """Computes the learning rate of each epoch: linear warm-up, then a cosine down to a fraction of the base.
+class AmsgradState(NamedTuple):
+    """Moments of `scale_by_amsgrad`: `largest` is the largest second moment so far."""
 
-    Epochs past the cosine's end have the released code's rates: the cosine's next value, already on its way up again,
-    then evenly down from it, by its distance to the final rate in `FALLING_EPOCHS`.
+    count: Any
+    mean: Any
+    square: Any
+    largest: Any
+
+
+def scale_by_amsgrad(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Returns AMSGrad as PyTorch computes it.
+
+    The largest second moment is kept as it is, and divided by the present step's bias correction; optax's keeps the
+    largest of the corrected ones, which is that of the first steps. Reference: Reddi et al., ICLR 2018.
 
     Args:
-        base: highest rate.
-        epochs: length of the training, warm-up included.
-        warmup_epochs: epoch e of them (from 0) has base * (e + 1) / warmup_epochs.
-        final_fraction: fraction of the base rate where the cosine ends.
-        schedule_epochs: epochs until the cosine's end, warm-up included; 0 for all of `epochs`.
-
-    Returns:
-        Rates [epochs], float64.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the denominator.
     """
-    length = schedule_epochs or epochs
-    epoch = np.arange(epochs, dtype=np.float64)
-    # One epoch past the end is still on the cosine.
-    progress = np.clip((epoch - warmup_epochs) / max(length - 1 - warmup_epochs, 1), 0.0, None)
-    cosine = 0.5 * (1.0 + np.cos(np.pi * np.minimum(progress, progress[min(length, epochs - 1)])))
-    falling = np.where(epoch > length, 1.0 - (epoch - length) / FALLING_EPOCHS, 1.0)
-    after = np.maximum(final_fraction + (1.0 - final_fraction) * cosine * falling, 0.0)
-    return base * np.where(epoch < warmup_epochs, (epoch + 1) / max(warmup_epochs, 1), after)
+
+    def init(params: Any) -> AmsgradState:
+        mean, square, largest = (optax.tree.zeros_like(params) for _ in range(3))
+        return AmsgradState(jnp.zeros((), jnp.int32), mean, square, largest)
+
+    def update(grads: Any, state: AmsgradState, params: Any = None) -> tuple[Any, AmsgradState]:
+        count = state.count + 1
+        mean = optax.tree.update_moment(grads, state.mean, b1, 1)
+        square = optax.tree.update_moment(grads, state.square, b2, 2)
+        largest = jax.tree.map(jnp.maximum, state.largest, square)
+        means, squares = optax.tree.bias_correction(mean, b1, count), optax.tree.bias_correction(largest, b2, count)
+        changes = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), means, squares)
+        return changes, AmsgradState(count, mean, square, largest)
+
+    return optax.GradientTransformation(init, update)
 
 
-def schedule(rates: np.ndarray, steps_per_epoch: int) -> Callable[[Any], Any]:
-    """Returns an optax schedule that holds each epoch's rate for `steps_per_epoch` steps, the last one for ever."""
-    table = jnp.asarray(rates, jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32)
-    return lambda step: table[jnp.minimum(step // steps_per_epoch, len(rates) - 1)]
+def _directions(name: str, momentum: float) -> optax.GradientTransformation:
+    return {
+        "adam": optax.scale_by_adam,
+        "amsgrad": scale_by_amsgrad,
+        "sgd": lambda: optax.trace(momentum),  # starts as the first gradient; the rate stays outside, as in PyTorch
+    }[name]()
+
+
+OPTIMIZERS = ("adam", "amsgrad", "sgd")  # values of train.optimizer
 
 
 def frozen(params: Any) -> Any:
-    """Returns a tree of bools: True for parameters that never change, the biases of the BNNecks."""
+    """Returns a tree of bools: True for parameters that never change, the biases of the BNNecks (`neck`, `neck_0`)."""
 
     def is_frozen(path: tuple[Any, ...], _: Any) -> bool:
-        names = [entry.key for entry in path]
-        return names[-2:] == ["neck", "bias"]
+        names = [str(entry.key) for entry in path[-2:]]
+        return len(names) == 2 and names[1] == "bias" and re.fullmatch(r"neck(_\d+)?", names[0]) is not None
 
     return jax.tree_util.tree_map_with_path(is_frozen, params)
 
 
-def adam(learning_rate: Callable[[Any], Any] | float, weight_decay: float) -> optax.GradientTransformation:
-    """Returns Adam (0.9, 0.999, eps 1e-8) with `weight_decay` * parameter added to the gradient, as PyTorch does.
+def optimizer(
+    name: str, learning_rate: Rate, weight_decay: float, *, momentum: float = 0.9, freeze_steps: int = 0
+) -> optax.GradientTransformation:
+    """Returns an optimiser with `weight_decay` * parameter added to the gradient, as PyTorch does.
 
     Frozen parameters get neither gradient nor decay.
+
+    Args:
+        name: "adam" (0.9, 0.999, eps 1e-8), "amsgrad" (the same) or "sgd".
+        learning_rate: a number or an optax schedule.
+        weight_decay: L2.
+        momentum: of "sgd".
+        freeze_steps: steps at the beginning in which only classifiers are updated, and the moments of everything else
+            wait for the first gradient; the schedule runs on.
     """
     trained = lambda params: jax.tree.map(lambda is_frozen: not is_frozen, frozen(params))  # noqa: E731
-    return optax.chain(
+    direction: tuple[optax.GradientTransformation, ...] = (
         optax.masked(optax.add_decayed_weights(weight_decay), trained),
-        optax.masked(optax.scale_by_adam(), trained),
+        optax.masked(_directions(name, momentum), trained),
         optax.masked(optax.set_to_zero(), frozen),
-        optax.scale_by_learning_rate(learning_rate),
     )
+    if freeze_steps:
+        later = optax.conditionally_mask(optax.chain(*direction), lambda step: step >= freeze_steps)
+        direction = (optax.multi_transform({"open": optax.chain(*direction), "later": later}, _open_or_later),)
+    return optax.chain(*direction, optax.scale_by_learning_rate(learning_rate))
 
 
-OPTIMIZERS = {"adam": adam}  # name in a recipe -> optimiser from learning rate and weight decay
-SCHEDULES = {"cosine": learning_rates}  # name in a recipe -> learning rate of each epoch
+def adam(learning_rate: Rate, weight_decay: float) -> optax.GradientTransformation:
+    """Returns Adam, see `optimizer`."""
+    return optimizer("adam", learning_rate, weight_decay)
 
 
 def of_recipe(
-    recipe: Recipe, learning_rate: Callable[[Any], Any] | float, weight_decay: float
+    recipe: Recipe, learning_rate: Rate, train: ml_collections.ConfigDict, steps_per_epoch: int = 1
 ) -> optax.GradientTransformation:
-    """Returns the optimiser of a recipe, or one for each label of the parameters where it has several.
+    """Returns the optimiser of a recipe: one for each label of the parameters where it has several.
 
     Args:
         recipe: of the phase.
         learning_rate: a number or an optax schedule.
-        weight_decay: see `adam`.
+        train: `config.train`: what the recipe leaves open, `pretrained_rate` and `freeze_epochs`.
+        steps_per_epoch: steps of an epoch.
 
     Raises:
-        InputError: the recipe names an unknown optimiser.
+        InputError: the recipe names an unknown optimiser, or has several and no label.
     """
+    freeze_steps = train.freeze_epochs * steps_per_epoch
+    own = {f"{LOSS}.{term.name}": term.optimizer for term in recipe.losses if term.parameters is not None}
     if isinstance(recipe.optimizer, str):
-        return _named(recipe.optimizer, OPTIMIZERS)(learning_rate, weight_decay)
-    label = recipe.label
-    if label is None:
-        raise InputError("the recipe has several optimisers and no label; expected a function from a parameter's path.")
-    by_label = {key: _named(name, OPTIMIZERS)(learning_rate, weight_decay) for key, name in recipe.optimizer.items()}
+        default = Optimizer(recipe.optimizer)
+        if recipe.label is None and not own:
+            return _build(default, learning_rate, train, freeze_steps)
+        several = {_OTHER: default, PRETRAINED: dataclasses.replace(default, rate=train.pretrained_rate)}
+    else:
+        several = {
+            name: one if isinstance(one, Optimizer) else Optimizer(one) for name, one in recipe.optimizer.items()
+        }
+        if recipe.label is None:
+            raise InputError(
+                "the recipe has several optimisers and no label; expected a function from a parameter's path."
+            )
+    by_label = {name: _build(one, learning_rate, train, freeze_steps) for name, one in (several | own).items()}
+    return optax.multi_transform(by_label, functools.partial(_labels, recipe))
 
-    def labels(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: label(tuple(entry.key for entry in path)), params)
 
-    return optax.multi_transform(by_label, labels)
+def _labels(recipe: Recipe, params: Any) -> Any:
+    """Returns the label of every parameter."""
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = tuple(str(entry.key) for entry in path)
+        if names[0] == LOSS:
+            return f"{LOSS}.{names[1]}"
+        given = _OTHER if recipe.label is None else recipe.label(names)
+        if isinstance(recipe.optimizer, str):
+            return given if given == PRETRAINED else _OTHER
+        if given not in recipe.optimizer:
+            raise InputError(f"the recipe labels {'/'.join(names)} {given!r}, and has no optimiser of this label.")
+        return given
+
+    return jax.tree_util.tree_map_with_path(label, params)
 
 
-def rates_of_recipe(recipe: Recipe, *arguments: Any) -> np.ndarray:
-    """Returns the learning rate of each epoch by the recipe's schedule; `arguments` as of `learning_rates`."""
-    return _named(recipe.schedule, SCHEDULES)(*arguments)
+def _build(
+    one: Optimizer, learning_rate: Rate, train: ml_collections.ConfigDict, freeze_steps: int
+) -> optax.GradientTransformation:
+    name = one.name or train.optimizer
+    if name not in OPTIMIZERS:
+        raise InputError(f"the recipe names {name!r}; expected one of {', '.join(OPTIMIZERS)}.")
+    rate = learning_rate if one.constant_rate is None else one.constant_rate
+    if one.rate != 1:
+        rate = _times(one.rate, rate)
+    decay = train.weight_decay if one.weight_decay is None else one.weight_decay
+    momentum = train.momentum if one.momentum is None else one.momentum
+    built = optimizer(name, rate, decay, momentum=momentum, freeze_steps=freeze_steps)
+    return built if one.gradient_scale == 1 else optax.chain(optax.scale(one.gradient_scale), built)
 
 
-def _named(name: str, known: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    if name not in known:
-        raise InputError(f"the recipe names {name!r}; expected one of {', '.join(known)}.")
-    return known[name]
+def _times(factor: float, rate: Rate) -> Rate:
+    return (lambda step: factor * rate(step)) if callable(rate) else factor * rate
+
+
+def _open_or_later(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: "open" if is_classifier(path) else "later", params)

@@ -81,6 +81,11 @@ class Training:
         return self.epoch_steps * self.phase.epochs
 
     @property
+    def frozen_steps(self) -> int:
+        """Steps at the beginning in which only the classifiers train."""
+        return int(self.config.train.freeze_epochs) * self.epoch_steps
+
+    @property
     def epoch_ends(self) -> bool:
         """Whether the last step was the last of an epoch."""
         return self.step > 0 and self.step % self.epoch_steps == 0

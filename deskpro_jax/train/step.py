@@ -23,6 +23,7 @@ from deskpro_jax.models.contract import Inputs, LossTerm, Outputs, Recipe, StepV
 from deskpro_jax.models.streams import with_choices
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
+from deskpro_jax.train.optimisers import LOSS
 
 TEACHER_STATISTICS = ("running", "batch")
 NORMS = ("gradient_norm", "parameter_norm", "update_norm")  # logged with the loss terms, no part of the loss
@@ -40,14 +41,18 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables that `module.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """The variables that `module.apply` takes: without the parameters that terms of the loss have."""
+        return {"params": _of_module(self.params), "batch_stats": self.batch_stats}
 
 
 def create_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
     """Returns the state before the first step."""
     params = variables["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), optimizer.init(params))
+
+
+def _of_module(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tree for name, tree in params.items() if name != LOSS}
 
 
 def fold(key: Array, *purposes: str | int | Array) -> Array:
@@ -100,7 +105,7 @@ def loss_terms(values: StepValues, losses: Sequence[LossTerm]) -> tuple[Array, T
     """Computes the terms of a loss and adds them up, each with its weight, in their order.
 
     Args:
-        values: outputs, intermediates and batch of a step.
+        values: outputs, intermediates and batch of a step; `parameters` of the terms that have some, by term.
         losses: the terms.
 
     Returns:
@@ -112,7 +117,8 @@ def loss_terms(values: StepValues, losses: Sequence[LossTerm]) -> tuple[Array, T
     names = [term.name for term in losses] + ["total"]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"the loss has two terms called {twice!r} (loss.extra may add one): rename one of them.")
-    terms = {term.name: term.compute(values) for term in losses}
+    own = values.parameters
+    terms = {term.name: term.compute(values._replace(parameters=own.get(term.name, {}))) for term in losses}
     weights = [term.weight(values.epoch) if callable(term.weight) else term.weight for term in losses]
     weighted = [weight * term for weight, term in zip(weights, terms.values(), strict=True)]
     return functools.reduce(jnp.add, weighted), terms
@@ -142,6 +148,7 @@ def update(
     mesh: Mesh | None = None,
     epoch: Array | int = 0,
     dropout: Array | None = None,
+    classifiers_only: bool = False,
 ) -> tuple[TrainState, Terms, Any]:
     """Takes one optimisation step on a batch of normalised inputs.
 
@@ -155,28 +162,40 @@ def update(
         mesh: whose model axis classifiers and logits are split over, if it has one.
         epoch: epochs done, for the weights of terms.
         dropout: key of the model's dropout layers, if it has any.
+        classifiers_only: whether everything else runs as in evaluation and gets no gradient (`train.freeze_epochs`).
 
     Returns:
         The state after the step, the loss terms with their `total` and the norms, and the gradients.
     """
 
     def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
-        (outputs, middle), moved = module.apply(
-            {"params": sharding.in_step(mesh, params), "batch_stats": state.batch_stats},
-            inputs,
-            train=True,
-            mutable=["batch_stats"],
-            rngs=_rngs(dropout),
-        )
-        values = StepValues(_split_logits(mesh, outputs), middle, inputs, teacher or {}, epoch)
+        if classifiers_only:
+            params = _only_classifiers_learn(params)
+        variables = {"params": sharding.in_step(mesh, _of_module(params)), "batch_stats": state.batch_stats}
+        if classifiers_only:
+            outputs, middle = module.apply(variables, inputs, train=False)
+            statistics = state.batch_stats
+        else:
+            (outputs, middle), moved = module.apply(
+                variables, inputs, train=True, mutable=["batch_stats"], rngs=_rngs(dropout)
+            )
+            statistics = moved.get("batch_stats", {})
+        own = params.get(LOSS, {})
+        values = StepValues(_split_logits(mesh, outputs), middle, inputs, teacher or {}, epoch, own)
         total, terms = loss_terms(values, losses)
-        return total, (terms, moved.get("batch_stats", {}))
+        return total, (terms, statistics)
 
     (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     logged = {**terms, "total": total, **norms(grads, state.params, changes)}
     return TrainState(state.step + 1, params, batch_stats, opt_state), logged, grads
+
+
+def _only_classifiers_learn(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf if sharding.is_classifier(path) else jax.lax.stop_gradient(leaf), params
+    )
 
 
 def make_train_step(
@@ -187,6 +206,7 @@ def make_train_step(
     teacher: nn.Module | None = None,
     steps_per_epoch: int = 1,
     mesh: Mesh | None = None,
+    classifiers_only: bool = False,
 ) -> Callable[[TrainState, Any, Mapping[str, Array], Array], tuple[TrainState, Terms]]:
     """Returns the step of a phase, to be jitted.
 
@@ -198,6 +218,7 @@ def make_train_step(
         teacher: module of the frozen teacher.
         steps_per_epoch: decides with `augment.shared_draws` which steps of an epoch share their draw.
         mesh: the devices; needed where `mesh.model` splits the classifiers.
+        classifiers_only: whether it is a step of `train.freeze_epochs`.
 
     Returns:
         `step(state, teacher_variables, batch, key)`: `batch` holds uint8 images as the pipeline yields
@@ -217,7 +238,9 @@ def make_train_step(
             statistics = config.teacher.statistics
             outputs = teacher_outputs(teacher, teacher_variables, inputs, statistics, mesh, dropout)
         epoch, dropout = state.step // steps_per_epoch, fold(key, state.step, "dropout")
-        state, terms, _ = update(state, inputs, trained, optimizer, losses, outputs, mesh, epoch, dropout)
+        state, terms, _ = update(
+            state, inputs, trained, optimizer, losses, outputs, mesh, epoch, dropout, classifiers_only
+        )
         return state, terms
 
     return step

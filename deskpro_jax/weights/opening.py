@@ -168,7 +168,7 @@ def _open_method(
     if role not in (None, "body"):
         raise InputError(f"the file holds {own.names.family}, a network of photos, no {role}: leave out --as.")
     method = methods.find_method(own.method)
-    fields = {**method.VARIANTS[own.names.variant or own.method], **own.fields}
+    fields = {**methods.variants()[own.names.variant or own.method], **own.fields}
     config = base.get_config()
     config.update_from_flattened_dict(fields)
     sizes = image_sizes(config)

@@ -163,6 +163,7 @@ def _left_out(folder: Path, loaded: LoadedNetworks, family: str, steps: Sequence
 
 
 def _preprocessing(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns the settings that a file keeps: sizes of images, mirrored images, rule for missing faces."""
-    sizes = {name: list(config.data[name]) for name in ("body_size", "face_size")}
+    """Returns the settings that a file keeps: sizes and filter of images, mirrored images, rule for missing faces."""
+    sizes: dict[str, Any] = {name: list(config.data[name]) for name in ("body_size", "face_size")}
+    sizes["interpolation"] = config.data.interpolation
     return sizes | {name: config.eval[name] for name in ("flip", "missing_face")}

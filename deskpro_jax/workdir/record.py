@@ -25,6 +25,7 @@ PREPROCESSING = "preprocessing"  # key of what is known of how images go in
 _PREPROCESSING = {
     "body_size": "data.body_size",
     "face_size": "data.face_size",
+    "interpolation": "data.interpolation",
     "flip": "eval.flip",
     "missing_face": "eval.missing_face",
 }

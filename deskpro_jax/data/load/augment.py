@@ -1,4 +1,4 @@
-"""Augmentation: crops, drawn here and cut while the host decodes; mirroring and random erasing on the device."""
+"""Augmentation: crops, drawn here and cut while the host decodes; all else on the device."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PRNGKeyArray, UInt8
 
-from deskpro_jax.data.load import enlarging
+from deskpro_jax.data.load import enlarging, jitter
 from deskpro_jax.data.load.decoding import FULL, Box
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 _PHOTOS = ("body", "face", "restored_face")
+_PAD, _JITTER = 4, 5  # of the purposes that a row's key is folded with: 0 mirrors it, 1 to 3 erase its photos
+_NOT_CLOTHING = 1  # in masks
 _TRIES = 16  # the published code tries 100 times; at 384x128 one draw in 1e15 is still without a fit here
 
 
@@ -73,7 +75,7 @@ def draw_crop(key: Sequence[int], probability: float, scale: float) -> Box:
 
 
 def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Mirrors, erases and normalises a batch; row i depends only on the key and i, whatever the number of devices.
+    """Augments and normalises a batch; row i depends only on the key and i, whatever the number of devices.
 
     Args:
         key: key of this step.
@@ -82,9 +84,10 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
         config: the `augment` part of the configuration.
 
     Returns:
-        The batch with photos as normalised float32. One draw mirrors all images of a row; each photo has its own
+        The batch with photos as normalised float32: mirrored, padded and cropped, with other colours, partly erased.
+        One draw mirrors and shifts all images of a row, and changes the colours of its photos; each photo has its own
         erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw
-        of mirroring and one of erasing serve all rows and photos.
+        of each kind serves all rows and photos.
     """
     batch = enlarging.placed(batch)
     names = [name for name in (*_PHOTOS, "cloth_mask") if name in batch]
@@ -97,6 +100,10 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
     result = dict(batch)
     for name in names:
         images = _mirror(batch[name], flips)
+        if config.pad:
+            images = _shift(images, _keys_for(keys, _PAD), config.pad, fill=0 if name in _PHOTOS else _NOT_CLOTHING)
+        if name in _PHOTOS and (config.brightness or config.contrast):
+            images = jitter.jitter(images, _keys_for(keys, _JITTER), config.brightness, config.contrast)
         if name in _PHOTOS:
             height, width = images.shape[1:3]
             purpose = 1 if shared else 1 + _PHOTOS.index(name)
@@ -106,6 +113,24 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
             images = jnp.where(erased[..., None], fill, normalise(images))
         result[name] = images
     return result
+
+
+def _keys_for(keys: PRNGKeyArray, purpose: int) -> PRNGKeyArray:
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
+
+
+def _shift(
+    images: Num[Array, "batch height width ..."], keys: PRNGKeyArray, pad: int, fill: int
+) -> Num[Array, "batch height width ..."]:
+    """Pads each image on every side, and cuts a window of its own size out at random."""
+    height, width, *channels = images.shape[1:]
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), *[(0, 0)] * len(channels)), constant_values=fill)
+
+    def window(image: Array, key: PRNGKeyArray) -> Array:
+        top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+        return jax.lax.dynamic_slice(image, (top, left, *[0] * len(channels)), (height, width, *channels))
+
+    return jax.vmap(window)(padded, keys)
 
 
 def _mirror(

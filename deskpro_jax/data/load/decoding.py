@@ -18,22 +18,26 @@ from deskpro_jax.errors import InputError
 FIELDS = ("body", "face", "restored_face", "cloth_mask")
 Box = tuple[float, float, float, float]
 FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as fractions of the image
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _LOOK_AT = 100  # records among which the first face is looked for
 
 
-def resize(image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FULL) -> np.ndarray:
-    """Resizes a photo as Pillow's bilinear filter does (antialiased, rounded to uint8).
+def resize(
+    image: np.ndarray | Image.Image, size: tuple[int, int], box: Box = FULL, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """Resizes a photo as Pillow's filters do (antialiased, rounded to uint8).
 
     Args:
         image: [height, width, 3] uint8, or a Pillow image.
         size: height and width in pixels of the result.
         box: window to cut out first, as fractions of the image: left, top, right, bottom.
+        interpolation: the filter, a key of `INTERPOLATIONS`.
 
     Returns:
         [height, width, 3] uint8.
     """
     photo = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    return _resample(photo, size, box, Image.Resampling.BILINEAR)
+    return _resample(photo, size, box, INTERPOLATIONS[interpolation])
 
 
 def _resample(image: Image.Image, size: tuple[int, int], box: Box, how: Image.Resampling) -> np.ndarray:
@@ -61,6 +65,7 @@ class Decoder:
         labels: number of labels the scheme has.
         enlarge: photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
             to enlarge them (`enlarging.placed`). The others are resized here.
+        interpolation: filter that resizes photos, a key of `INTERPOLATIONS`; the device enlarges by "bilinear" only.
 
     Raises:
         InputError: a field is unknown, a size is not positive or a label is not of the scheme.
@@ -72,6 +77,7 @@ class Decoder:
     clothing: tuple[int, ...]
     labels: int
     enlarge: tuple[str, ...] = ()
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if strange := set(self.fields) - set(FIELDS):
@@ -120,16 +126,18 @@ class Decoder:
                     if name in self.enlarge:
                         self._place(batch, name, row, decode(content), box)
                     else:
-                        batch[name][row] = resize(decode(content), self.size_of(name), box)
+                        batch[name][row] = resize(decode(content), self.size_of(name), box, self.interpolation)
         faces = [contents[name] is not None for name in ("face", "restored_face") if name in self.fields]
         batch["has_face"][row] = all(faces) if faces else example.face is not None
         batch["has_mask"][row] = example.parts is not None
 
     def small(self, split: ReIDSplit) -> tuple[str, ...]:
-        """Returns the fields whose photos have to be enlarged, judged by the first photo of each field.
+        """Returns the fields whose photos the device can enlarge and has to, judged by the first photo of each field.
 
         One that cannot be read is skipped here, and reported when a batch needs it.
         """
+        if self.interpolation != "bilinear":
+            return ()
         photos, small = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
         for index in range(min(len(split), _LOOK_AT)):
             with contextlib.suppress(Exception):  # array_record and Pillow's decoders raise many kinds

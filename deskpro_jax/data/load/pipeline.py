@@ -123,18 +123,14 @@ class _TrainLoader:
     skip_corrupt: bool
     slots: tuple[int, int]
     with_index: bool = False
+    sampler: str = "identities"
     plan: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> Batch:
         epoch, step = divmod(step, self.steps)
         plan = self.plan
         if plan is None or plan[0] != epoch:  # threads that meet here compute the same thing
-            identity = self.split.identity
-            plan = (
-                epoch,
-                sampling.epoch_batches(identity, self.identities, self.images_per_identity, self.seeds, epoch),
-            )
-            self.plan = plan
+            self.plan = plan = (epoch, self._epoch(epoch))
         indices = plan[1][step]
         start, stop = self.slots
         batch = self.decoder.empty(stop - start)
@@ -151,6 +147,14 @@ class _TrainLoader:
             batch["index"] = np.where(batch["valid"], used, -1).astype(np.int32)
         batch[_SKIPPED] = np.array(skipped, np.int64)
         return batch
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """Returns the images of every batch of an epoch."""
+        if self.sampler == "images":
+            size = self.identities * self.images_per_identity
+            return sampling.shuffled_batches(len(self.split), size, self.seeds, epoch)
+        identity = self.split.identity
+        return sampling.epoch_batches(identity, self.identities, self.images_per_identity, self.seeds, epoch)
 
     def _fill(self, batch: Batch, row: int, index: int, box: Box, key: list[int], skipped: list[int]) -> int:
         """Decodes the image `index`, or else another one of its identity; returns which."""
@@ -262,8 +266,6 @@ def train_batches(
         raise InputError(f"the seed is {seed}, expected 0 or greater")
     chosen = usable(split, d.require_face, d.require_mask)
     seeds = (seed, zlib.crc32(phase.encode()))
-    # Fails here and not in a worker when the split has too few identities.
-    sampling.epoch_batches(chosen.identity, d.identities, d.images_per_identity, seeds, 0)
     size = -(-d.identities * d.images_per_identity // pad_to_multiple) * pad_to_multiple
     if config.augment.crop_scale < 1:
         raise InputError(f"augment.crop_scale is {config.augment.crop_scale}, expected 1 or greater")
@@ -283,7 +285,9 @@ def train_batches(
         skip_corrupt=d.skip_corrupt,
         slots=_host_slots(size, process_index, process_count),
         with_index=with_index,
+        sampler=d.sampler,
     )
+    loader._epoch(0)  # fails here and not in a worker when the split has too few identities or images
     return _run(loader, range(start_step, 1 << 40), d.workers)
 
 
@@ -323,7 +327,8 @@ def _decoder(
 ) -> decoding.Decoder:
     body, face = tuple(config.data.body_size), tuple(config.data.face_size)
     clothing = tuple(config.data.clothing) or split.clothing
-    return decoding.Decoder(tuple(fields), body, face, clothing, len(split.scheme.labels), tuple(enlarge))
+    labels, interpolation = len(split.scheme.labels), config.data.interpolation
+    return decoding.Decoder(tuple(fields), body, face, clothing, labels, tuple(enlarge), interpolation)
 
 
 def _host_slots(size: int, process_index: int, process_count: int) -> tuple[int, int]:

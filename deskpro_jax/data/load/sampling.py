@@ -1,4 +1,4 @@
-"""Which images make up each training batch: P identities times K images, a pure function of seed and epoch."""
+"""Which images make up each training batch: P identities times K images, or a shuffle; by seed and epoch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deskpro_jax.errors import InputError
+
+SAMPLERS = ("identities", "images")  # values of data.sampler
 
 
 def steps_per_epoch(examples: int, identities: int, images_per_identity: int) -> int:
@@ -21,6 +23,31 @@ def steps_per_epoch(examples: int, identities: int, images_per_identity: int) ->
         As many whole batches as the split has images for, at least one.
     """
     return max(1, examples // (identities * images_per_identity))
+
+
+def shuffled_batches(images: int, batch: int, seed: Sequence[int], epoch: int) -> np.ndarray:
+    """Returns the images of every batch of one epoch of the plain shuffle: each at most once.
+
+    Args:
+        images: number of images in the split.
+        batch: images of a batch; an incomplete last batch is left out.
+        seed: non-negative integers; the result depends on nothing else but `epoch`.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        [steps, batch] positions.
+
+    Raises:
+        InputError: the split has fewer images than a batch.
+    """
+    if images < batch:
+        raise InputError(
+            f"the training split has {images} images, and data.identities times data.images_per_identity asks for"
+            f" {batch} different ones in a batch: lower one of them"
+        )
+    order = np.random.default_rng([*seed, epoch]).permutation(images)
+    steps = steps_per_epoch(images, 1, batch)
+    return order[: steps * batch].reshape(steps, batch)
 
 
 def epoch_batches(
