@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from author_trees import FOLDER, HEIGHT, WIDTH, draw, encode, labels, write, write_manifest
+from author_trees import FOLDER, HEIGHT, WIDTH, draw, encode, labels, write, write_manifest, write_parts
+from configs import base
 from data_prep import build as build_command
 from data_prep import check
-from deskpro_jax.data import masks
+from deskpro_jax.data import masks, opening
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.build.assemble import Assembled, assemble
 from deskpro_jax.data.build.list_files import list_dataset
@@ -403,16 +404,22 @@ def test_masks_upside_down_are_warned_of_with_the_sheet_of_examples(
 ) -> None:
     raw = with_masks(tmp_path / "raw", dict.fromkeys(FOLDER, KINDS[kind].content))
     sheet = tmp_path / "sheet.png"
-    warning = "most of the head region is clothing in 6 of 6 masks, read as white-off-clothes"
+    warning = "in 6 of 6 masks, most of the upper corners in 6, read as white-off-clothes: they may be upside down"
     printed = checked(raw, capsys, "--sheet", str(sheet))
     assert warning in printed
-    assert f"(--mask-kind white-on-clothes); look at the examples in {sheet}" in printed
+    assert f"(--mask-kind white-on-clothes), or show whole people; look at the examples in {sheet}" in printed
     assert sheet.exists()
     assert warning not in checked(raw, capsys, "--no-sheet", "--mask-kind", "white-on-clothes")
     out = ["--raw", str(raw), "--out", str(tmp_path / "out"), "--workers", "0"]
     assert build_command.main(["--dataset", "folder", *out]) == 0
     assert warning in capsys.readouterr().err
     assert warning in checked(tmp_path / "out", capsys, "--no-sheet")
+
+
+def test_masks_of_whole_people_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = with_masks(tmp_path / "raw", dict.fromkeys(FOLDER, grey(np.where(LIP > 0, 255, 0).astype(np.uint8))))
+    for more in ([], ["--mask-kind", "white-on-clothes"]):
+        assert "or show whole people; look at" in checked(raw, capsys, "--no-sheet", *more)
 
 
 def test_label_maps_read_with_another_scheme_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -447,6 +454,27 @@ def test_names_are_matched_in_either_unicode_form(tmp_path: Path) -> None:
     listing = list_dataset("folder", raw, parts, mask_kind="lip")
     assert [source.parts for source in listing.sources if source.parts] == [str(parts / "parts/anna/Ol\u00e9.png")]
     assert any("1 files of kind parts belong to no photo" in note and "other.png" in note for note in listing.notes)
+
+
+def test_palettes_of_schp_stand_in_for_what_the_preparation_writes(tmp_path: Path) -> None:
+    write_parts(write("celeb", tmp_path / "raw"), tmp_path / "parts")
+    for file in (tmp_path / "parts/parts").rglob("*.png"):
+        file.write_bytes(KINDS["labels of SCHP"].content)
+    values = built_masks("celeb", tmp_path / "out", tmp_path / "raw", parts_dir=tmp_path / "parts")
+    for mask in values.values():
+        assert_trains(mask, "")
+
+
+def test_a_run_builds_with_the_kind_that_its_configuration_names(tmp_path: Path) -> None:
+    raw = with_masks(tmp_path / "raw", dict.fromkeys(FOLDER, KINDS["labels of SCHP"].content))
+    config = base.get_config()
+    config.data.name, config.data.raw_dir, config.data.data_dir = "folder", str(raw), str(tmp_path / "out")
+    with pytest.raises(InputError, match=r"say which label scheme it is with --mask-kind \(data\.mask_kind\)"):
+        opening.build_data(config, tmp_path)
+    config.data.mask_kind = "lip"
+    opening.build_data(config, tmp_path)
+    for values in cloth_masks("folder", tmp_path / "out").values():
+        assert_trains(values, "")
 
 
 def test_a_large_set_is_decided_by_a_sample_and_every_file_is_held_against_it(

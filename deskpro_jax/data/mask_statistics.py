@@ -13,6 +13,7 @@ from PIL import Image
 from deskpro_jax.data.masks import WHITE_OFF, WHITE_ON
 
 _HEAD = (0.03, 0.13, 0.4, 0.6)  # top, bottom, left, right of where heads are in photos of one person, as fractions
+_CORNERS = (0.08, 0.12)  # height and width of the upper corners, where the background is, as fractions
 _SHAPE_TOLERANCE = 0.05  # fraction by which a mask may be wider or narrower than its photo
 _DIGITS = 4  # of fractions that are kept
 
@@ -23,11 +24,13 @@ class MaskMeasure(NamedTuple):
     Attributes:
         clothing: fraction of the image that is clothing.
         head: fraction of the head region that is clothing.
+        corners: fraction of the upper corners that is clothing.
         stretched: whether its height and width have another ratio than those of its photo.
     """
 
     clothing: float
     head: float
+    corners: float
     stretched: bool
 
 
@@ -42,6 +45,7 @@ class MaskSummary(NamedTuple):
         none: number of masks without clothing.
         all: number of masks that are all clothing.
         head: number of other masks in which most of the head region is clothing.
+        corners: number of other masks in which most of the upper corners is clothing.
         stretched: number of masks of another shape than their photo.
     """
 
@@ -52,6 +56,7 @@ class MaskSummary(NamedTuple):
     none: int
     all: int
     head: int
+    corners: int
     stretched: int
 
     def describe(self) -> str:
@@ -71,13 +76,15 @@ class MaskSummary(NamedTuple):
         """
         lines = []
         several = self.masks - self.none - self.all
-        if 2 * self.head > several:
-            other = f"white on the clothes (--mask-kind {WHITE_ON})" if kind != WHITE_ON else f"--mask-kind {WHITE_OFF}"
-            if kind not in (WHITE_OFF, WHITE_ON):
+        if 2 * max(self.head, self.corners) > several:
+            if kind in (WHITE_OFF, WHITE_ON):
+                opposite = WHITE_ON if kind == WHITE_OFF else WHITE_OFF
+                other = f"upside down (--mask-kind {opposite}), or show whole people"
+            else:
                 other = f"labels of another scheme than {kind} (--mask-kind)"
             lines.append(
-                f"most of the head region is clothing in {self.head:,} of {several:,} masks, read as {kind}: they may "
-                f"be {other}; {examples}"
+                f"most of the head region is clothing in {self.head:,} of {several:,} masks, most of the upper corners "
+                f"in {self.corners:,}, read as {kind}: they may be {other}; {examples}"
             )
         if 2 * (self.none + self.all) > self.masks:
             lines.append(
@@ -103,9 +110,12 @@ def measure(
     height, width = worn.shape
     top, bottom, left, right = _HEAD
     head = worn[int(top * height) : int(bottom * height) + 1, int(left * width) : int(right * width) + 1]
+    rows, columns = (int(part * side) + 1 for part, side in zip(_CORNERS, worn.shape, strict=True))
+    corners = (worn[:rows, :columns].mean() + worn[:rows, -columns:].mean()) / 2
     expected = photo_size[1] * height / photo_size[0]
     stretched = abs(width - expected) > max(1.0, _SHAPE_TOLERANCE * expected)
-    return MaskMeasure(round(float(worn.mean()), _DIGITS), round(float(head.mean()), _DIGITS), bool(stretched))
+    all_over, of_head, of_corners = (round(float(value), _DIGITS) for value in (worn.mean(), head.mean(), corners))
+    return MaskMeasure(all_over, of_head, of_corners, bool(stretched))
 
 
 def measure_stored(parts: bytes, clothing: Sequence[int], photo_size: tuple[int, int]) -> MaskMeasure:
@@ -119,7 +129,7 @@ def summarise(measures: Iterable[MaskMeasure]) -> MaskSummary | None:
     every = list(measures)
     if not every:
         return None
-    clothing, head, stretched = (np.array(values) for values in zip(*every, strict=True))
+    clothing, head, corners, stretched = (np.array(values) for values in zip(*every, strict=True))
     low, median, high = np.percentile(clothing, (5, 50, 95)).round(_DIGITS).tolist()
     some = (clothing > 0) & (clothing < 1)
     return MaskSummary(
@@ -130,5 +140,6 @@ def summarise(measures: Iterable[MaskMeasure]) -> MaskSummary | None:
         none=int((clothing == 0).sum()),
         all=int((clothing == 1).sum()),
         head=int((some & (head > 0.5)).sum()),
+        corners=int((some & (corners > 0.5)).sum()),
         stretched=int(stretched.sum()),
     )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from deskpro_jax.data.schema import SCHEMES
 
@@ -135,10 +135,10 @@ def _decided(values: np.ndarray, lossy: bool, mode: str) -> tuple[str, str, bool
 
 def _of_colours(colours: Image.Image, lossy: bool, mode: str) -> MaskFile:
     """Reads a mask from an RGB image; it has to be grey."""
-    channels = np.asarray(colours).astype(np.int16)
+    red, green, blue = colours.split()
     values = np.asarray(colours.convert("L"))
-    difference = int(np.max(channels.max(2) - channels.min(2)))
-    if difference > (_LOSSY_COLOURS if lossy else 0):
+    least = _LOSSY_COLOURS if lossy else 0
+    if any(np.any(np.asarray(ImageChops.difference(red, other)) > least) for other in (green, blue)):
         return MaskFile(values, None, NEITHER, mode, lossy, False, "has colours")
     content, problem = classify(values, lossy)
     return MaskFile(values, None, content, mode, lossy, False, problem)
