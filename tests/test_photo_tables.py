@@ -69,6 +69,7 @@ SPELLINGS = {
     "floats": text([(*row[:2], *(f"{cell}.0" for cell in row[2:])) for row in ROWS]).encode(),
     "no last line end": text().rstrip("\n").encode(),
     "other order": text([row[::-1] for row in ROWS], COLUMNS[::-1]).encode(),
+    "header of two lines": text([(*row, "x") for row in ROWS], (*COLUMNS, '"seen\nat"')).encode(),
     "own columns": text([(*row, "3, left", "") for row in ROWS], (*COLUMNS, "seen at", ""), "\t").encode(),
 }
 
@@ -173,6 +174,8 @@ BROKEN = {
     "header only": (HEADER.encode(), "no row below"),
     "header and empty rows": (HEADER.encode() + b",,,,\n\n", "no row below"),
     "no header": (text()[len(HEADER) :].encode(), "is the first line, with the names, missing"),
+    "open quote in the header": (text().replace("clothes", '"clothes', 1).encode(), "line 1: a quote that opens there"),
+    "quote over the header's end": (text().replace("clothes", '"clothes').replace("jpg", 'jpg"', 1).encode(), "t.csv"),
     "column twice": (text(header=("path", "path", *COLUMNS[2:])).encode(), "line 1 has column path twice"),
     "column twice after blanks": (text(header=("path", "path ", *COLUMNS[2:])).encode(), "has column path twice"),
     "short rows": ((text() + "a.jpg,query\nb.jpg\n").encode(), "lines 8, 9 (2 in all) do not have the 5 cells"),

@@ -111,7 +111,7 @@ def open_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
                 f"{path} is empty; expected a first line with the names of columns: {', '.join(required)}."
             )
         names, where, has_rows = header.cells, f"{path}, line {header.line}", next(lines, None) is not None
-    names = [name.strip() for name in names]
+    names = [" ".join(name.split()) for name in names]  # also of the line breaks that spreadsheets put into headers
     unknown = check_columns(where, names, required, expected)
     if not has_rows:
         raise InputError(f"{path} has names of columns and no row below them: it lists no photo.")
