@@ -9,7 +9,7 @@ import argparse
 import logging as std_logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deskpro_jax.cli.arguments import add_model_flags, fraction, model_options, positive
@@ -18,7 +18,7 @@ from deskpro_jax.embedding.embedding_set import EmbeddingSet
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
 from deskpro_jax.search import approximate
-from deskpro_jax.search.matches import FORMATS, write_matches
+from deskpro_jax.search.matches import FORMATS, Query, write_matches
 from deskpro_jax.search.queries import Photos, check_alike, open_queries
 from deskpro_jax.search.search import search
 from deskpro_jax.search.special_identities import SpecialIdentities
@@ -128,6 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return end_command(lambda: _run(options))
 
 
+def _counted(queries: Iterator[Query], k: int, shorter: list[int]) -> Iterator[Query]:
+    """Yields the queries, and adds the number of matches of each that has fewer than `k` to `shorter`."""
+    for query in queries:
+        if len(query.matches) < k:
+            shorter.append(len(query.matches))
+        yield query
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.checkpoint:
         warn_of_unused_gpu()
@@ -165,7 +173,14 @@ def _run(options: argparse.Namespace) -> int:
         thresholds=thresholds,
         special=special,
     )
-    write_matches(matches, options.out, options.format)
+    shorter: list[int] = []
+    write_matches(_counted(matches, options.k, shorter), options.out, options.format)
+    if shorter:
+        print(
+            f"note: {len(shorter)} of {len(queries.names)} queries have fewer matches than -k {options.k} (the fewest:"
+            f" {min(shorter)}): no more images of the gallery can be compared with them.",
+            file=sys.stderr,
+        )
     for path, reason in queries.unreadable.items():
         print(f"{path} could not be read and was not searched for: {reason}", file=sys.stderr)
     return 1 if queries.unreadable else 0

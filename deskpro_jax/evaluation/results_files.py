@@ -19,6 +19,7 @@ from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.evaluation.protocols import RERANKED, ProtocolResult
+from deskpro_jax.evaluation.ranking import RANKS
 from deskpro_jax.evaluation.results_table import ResultRow, results_markdown, results_table
 from deskpro_jax.storage.files import write_json, write_text
 from deskpro_jax.workdir import layout
@@ -112,7 +113,14 @@ def publish(
 
 
 def _explained(result: ProtocolResult) -> str:
-    """Returns the description of a protocol; of a re-ranked one, what differs."""
-    if result.reranking is None:
-        return result.protocol.description
-    return f"{result.protocol.name.removesuffix(RERANKED)}, {result.reranking.describe()}"
+    """Returns the description of a protocol, what re-ranking differs in, and what a small gallery does not show."""
+    text = result.protocol.description
+    if result.reranking is not None:
+        text = f"{result.protocol.name.removesuffix(RERANKED)}, {result.reranking.describe()}"
+        images = result.scores[0].queries + result.gallery
+        if images <= result.reranking.k1 + 1:
+            text += f" (all {images} images are neighbours of each other)"
+    if trivial := [f"R-{k}" for k in RANKS if k >= result.gallery]:
+        few = f"{result.gallery} image{'s' * (result.gallery != 1)}"
+        text += f"; with a gallery of {few} {', '.join(trivial)} are 100 % whatever comes first"
+    return text

@@ -214,6 +214,7 @@ def _empty_index(faiss: Any, method: str, dimension: int, count: int) -> Any:
     if method == "ivf":
         index.by_residual = False
         index.cp.spherical, index.cp.seed = True, SEED
+        index.cp.min_points_per_centroid = 1  # no warning of a single list for a small gallery
     return index
 
 
