@@ -10,12 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from configs import base
+from deskpro_jax import methods
+from deskpro_jax.cli import convert
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods import hacnn
 from deskpro_jax.models import initialisers, sampling
 from deskpro_jax.weights import published
+from deskpro_jax.workdir.networks import load_networks
+from golden_rule import state_dict
 
 MANIFEST = json.loads((Path(__file__).parent / "golden" / "methods" / "hacnn_manifest.json").read_text())["hacnn"]
 IMAGES = (2, 160, 64, 3)
@@ -66,7 +71,7 @@ def test_padding_stays_out_of_all_statistics(tiny: tuple[hacnn.HACNN, Any]) -> N
 
 def test_other_sizes_faces_and_csa_are_refused_by_name() -> None:
     config = base.get_config()
-    config.update_from_flattened_dict(hacnn.VARIANTS["hacnn"])
+    config.update_from_flattened_dict(methods.variants()["hacnn"])
     hacnn.check(config)
     config.model.attention = "paper"
     with pytest.raises(InputError, match=r"model\.attention is 'paper'"):
@@ -74,6 +79,18 @@ def test_other_sizes_faces_and_csa_are_refused_by_name() -> None:
     config.data.body_size = (256, 128)
     with pytest.raises(InputError, match=r"data\.body_size is 256x128; HACNN takes photos of 160x64 only"):
         hacnn.check(config)
+
+
+def test_a_file_of_this_package_says_how_its_regions_are_sampled(tmp_path: Path) -> None:
+    tensors = {n: np.asarray(v, np.float32) for n, v in state_dict(MANIFEST, 1).items() if v.dtype.kind == "f"}
+    safetensors.numpy.save_file({n: np.ascontiguousarray(v) for n, v in tensors.items()}, tmp_path / "zoo.safetensors")
+    assert convert.main([str(tmp_path / "zoo.safetensors"), "--to", str(tmp_path / "zoo")]) == 0
+    record = json.loads((tmp_path / "zoo" / "conversion.json").read_text())
+    assert record["model"]["align_corners"] is True  # as torch < 1.3 did, by which torchreid's files were trained
+    record["model"]["align_corners"] = False
+    (tmp_path / "zoo" / "conversion.json").write_text(json.dumps(record))
+    assert convert.main([str(tmp_path / "zoo"), "--to", str(tmp_path / "own.safetensors")]) == 0
+    assert load_networks(tmp_path / "own.safetensors").config.model.align_corners is False
 
 
 def bilinear(image: np.ndarray, row: float, column: float) -> np.ndarray:

@@ -1,7 +1,7 @@
 """HACNN: soft attention on the whole photo, hard attention that finds four regions, learned together.
 
 Li, Zhu and Gong, Harmonious Attention Network for Person Re-Identification, CVPR 2018 (arXiv:1802.08122), as
-torchreid computes it (https://github.com/KaiyangZhou/deep-person-reid). Sections in docstrings are the paper's.
+torchreid computes it (https://github.com/KaiyangZhou/deep-person-reid).
 """
 
 from __future__ import annotations
@@ -14,85 +14,20 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
-from deskpro_jax import losses
 from deskpro_jax.errors import InputError
+from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers, sampling
 from deskpro_jax.models.check import check_body_only
-from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StepValues, StreamSpec
+from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
+from deskpro_jax.models.harmonious import REGIONS, HarmAttn
 from deskpro_jax.models.inception import ConvBlock, InceptionA, InceptionB
 from deskpro_jax.models.remat import run_block
 from deskpro_jax.models.streams import Streams
 
 BODY_SIZE = (160, 64)  # height and width of photos, the only ones
 PARTS = ("global", "local")
-REGIONS = 4
 REGION_SCALE = (1.0, 0.25)  # of the photo's width and height
 REGION_SIZES = ((24, 28), (12, 14), (6, 7))  # height and width of a region's map in each block
-_SHIFTS = (0.0, -0.75, 0.0, -0.25, 0.0, 0.25, 0.0, 0.75)  # x and y of each region before the first step
-
-
-class SpatialAttn(nn.Module):
-    """Where to look: one map, from the mean over the channels (section 3.1, I.1)."""
-
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Float[Array, "batch height width 1"]:
-        size = x.shape[1], x.shape[2]
-        x = x.mean(-1, keepdims=True)
-        x = ConvBlock(1, 3, 2, dtype=self.dtype, name="conv1")(x, train=train, valid=valid)
-        x = sampling.resize(x, size)
-        return ConvBlock(1, dtype=self.dtype, name="conv2")(x, train=train, valid=valid)
-
-
-class ChannelAttn(nn.Module):
-    """What to look for: one weight for each channel, from the global average (section 3.1, I.2)."""
-
-    reduction: int = 16
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Float[Array, "batch 1 1 channels"]:
-        channels = x.shape[-1]
-        x = x.mean((1, 2), keepdims=True)
-        x = ConvBlock(channels // self.reduction, dtype=self.dtype, name="conv1")(x, train=train, valid=valid)
-        return ConvBlock(channels, dtype=self.dtype, name="conv2")(x, train=train, valid=valid)
-
-
-class SoftAttn(nn.Module):
-    """Attention in [0.5, 1) for each pixel and channel: the ReLU before the sigmoid is the code's, not the paper's."""
-
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> Array:
-        spatial = SpatialAttn(self.dtype, name="spatial_attn")(x, train=train, valid=valid)
-        channel = ChannelAttn(dtype=self.dtype, name="channel_attn")(x, train=train, valid=valid)
-        both = ConvBlock(x.shape[-1], dtype=self.dtype, name="conv")(spatial * channel, train=train, valid=valid)
-        return nn.sigmoid(both)
-
-
-class HardAttn(nn.Module):
-    """Where each region lies: its shift (x, y) from -1 to 1 (section 3.1, II)."""
-
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Float[Array, "batch regions 2"]:
-        bias = initialisers.fixed(_SHIFTS)
-        fc = layers.Pointwise(2 * REGIONS, (), True, self.dtype, initialisers.constant(0.0), bias, name="fc")
-        return jnp.tanh(fc(x.mean((1, 2), keepdims=True))).reshape(-1, REGIONS, 2)
-
-
-class HarmAttn(nn.Module):
-    """Harmonious attention: soft attention, and the shifts of the regions (section 3.1)."""
-
-    dtype: layers.Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, *, train: bool, valid: Array | None = None) -> tuple[Array, Array]:
-        soft = SoftAttn(self.dtype, name="soft_attn")(x, train=train, valid=valid)
-        return soft, HardAttn(self.dtype, name="hard_attn")(x)
 
 
 class HACNN(nn.Module):
@@ -187,23 +122,8 @@ def streams(config: ml_collections.ConfigDict) -> tuple[StreamSpec, ...]:
 
 
 def terms(config: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]:
-    """Returns the mean of both branches' cross-entropies, and of their triplet losses with `loss.triplet_weight`."""
-    loss = config.loss
-
-    def cross_entropy(values: StepValues) -> Array:
-        rows, logits = spec.rows(values.inputs), values.outputs[spec.name]["logits"]
-        return losses.cross_entropy(logits, values.inputs["identity"], rows, smoothing=loss.label_smoothing).mean()
-
-    def triplet(values: StepValues) -> Array:
-        rows, features = spec.rows(values.inputs), values.outputs[spec.name]["features"]
-        labels = values.inputs["identity"]
-        return losses.batch_hard_triplet(features, labels, rows, margin=loss.margin, soft=loss.soft_margin).mean()
-
-    both = [
-        LossTerm(f"triplet_{spec.name}", triplet, loss.triplet_weight),
-        LossTerm(f"ce_{spec.name}", cross_entropy),
-    ]
-    return [term for term in both if term.weight]
+    """Returns both branches' cross-entropies, and their triplet losses with `loss.triplet_weight`."""
+    return weighted_terms(config.loss, spec)
 
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
@@ -235,16 +155,43 @@ NAMES = (
         },
     ),
 )
+# The zoo's weights: from scratch, with torchreid's defaults where nothing is stated; random batches of 32.
+_TORCHREID: dict[str, Any] = {
+    "data.body_size": BODY_SIZE,
+    "data.sampler": "images",
+    "data.identities": 8,
+    "data.images_per_identity": 4,
+    "augment.crop_scale": 1.125,
+    "augment.erase": 0.0,
+    "loss.label_smoothing": 0.1,
+    "loss.outputs": "mean",
+    "loss.triplet_weight": 0.0,
+    "train.base_lr": 0.0003,
+    "train.reference_batch": 0,
+    "train.warmup_epochs": 0,
+    "train.epochs": 60,
+    "train.schedule": "step",
+    "train.milestones": (20, 40),
+    "eval.flip": False,
+    "eval.distance": "cosine",  # torchreid's is Euclidean, between unit vectors: they rank alike
+}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "hacnn": {
-        "model.name": "hacnn",
-        "model.body": True,
-        "model.face": "none",
-        "model.attention": "none",
-        "data.body_size": BODY_SIZE,
-        "loss.label_smoothing": 0.1,
-        "loss.triplet_weight": 0.0,
-        "eval.flip": False,
-        "eval.distance": "cosine",  # torchreid's Euclidean distance of unit vectors, which ranks alike
+    "hacnn": _TORCHREID,
+    "hacnn_triplet": {
+        **_TORCHREID,
+        "data.sampler": "identities",
+        "loss.triplet_weight": 1.0,
+        "loss.margin": 0.3,
+    },
+    "hacnn_paper": {
+        **_TORCHREID,
+        "model.align_corners": True,
+        "augment.flip": 0.0,
+        "augment.crop": 0.0,
+        "loss.label_smoothing": 0.0,
+        "train.base_lr": 0.0005,
+        "train.epochs": 150,
+        "train.milestones": (),
     },
 }
+DEBUG: dict[str, Any] = {"data.body_size": BODY_SIZE, "train.milestones": (1,)}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.losses import identity_terms
+from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.osnet import BACKBONES, PREFIXES, WIDTHS, OSNet, backbone
@@ -64,7 +64,7 @@ def streams(config: ml_collections.ConfigDict) -> tuple[StreamSpec, ...]:
 
 def terms(config: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]:
     """Returns the cross-entropy, and the triplet loss unless `loss.triplet_weight` is 0."""
-    return [term for term in identity_terms(config.loss, spec) if term.weight]
+    return weighted_terms(config.loss, spec)
 
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
@@ -153,18 +153,36 @@ def published_fields(shapes: Shapes) -> dict[str, Any]:
 
 
 NAMES = ("osnet", published_names("batch", published_fields))  # "osnet": `weights.families` knows them as well
-# What torchreid trains all of them with; its defaults where its configurations are silent.
+# What torchreid's configurations of all OSNets have in common; random batches of 64.
 TORCHREID: dict[str, Any] = {
-    "model.body": True,
-    "model.face": "none",
-    "model.attention": "none",
     "data.body_size": BODY_SIZE,
+    "data.sampler": "images",
+    "data.identities": 16,
+    "data.images_per_identity": 4,
+    "augment.crop": 0.0,
+    "augment.erase": 0.0,
     "loss.label_smoothing": 0.1,
     "loss.triplet_weight": 0.0,
+    "train.optimizer": "amsgrad",
+    "train.base_lr": 0.0015,
+    "train.reference_batch": 0,
+    "train.warmup_epochs": 0,
+    "train.freeze_epochs": 10,  # "fixbase"
+    "train.epochs": 150,
+    "train.schedule": "step",
+    "train.milestones": (60, 120),
     "eval.flip": False,
     "eval.distance": "euclidean",
 }
+JITTER = {"augment.brightness": 0.2, "augment.contrast": 0.15}
+# Of the two narrow widths: batches of 128.
+_NARROW = {"data.identities": 32, "train.base_lr": 0.003, "train.epochs": 180, "train.milestones": (80, 160)}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "osnet": {**TORCHREID, "model.name": "osnet"},
-    "osnet_triplet": {**TORCHREID, "model.name": "osnet", "loss.triplet_weight": 1.0, "loss.margin": 0.3},
+    "osnet": TORCHREID,
+    "osnet_x0_75": {**TORCHREID, "model.backbone": "x0_75"},
+    "osnet_x0_5": {**TORCHREID, **_NARROW, "model.backbone": "x0_5"},
+    "osnet_x0_25": {**TORCHREID, **_NARROW, "model.backbone": "x0_25"},
+    # Batches of identities, as a triplet loss needs them.
+    "osnet_triplet": {**TORCHREID, "data.sampler": "identities", "loss.triplet_weight": 1.0, "loss.margin": 0.3},
 }
+DEBUG: dict[str, Any] = {"train.freeze_epochs": 1, "train.milestones": (1,)}

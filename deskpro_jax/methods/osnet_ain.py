@@ -17,7 +17,7 @@ from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.osnet import WIDTHS, OSNet
 from deskpro_jax.models.streams import Streams
 
-__all__ = ["NAMES", "PARTS", "VARIANTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
+__all__ = ["DEBUG", "NAMES", "PARTS", "VARIANTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
 
 
 def network(config: ml_collections.ConfigDict, counts: Counts, *, attention: str = "none") -> OSNet:
@@ -43,5 +43,13 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 NAMES = (osnet.published_names("ain", osnet.published_fields),)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "osnet_ain": {**osnet.TORCHREID, "model.name": "osnet_ain", "eval.distance": "cosine"},
+    "osnet_ain": {
+        **osnet.TORCHREID,
+        **osnet.JITTER,
+        "train.epochs": 100,
+        "train.schedule": "cosine_to_zero",
+        "train.milestones": (),
+        "eval.distance": "cosine",
+    },
 }
+DEBUG: dict[str, Any] = {"train.freeze_epochs": 1}

@@ -16,7 +16,7 @@ from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.osnet import WIDTHS, OSNet
 from deskpro_jax.models.streams import Streams
 
-__all__ = ["NAMES", "PARTS", "VARIANTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
+__all__ = ["DEBUG", "NAMES", "PARTS", "VARIANTS", "build", "check", "network", "recipe", "stream", "streams", "terms"]
 
 
 def network(config: ml_collections.ConfigDict, counts: Counts, *, attention: str = "none") -> OSNet:
@@ -40,4 +40,5 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 NAMES = (osnet.published_names("ibn", osnet.published_fields),)
-VARIANTS: dict[str, dict[str, Any]] = {"osnet_ibn": {**osnet.TORCHREID, "model.name": "osnet_ibn"}}
+VARIANTS: dict[str, dict[str, Any]] = {"osnet_ibn": {**osnet.TORCHREID, **osnet.JITTER}}
+DEBUG = osnet.DEBUG

@@ -31,6 +31,7 @@ PLACES = {
     "osnet": ("osnet", "body"),
 }
 _BODY = "body_stream"
+CHOICES = "model"  # metadata of a file: fields of `config.model` that no tensor shows
 
 
 class OpenedWeights(NamedTuple):
@@ -168,7 +169,7 @@ def _open_method(
     if role not in (None, "body"):
         raise InputError(f"the file holds {own.names.family}, a network of photos, no {role}: leave out --as.")
     method = methods.find_method(own.method)
-    fields = {**methods.variants()[own.names.variant or own.method], **own.fields}
+    fields = {**methods.variants()[own.names.variant or own.method], **own.fields, **_choices(file.metadata)}
     config = base.get_config()
     config.update_from_flattened_dict(fields)
     sizes = image_sizes(config)
@@ -190,6 +191,23 @@ def _open_method(
         file.metadata,
         _preprocessing(file.metadata),
     )
+
+
+def _choices(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the fields of `config.model` that a file's metadata has, without those that this version lacks."""
+    defaults = base.get_config().model
+    try:
+        known = dict(json.loads(metadata.get(CHOICES, "{}")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"its metadata {CHOICES!r} is not a JSON object ({error}): export it again.") from error
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    for name in fields.keys() & defaults.keys():
+        if type(fields[name]) is not type(defaults[name]):
+            raise InputError(
+                f"its metadata {CHOICES!r} has {name}: {known[name]!r}; expected one like {defaults[name]!r}: export"
+                " it again."
+            )
+    return {f"model.{name}": value for name, value in fields.items() if name in defaults}
 
 
 def _of_stream(variables: Mapping[str, Any]) -> dict[str, Any]:

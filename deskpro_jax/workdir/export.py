@@ -20,7 +20,7 @@ from deskpro_jax.weights.card import Card, CardNetwork, model_card
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
 from deskpro_jax.weights.export import to_tensors, versions, write
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.weights.opening import PLACES, stream_of_role
+from deskpro_jax.weights.opening import CHOICES, PLACES, stream_of_role
 from deskpro_jax.weights.read import read_file
 from deskpro_jax.workdir.networks import LoadedNetworks, LoadedPhase, load_networks
 from deskpro_jax.workdir.record import LEFT_OUT, PREPROCESSING
@@ -91,6 +91,8 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         "class_order": record.class_order,
         "written_by": f"deskpro_jax {deskpro_jax.__version__}",
     }
+    if own:
+        metadata[CHOICES] = json.dumps(_choices(loaded.config))
     if record.sizes_known:
         metadata[PREPROCESSING] = json.dumps(_preprocessing(loaded.config))
     card = Card(
@@ -160,6 +162,11 @@ def _left_out(folder: Path, loaded: LoadedNetworks, family: str, steps: Sequence
     """Returns what no variable holds of a file that was converted here and not trained since."""
     untouched = family == loaded.record.family and not any(steps)
     return read_file(folder / LEFT_OUT).tensors if untouched and (folder / LEFT_OUT).exists() else {}
+
+
+def _choices(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the fields of `config.model` beside the method's name, for what no tensor shows."""
+    return {name: value for name, value in config.model.items() if name not in ("name", "body", "face")}
 
 
 def _preprocessing(config: ml_collections.ConfigDict) -> dict[str, Any]:

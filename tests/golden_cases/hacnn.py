@@ -12,7 +12,7 @@ import numpy as np
 import golden_rule
 from configs import base
 from deskpro_jax.methods import hacnn
-from deskpro_jax.models import sampling
+from deskpro_jax.models import harmonious, sampling
 from deskpro_jax.weights import published
 from golden_cases import Golden, cast, tensors, torchreid, variables, worst
 
@@ -61,7 +61,7 @@ def _train(golden: Golden, case: str) -> None:
     images = jnp.zeros(golden_rule.images(0, fields["input"]).shape, jnp.float64)
     entries = published.entries(_NAMES, torchreid.template(network, images))[0]
     config = base.get_config()
-    config.loss.update(label_smoothing=fields["label_smoothing"], triplet_weight=0.0)
+    config.loss.update(label_smoothing=fields["label_smoothing"], triplet_weight=0.0, outputs="mean")
     terms = hacnn.terms(config, hacnn.stream(config))
     outputs = torchreid.check_step(golden, case, network, entries, terms)
     for part, name in enumerate(hacnn.PARTS):
@@ -71,13 +71,13 @@ def _train(golden: Golden, case: str) -> None:
 def _harmonious(golden: Golden, case: str) -> None:
     fields, data = golden.meta["cases"][case], golden.case(case)
     x = jnp.asarray(golden_rule.images(fields["input_seed"], fields["input"]))
-    unit = hacnn.HarmAttn(jnp.float64)
+    unit = harmonious.HarmAttn(jnp.float64)
     own = variables(_NAMES, tensors(golden.manifest[fields["manifest"]], fields["weights_seed"]), unit, x)
     channel = {name: tree["soft_attn"]["channel_attn"] for name, tree in own.items()}
     for mode in ("eval", "train"):
         run = {"train": mode == "train", "mutable": ["batch_stats"]}
         (soft, shifts), _ = unit.apply(own, x, **run)
-        weights, _ = hacnn.ChannelAttn(dtype=jnp.float64).apply(channel, x, **run)
+        weights, _ = harmonious.ChannelAttn(dtype=jnp.float64).apply(channel, x, **run)
         maps = soft.transpose(0, 3, 1, 2)
         exact = {
             "soft": maps[:, :: fields["channel_stride"]],
