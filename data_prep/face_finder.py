@@ -20,6 +20,7 @@ from data_prep.detection.person import Choice, PhotoCanvas, batch_rows, canvas_s
 from data_prep.restoration.align import FACE_SIZES, align
 from deskpro_jax.errors import InputError
 from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.forking import refuse_after_fork
 
 Face = UInt8[np.ndarray, "size size 3"]
 
@@ -34,7 +35,9 @@ def open_finder(path: str | Path, **region: float) -> RetinaFaceFinder:
     Raises:
         MissingInputError: there is no such file.
         InputError: it is not a RetinaFace detector, or tensors are missing.
+        RunError: the process was forked after jax had started.
     """
+    refuse_after_fork("faces cannot be looked for")
     choice = Choice(**region)
     return RetinaFaceFinder(load_detector(path), choice)
 

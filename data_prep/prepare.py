@@ -32,6 +32,7 @@ from data_prep.table import require_pyarrow, write_table
 from deskpro_jax.data.images import UnreadableError, read_pixels
 from deskpro_jax.errors import InputError, end_command
 from deskpro_jax.runtime.accelerators import warn_of_unused_gpu
+from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.runtime.signals import SignalGuard
 
 _NEEDS = {"restore": "detect"}  # the stage whose rows a stage starts from
@@ -58,6 +59,7 @@ def prepare(plan: Plan, say: Callable[[str], None] = logging.info) -> list[tuple
         MissingInputError, InputError: a file, folder, flag or setting does not fit.
         RunError: another process is at work in the folder, or its records are damaged.
     """
+    refuse_after_fork("photos cannot be prepared")
     require_pyarrow()
     check_out(plan.out, plan.images)
     names = find_photos(plan.images)

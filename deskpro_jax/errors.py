@@ -93,7 +93,7 @@ def end_command(work: Callable[[], int | None], interrupted: str = "interrupted.
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
     except Exception as error:
-        line = out_of_memory_line(error) or (_of_the_system(error) if isinstance(error, OSError) else None)
+        line = out_of_memory_line(error) or _of_the_system(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -125,9 +125,17 @@ def out_of_memory_line(error: BaseException) -> str | None:
     return None
 
 
-def _of_the_system(error: OSError) -> str:
-    """Returns the text of an error of the system: the file, what the system said and what to do."""
-    if error.filename is None or error.errno not in (*_REFUSED, *_FULL):
-        return str(error)
-    remedy = "free some space, or give another path" if error.errno in _FULL else "correct the path, or its permissions"
-    return f"{error.filename} cannot be used ({error.strerror}): {remedy}."
+def _of_the_system(error: Exception) -> str | None:
+    """Returns what to say of a file that cannot be written or read, None for an error that is none of the system's."""
+    text = (str(error).strip().splitlines() or [""])[0][:400]
+    if isinstance(error, OSError):
+        number = error.errno
+        if number in (*_REFUSED, *_FULL) and error.filename:
+            text = f"{error.filename} cannot be used ({error.strerror})"
+    else:  # of a library in C++, which has only its text
+        number = next((number for number in (*_REFUSED, *_FULL) if os.strerror(number) in str(error)), None)
+        if number is None:
+            return None
+    if number in _FULL:
+        return f"{text}: free some space, or give another path."
+    return f"{text}: correct the path, or its permissions." if number in _REFUSED else str(error)

@@ -21,6 +21,7 @@ import pytest
 
 import deskpro_jax
 import runs
+from data_prep.face_finder import open_finder
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.embedding import embedder as embedder_module
@@ -173,6 +174,7 @@ def test_a_forked_process_is_told_to_spawn(embedder: Embedder, untrained: Path, 
         lambda: next(embedder.stream(((p, None) for p in photos), faces=False)),
         lambda: Embedder(untrained),
         lambda: runs.run(runs.config(untrained), untrained, "evaluate"),
+        lambda: open_finder("absent.pth"),
     ):
         assert re.match(r"RunError: .* forked after JAX had started.*get_context\('spawn'\)", raised_in_fork(work))
     with pytest.raises(RunError, match="send the path of its networks"):

@@ -277,13 +277,29 @@ def test_errors_name_what_the_user_gave(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "x.html"), 2, "correct the path, or its permissions."),
         (OSError(errno.EROFS, "Read-only file system", "x.html"), 2, "correct the path, or its permissions."),
         (OSError(errno.ENOSPC, "No space left on device", "x.html"), 1, "free some space, or give another path."),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "free some space, or give another path."),
+        (RuntimeError("write() failed: No space left on device; x\nat"), 1, "free some space, or give another path."),
+        (RuntimeError("open() failed: Read-only file system; x"), 1, "correct the path, or its permissions."),
     ],
 )
 def test_errors_of_the_system_say_what_to_do(
-    error: OSError, code: int, line: str, capsys: pytest.CaptureFixture[str]
+    error: Exception, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> int:
         raise error
 
     assert end_command(work) == code
-    assert capsys.readouterr().err == f"error: x.html cannot be used ({error.strerror}): {line}\n"
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.endswith(f": {line}\n")
+    assert said.count("\n") == 1
+    if isinstance(error, OSError) and error.filename:
+        assert said == f"error: x.html cannot be used ({error.strerror}): {line}\n"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    def work() -> int:
+        raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError, match="a mistake"):
+        end_command(work)
