@@ -17,6 +17,7 @@ import pytest
 
 import forked
 import runs
+import small_models
 import standins
 from data_prep import build, check, review
 from deskpro_jax import experiment
@@ -155,7 +156,15 @@ def test_photos_of_any_name_are_found_embedded_and_shown(
     for line in ("embed", "build", "prepare"):
         function, arguments, _ = command_lines(odd, out)[line]
         assert function(arguments) == 0
-    flags = ["--gallery", str(out / "e #.parquet"), "--checkpoint", str(odd / "run #"), "--format=json", "-k1"]
+    flags = [
+        "--gallery",
+        str(out / "e #.parquet"),
+        "--checkpoint",
+        str(odd / "run #"),
+        "--format=json",
+        "-k1",
+        "--batch=16",
+    ]
     capsys.readouterr()
     assert search.main([*flags, "--query", str(odd / "photos 'q'")]) == 0
     found = {query["query"]: query["matches"][0]["image_id"] for query in json.loads(capsys.readouterr().out)}
@@ -214,10 +223,10 @@ def test_a_path_that_checkpoints_would_be_lost_in_is_refused(name: str, tmp_path
 
 
 def test_an_evaluation_of_a_read_only_workdir_prints_the_same_results(
-    odd: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    c = runs.config(tiny_data, model__backbone="x0_25", eval__flip=False)
-    run = odd / "run #"
+    c = runs.config(tiny_data)
+    run = small_models.write_workdir(tmp_path / "read only", tiny_data)
     with read_only(run):
         with pytest.raises(InputError) as caught:
             experiment.run(c, run, "evaluate")
