@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deskpro_jax.methods import deskpro
-from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.initialisers import init_variables
+from deskpro_jax.models.streams import Streams, with_choices
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
@@ -36,8 +36,8 @@ class AbstractStep:
 
     step: Any
     arguments: tuple[Any, Any, Any, Any]
-    module: DeSKPro
-    teacher: DeSKPro | None
+    module: Streams
+    teacher: Streams | None
     optimizer: Any
     mesh: Mesh
 
@@ -51,27 +51,27 @@ def student_step(config: ml_collections.ConfigDict, classes: int, mesh: Mesh) ->
         mesh: from `sharding.make_mesh`.
     """
     module = deskpro.build(config, Counts(classes))
-    distils = module.face and config.loss.alpha > 0
+    distils = module.face_stream is not None and config.loss.alpha > 0
     teacher = deskpro.build_teacher(config, Counts(classes)) if distils else None
     optimizer = optimisers.adam(RATE, config.train.weight_decay)
-    state = jax.eval_shape(lambda v: train.create_state(v, optimizer), _shapes(module))
-    fixed = _shapes(teacher) if teacher else None
+    state = jax.eval_shape(lambda v: train.create_state(v, optimizer), _shapes(module, classes))
+    fixed = _shapes(teacher, classes) if teacher else None
     step = train.make_train_step(module, optimizer, config, deskpro.recipe(config), teacher, mesh=mesh)
     step = train.jit_step(step, mesh, state, fixed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return AbstractStep(step, (state, fixed, batch_shapes(config, module, mesh), key), module, teacher, optimizer, mesh)
 
 
-def batch_shapes(config: ml_collections.ConfigDict, module: DeSKPro, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: ml_collections.ConfigDict, module: Streams, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the arrays of a batch of `data.identities` x `data.images_per_identity` images, padded to the mesh."""
     d = config.data
     size = -(-d.identities * d.images_per_identity // mesh.size) * mesh.size
     body, face = (size, *d.body_size), (size, *d.face_size)
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {"identity": ((size,), np.int32)}
     shapes |= dict.fromkeys(("valid", "has_face", "has_mask"), ((size,), np.bool_))
-    if module.body:
+    if module.body_stream is not None:
         shapes |= {"body": ((*body, 3), np.uint8), "cloth_mask": (body, np.uint8)}
-    if module.face:
+    if module.face_stream is not None:
         shapes["face"] = ((*face, 3), np.uint8)
         if config.loss.alpha > 0:
             shapes["restored_face"] = ((*face, 3), np.uint8)
@@ -93,13 +93,13 @@ def device_bytes(mesh: Mesh, tree: Any) -> int:
     return sum(jax.tree.leaves(shapes))
 
 
-def _shapes(module: DeSKPro) -> Any:
+def _shapes(module: Streams, classes: int) -> Any:
     # Few identities are drawn, and the classifiers widened: a hundred thousand would fill gigabytes for their shape.
-    drawn = init_variables(module.clone(num_classes=1), 0)
+    drawn = init_variables(with_choices(module, num_classes=1), 0)
 
     def widen(path: tuple[Any, ...], leaf: np.ndarray) -> jax.ShapeDtypeStruct:
         is_classifier = [entry.key for entry in path[-2:]] == ["classifier", "kernel"]
-        shape = (*leaf.shape[:-1], module.num_classes) if is_classifier else leaf.shape
+        shape = (*leaf.shape[:-1], classes) if is_classifier else leaf.shape
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(widen, drawn)

@@ -32,8 +32,8 @@ from benchmarks.abstract_step import AbstractStep, device_bytes, student_step
 from benchmarks.remat import record
 from deskpro_jax.configs import synthetic
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.initialisers import init_variables
+from deskpro_jax.models.streams import Streams
 from deskpro_jax.runtime import sharding
 from deskpro_jax.storage.files import write_json
 from deskpro_jax.train import step
@@ -107,7 +107,7 @@ def measure(config: ml_collections.ConfigDict, identities: int, model: int, step
 
 
 def _run(program: Any, made: AbstractStep, steps: int) -> tuple[list[float], list[float], int]:
-    def put(module: DeSKPro, seed: int) -> Any:
+    def put(module: Streams, seed: int) -> Any:
         return sharding.put_variables(made.mesh, init_variables(module, seed))
 
     places = sharding.placement(made.mesh, made.arguments[0])
@@ -128,6 +128,11 @@ def _run(program: Any, made: AbstractStep, steps: int) -> tuple[list[float], lis
     return losses, seconds, live
 
 
+def _classes(module: Streams) -> int:
+    network: Any = module.body_stream or module.face_stream
+    return int(network.num_classes)
+
+
 def _noise(made: AbstractStep) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     batch = {}
@@ -135,7 +140,7 @@ def _noise(made: AbstractStep) -> dict[str, np.ndarray]:
         if leaf.dtype == np.bool_:
             batch[name] = np.ones(leaf.shape, np.bool_)
         elif name == "identity":
-            batch[name] = np.repeat(rng.integers(0, made.module.num_classes, leaf.shape[0] // 2), 2).astype(np.int32)
+            batch[name] = np.repeat(rng.integers(0, _classes(made.module), leaf.shape[0] // 2), 2).astype(np.int32)
         else:
             batch[name] = rng.integers(0, 2 if name == "cloth_mask" else 256, leaf.shape, np.uint8)
     return batch

@@ -69,6 +69,11 @@ def get_config() -> ml_collections.ConfigDict:
     m.backbone = "x1_0"
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream
+    # Another method in place of deskpro's own body network: a variant of docs/published_methods.md, as "pcb", with its
+    # published fields of `model` and `loss`, and "model.attention" before its last stage where it has a place for it.
+    # Options change these fields: ("model.parts=4", "loss.margin=0.3").
+    m.body_method = ""
+    m.body_options = ()
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
     # Regions of hacnn: whether -1 and 1 are the centres of a map's outermost pixels (PyTorch before 1.3, by which the
     # published weights were trained), or their outer edges (the same code today).
@@ -110,6 +115,8 @@ def get_config() -> ml_collections.ConfigDict:
     # A trained teacher: a workdir or its teacher/ folder, or a released weights file (.pth, .safetensors) of as many
     # identities as the training split has; "" trains one first when it is needed.
     t.checkpoint = ""
+    t.method = ""  # another method as the face teacher, see model.body_method
+    t.options = ()
     t.train = True  # False never trains one (released code): teacher.checkpoint has to name it
     t.statistics = "running"  # of the frozen teacher: "running", or "batch" (released code, top-drop on as well)
     t.epochs = 140  # of the teacher phase

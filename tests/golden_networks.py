@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta as flax_meta
 
-from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.methods.deskpro import module as deskpro_module
 from deskpro_jax.models.lmbn import LightMBN
 from deskpro_jax.models.osnet import OSNet, backbone
+from deskpro_jax.models.streams import Streams
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
 from golden_rule import state_dict
 
@@ -52,12 +53,12 @@ def lightmbn_network(meta: dict[str, Any]) -> tuple[LightMBN, Any]:
     return model, cast(variables, jnp.float32)
 
 
-def deskpro_networks(meta: dict[str, Any], dtype: Any) -> tuple[DeSKPro, Any, DeSKPro, Any]:
+def deskpro_networks(meta: dict[str, Any], dtype: Any) -> tuple[Streams, Any, Streams, Any]:
     """Returns the two-stream model, its variables, and the same for the teacher."""
     tensors = state_dict(manifest("deskpro_manifest.json"), meta["weights_seed"], meta["num_classes"])
     shape = {"num_classes": meta["num_classes"], "os_streams": meta["streams"], "dtype": jnp.dtype(dtype)}
-    student = DeSKPro(**shape, attention="released")
-    teacher = DeSKPro(**shape, body=False, face_image="restored_face")
+    student = deskpro_module(**shape, attention="released")
+    teacher = deskpro_module(**shape, body=False, face_image="restored_face")
     small = jnp.zeros((1, 32, 32, 3), dtype)  # parameters do not depend on the size of the images
     pairs = []
     for model, entries in (

@@ -27,7 +27,7 @@ def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: in
     if config.model.face == "teacher":
         phases["teacher"] = deskpro.build_teacher(config, Counts(runs.CLASSES))
     for phase, module in phases.items():
-        if not (module.body or module.face):  # the teacher is the only network
+        if module.body_stream is None and module.face_stream is None:  # the teacher is the only network
             continue
         variables = tree.map(jnp.asarray, initialisers.init_variables(module, seed))
         with CheckpointStore(folder / phase / "checkpoints", best_metric="mAP", asynchronous=False) as store:

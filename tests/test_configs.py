@@ -70,7 +70,7 @@ def test_a_row_of_table_3_sets_its_components(row: str) -> None:
         assert config.model.attention == attention
         assert (config.loss.attention_weight > 0) == attention_loss
     student = deskpro.build(config, Counts(10)) if body or face == "student" else None
-    assert (student is not None and student.face and config.loss.alpha > 0) == distils
+    assert (student is not None and student.face_stream is not None and config.loss.alpha > 0) == distils
     assert deskpro.needs_teacher(config) == teacher
 
 

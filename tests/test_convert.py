@@ -24,7 +24,7 @@ from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.cli.convert import main
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods import deskpro as methods_deskpro
-from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.methods.deskpro import module as deskpro_module
 from deskpro_jax.models.contract import Counts
 from deskpro_jax.runtime import sharding
 from deskpro_jax.weights import export, load
@@ -131,7 +131,7 @@ def test_deskpro_in_a_file_is_that_of_the_golden_case(os_streams, tmp_path):
     assert_equal(checkpoint(tmp_path / "out" / "student"), student)
     assert_equal(checkpoint(tmp_path / "out" / "teacher"), teacher)
     (opened,) = load_networks(tmp_path / "out").networks
-    assert opened.module == DeSKPro(meta["num_classes"], os_streams=meta["streams"], attention="released")
+    assert opened.module == deskpro_module(meta["num_classes"], os_streams=meta["streams"], attention="released")
 
 
 def networks_of(folder: Path) -> dict[str, Any]:

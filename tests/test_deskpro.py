@@ -20,7 +20,7 @@ from deskpro_jax.train import optimisers, step
 
 BATCH = 3
 BODY, FACE = (jax.ShapeDtypeStruct((BATCH, *size, 3), jnp.float32) for size in ((64, 32), (32, 32)))
-BOTH = deskpro.DeSKPro(5, backbone="x0_25", feature_dim=16)
+BOTH = deskpro.module(5, backbone="x0_25", feature_dim=16)
 
 
 def narrow(**fields: Any) -> Any:
@@ -51,7 +51,7 @@ def test_images_of_different_sizes_give_embeddings_of_both_streams(variables: An
 
 @pytest.mark.parametrize(("stream", "other"), [("face", "body"), ("body", "face")])
 def test_one_stream_alone_works_on_its_own_images(variables: Any, stream: str, other: str) -> None:
-    model = BOTH.clone(face=stream == "face", body=stream == "body")
+    model = BOTH.clone(**{f"{other}_stream": None})
     kept = {name: {f"{stream}_stream": tree[f"{stream}_stream"]} for name, tree in variables.items()}
     assert jax.tree.map(jnp.shape, initialisers.init_variables(model, 0)) == jax.tree.map(jnp.shape, kept)
     image = {"face": FACE, "body": BODY}[stream]
@@ -101,12 +101,13 @@ def test_the_student_phase_trains_the_streams_of_the_configuration(
     fields: dict[str, Any], streams: tuple[bool, bool]
 ) -> None:
     model = deskpro.build(narrow(**fields), Counts(5))
-    assert (model.body, model.face) == streams
+    assert (model.body_stream is not None, model.face_stream is not None) == streams
 
 
 def test_the_teacher_is_one_face_stream_of_the_same_width() -> None:
-    teacher = deskpro.build_teacher(narrow(dtype="bfloat16"), Counts(9))
-    assert (teacher.body, teacher.face) == (False, True)
+    module = deskpro.build_teacher(narrow(dtype="bfloat16"), Counts(9))
+    assert (module.body_stream, module.face_image) == (None, "restored_face")
+    teacher: Any = module.face_stream
     assert (teacher.backbone, teacher.feature_dim, teacher.num_classes) == ("x0_25", 16, 9)
     assert teacher.dtype == jnp.bfloat16
 

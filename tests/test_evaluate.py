@@ -29,7 +29,8 @@ def streams_of(folder: Path) -> list[str]:
 
 
 def network(config: ConfigDict, *, body: bool = False, face: bool = False, field: str = "face") -> Network:
-    module = deskpro.build(config, Counts(runs.CLASSES)).clone(body=body, face=face, face_image=field)
+    left_out = {f"{name}_stream": None for name, kept in (("body", body), ("face", face)) if not kept}
+    module = deskpro.build(config, Counts(runs.CLASSES)).clone(face_image=field, **left_out)
     specs = deskpro.streams(config)
     streams = [replace(spec, image=field) if spec.reads_face else spec for spec in specs]
     return Network(module, tuple(spec for spec in streams if (face if spec.reads_face else body)))

@@ -22,8 +22,8 @@ from configs import base
 from deskpro_jax.data.load import augment, pipeline
 from deskpro_jax.evaluation import ranking, reranking
 from deskpro_jax.methods import deskpro as methods_deskpro
-from deskpro_jax.methods.deskpro import DeSKPro
 from deskpro_jax.models.contract import Recipe, StepValues
+from deskpro_jax.models.streams import Streams
 from deskpro_jax.train import optimisers, schedules
 from deskpro_jax.train import step as train
 from deskpro_jax.weights import deskpro, table
@@ -94,7 +94,7 @@ def test_lightmbn_embeddings_equal_the_published_ones(path):
     assert worst(outputs["embeddings"].transpose(1, 0, 2), data["embeddings"]) < 1e-4
 
 
-def two_stream_embeddings(model: DeSKPro, variables: Any, body: Any, face: Any) -> tuple[np.ndarray, Any]:
+def two_stream_embeddings(model: Streams, variables: Any, body: Any, face: Any) -> tuple[np.ndarray, Any]:
     outputs, middle = jax.jit(model.apply)(variables, {"body": body, "face": face})
     parts = np.concatenate([outputs["face"]["embeddings"], outputs["body"]["embeddings"]])
     return parts.transpose(1, 0, 2), middle
@@ -186,7 +186,7 @@ def train_seeds(meta: dict[str, Any]) -> dict[str, int]:
     return {name: meta[f"{name}_seed"] for name in ("body", "lr_face", "mask", "hr_face")}
 
 
-def training_outputs(model: DeSKPro, variables: Any, inputs: dict[str, Any]) -> Any:
+def training_outputs(model: Streams, variables: Any, inputs: dict[str, Any]) -> Any:
     return model.apply(variables, inputs, train=True, mutable=["batch_stats"])[0]
 
 

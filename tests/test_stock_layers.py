@@ -15,6 +15,7 @@ from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.osnet import Backbone
+from deskpro_jax.models.streams import Streams
 from deskpro_jax.runtime import sharding
 from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
@@ -67,8 +68,8 @@ class Run:
         config = synthetic.get_config("csa,debug")
         config.augment.flip = config.augment.erase = 0.0  # only dropout tells two steps on one batch apart
         config.train.remat = "blocks"
-        if isinstance(module, deskpro.DeSKPro):
-            config.model.face, config.model.attention = "none", module.attention
+        if isinstance(module, Streams):
+            config.model.face, config.model.attention = "none", module.body_stream.attention
             recipe = deskpro.recipe(config)
         else:
             config.loss.attention_weight = 0.0

@@ -83,7 +83,7 @@ def test_a_run_is_evaluated_on_another_dataset(
     assert "- first_digit: no cameras in this dataset; the first digit of the image number" in text
 
     ((networks, variables),) = scored
-    assert [net.module.num_classes for net in networks] == [runs.CLASSES]
+    assert [net.module.body_stream.num_classes for net in networks] == [runs.CLASSES]
     saved = runs.saved_state(folder, "student", runs.config(other))
     read = {
         jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(variables[0])

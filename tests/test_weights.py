@@ -13,7 +13,7 @@ import pytest
 from flax.core import meta
 
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods.deskpro import DeSKPro
+from deskpro_jax.methods.deskpro import module as deskpro_module
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.models.lmbn import LightMBN
@@ -76,7 +76,7 @@ def test_the_table_of_lightmbn_names_every_published_tensor_once() -> None:
 @pytest.mark.parametrize("form", ["paper", "released"])
 @pytest.mark.parametrize("streams", ["abcd", "aacd"])
 def test_both_streams_of_deskpro_come_back_exactly(streams: str, form: str) -> None:
-    model = DeSKPro(5, backbone="x0_25", feature_dim=16, os_streams=streams, attention=form)
+    model = deskpro_module(5, backbone="x0_25", feature_dim=16, os_streams=streams, attention=form)
     variables = randomised(init_variables(model, 0))
     entries = deskpro.two_streams(streams=streams, attention_form=form)
     tensors = table.dump(entries, variables)

@@ -14,7 +14,7 @@ FREE = ("data.data_dir", "data.raw_dir", "data.parts_dir", "data.mask_kind", "da
 
 
 # Fields that decide what a trained network computes for an image; which of the streams are used is free.
-NETWORK = ("model.", "data.body_size", "data.face_size", "data.interpolation")
+NETWORK = ("model.", "data.body_size", "data.face_size", "data.interpolation", "teacher.method", "teacher.options")
 
 
 STREAMS = ("model.body", "model.face")

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array
 
+from deskpro_jax.errors import InputError
 from deskpro_jax.losses.identification import cross_entropy
 from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_similarity
 from deskpro_jax.models.contract import Counts, LossTerm, Optimizer, StepValues, StreamSpec
@@ -63,6 +64,8 @@ def centre_term(loss: ml_collections.ConfigDict, spec: StreamSpec) -> LossTerm:
 
     The weight does not act on the centres: their gradient is divided by it before the step (Luo et al., code).
 
+    Its `compute` raises InputError where features and embeddings differ in length.
+
     Args:
         loss: `config.loss`, its `centre_weight` above 0.
         spec: the stream; its features are as long as its embeddings.
@@ -70,6 +73,11 @@ def centre_term(loss: ml_collections.ConfigDict, spec: StreamSpec) -> LossTerm:
 
     def centre(values: StepValues) -> Array:
         features, labels, rows = _metric_inputs(spec, values)
+        if features.shape[-1] != spec.dim:
+            raise InputError(
+                f"loss.centre_weight is {loss.centre_weight}, and the features of the {spec.name} stream have"
+                f" {features.shape[-1]} numbers, its embeddings {spec.dim}: no centre loss for this method, expected 0."
+            )
         return _joined(loss, centre_loss(features, values.parameters["centres"], labels, rows))
 
     def centres(counts: Counts, rng: np.random.Generator) -> Mapping[str, np.ndarray]:

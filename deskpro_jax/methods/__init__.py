@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import ml_collections
 
 from deskpro_jax.config import expect
+from deskpro_jax.config.fields import flatten
+from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.config.user_modules import import_module
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import check as model_check
 from deskpro_jax.models.contract import PhaseSpec, PublishedNames
 
 _FUNCTIONS = ("build", "streams", "recipe", "check")
+_OF_STREAMS = ("network", "stream", "terms", "check")  # of a method that can be a stream of another one
+_OWN_GROUPS = ("model.", "loss.")  # fields that a method has to itself there
 METHODS = tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__"))
 
 
-def find_method(name: str) -> ModuleType:
+def find_method(name: str, field: str = "model.name", functions: Sequence[str] = _FUNCTIONS) -> ModuleType:
     """Returns the module of a method.
 
     Args:
-        name: `config.model.name`: a method of this package, or the name of a user module.
+        name: a method of this package, or the name of a user module.
+        field: of the configuration that has the name, for errors.
+        functions: names of those that it must have.
 
     Raises:
         InputError: there is no such module, or it is not a method.
     """
     if name in METHODS:
-        return importlib.import_module(f"{__name__}.{name}")
-    module = import_module("model.name", name, known=METHODS)
-    if missing := [function for function in _FUNCTIONS if not callable(getattr(module, function, None))]:
-        raise InputError(f"model.name is {name!r}, whose module has no function {missing[0]!r}: see docs/forking.md.")
+        module = importlib.import_module(f"{__name__}.{name}")
+    else:
+        module = import_module(field, name, known=METHODS)
+    if missing := [function for function in functions if not callable(getattr(module, function, None))]:
+        raise InputError(f"{field} is {name!r}, whose module has no function {missing[0]!r}: see docs/forking.md.")
     return module
 
 
@@ -58,6 +66,54 @@ def variants() -> dict[str, dict[str, object]]:
 def debug_fields(name: str) -> dict[str, object]:
     """Returns the fields that the variant `debug` sets for a method beside those of all: the narrowest network."""
     return dict(getattr(find_method(name), "DEBUG", {}))
+
+
+def of_stream(
+    config: ml_collections.ConfigDict, field: str, name: str, options: Sequence[str]
+) -> tuple[ModuleType, ml_collections.ConfigDict]:
+    """Returns a method that gives a stream of another one, and the configuration that it is given there.
+
+    Args:
+        config: of the other method.
+        field: of the configuration that names the method, for errors.
+        name: a variant of `variants`, or the name of a user module.
+        options: changes to the published fields of `model` and `loss`, as "model.parts=4".
+
+    Raises:
+        InputError: there is no such method or field, or the method refuses their values.
+    """
+    known = variants()
+    if ":" not in name and name not in known and name not in METHODS and "." not in name:
+        hint = did_you_mean(name, known)
+        if hint:
+            raise InputError(f"{field} is {name!r}; {hint}")
+    published = known.get(name, {"model.name": name, **_ON_PHOTOS})
+    method = find_method(str(published["model.name"]), field, _OF_STREAMS)
+    own = config.copy_and_resolve_references()
+    own.model.body_method, own.model.body_options = "", ()
+    own.update_from_flattened_dict({key: value for key, value in published.items() if key.startswith(_OWN_GROUPS)})
+    for option in options:
+        _set(own, field, option)
+    model_check.check(own)
+    method.check(own)
+    return method, own
+
+
+def _set(config: ml_collections.ConfigDict, field: str, option: str) -> None:
+    """Sets a field as an option says."""
+    key, equals, text = option.partition("=")
+    names = [key for key in flatten(config) if key.startswith(_OWN_GROUPS)]
+    if not equals or key not in names:
+        hint = did_you_mean(key, names) or "expected a field of model or loss with its value, as 'model.parts=4'."
+        raise InputError(f"the options of {field} have {option!r}; {hint}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        config.update_from_flattened_dict({key: value})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the options of {field} have {option!r}, which is of another type: {error}") from error
 
 
 def published_names() -> Iterator[tuple[str, PublishedNames]]:

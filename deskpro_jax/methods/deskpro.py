@@ -6,124 +6,109 @@ Wu et al., Identity-Sensitive Knowledge Propagation for Cloth-Changing Person Re
 from __future__ import annotations
 
 import functools
+from types import ModuleType
+from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array
 
-from deskpro_jax import losses
+from deskpro_jax import losses, methods
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses import identity_terms
-from deskpro_jax.models import layers
 from deskpro_jax.models.check import check_backbone
-from deskpro_jax.models.contract import Counts, Inputs, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
+from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.lmbn import PARTS, TRIPLET_PARTS, LightMBN
 from deskpro_jax.models.osnet import BACKBONES, backbone
+from deskpro_jax.models.streams import Streams
 
 FACE_IMAGES = {"student": "face", "teacher": "restored_face"}
 NAMES = ("deskpro", "lmbn")  # families of published weights, `weights.families`
 
 
-class DeSKPro(nn.Module):
-    """The networks that one phase trains: a body stream, a face stream, or both."""
+def module(
+    num_classes: int,
+    *,
+    body: bool = True,
+    face: bool = True,
+    face_image: str = "face",
+    attention: str = "paper",
+    **fields: Any,
+) -> Streams:
+    """Returns the networks that one phase trains, each a LightMBN.
 
-    num_classes: int
-    body: bool = True
-    face: bool = True
-    backbone: str = "x1_0"
-    os_streams: str = "abcd"
-    attention: str = "paper"
-    feature_dim: int = 512
-    drop_ratio: float = 0.33
-    dtype: layers.Dtype = jnp.float32
-    remat: str = "none"
-    face_image: str = "face"
-    depthwise: str = "auto"
-
-    def setup(self) -> None:
-        stream = functools.partial(
-            LightMBN,
-            self.num_classes,
-            self.backbone,
-            self.os_streams,
-            feature_dim=self.feature_dim,
-            drop_ratio=self.drop_ratio,
-            dtype=self.dtype,
-            remat=self.remat,
-            depthwise=self.depthwise,
-        )
-        if self.face:
-            self.face_stream = stream()
-        if self.body:
-            self.body_stream = stream(attention=self.attention)
-
-    def __call__(
-        self, inputs: Inputs, *, train: bool = False
-    ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
-        """Runs the streams; without training, those whose image is there.
-
-        Args:
-            inputs: fields of a batch: `body` and `face` (or `face_image`), normalised images [batch, height, width, 3].
-                In training also `valid` and `has_face` [batch] bool: padding stays out of all statistics, rows
-                without a face out of the face stream's.
-            train: see `LightMBN`.
-
-        Returns:
-            outputs: for each stream ("face", "body") its `logits`, `features` and `embeddings`.
-            intermediates: for each stream, by name, the maps listed in `LightMBN`.
-
-        Raises:
-            InputError: an image is missing in training, or every image is.
-        """
-        outputs, middle = {}, {}
-        valid, has_face = inputs.get("valid"), inputs.get("has_face")
-        if self.face and self._has(inputs, "face", self.face_image, train):
-            rows = has_face if valid is None or has_face is None else valid & has_face
-            outputs["face"], middle["face"] = self.face_stream(inputs[self.face_image], train=train, valid=rows)
-        if self.body and self._has(inputs, "body", "body", train):
-            outputs["body"], middle["body"] = self.body_stream(inputs["body"], train=train, valid=valid)
-        if not outputs:
-            raise InputError(f"the batch has {', '.join(inputs) or 'no fields'}; expected the image of a stream.")
-        return outputs, middle
-
-    def _has(self, inputs: Inputs, stream: str, image: str, train: bool) -> bool:
-        if image not in inputs and train:
-            raise InputError(f"the model has a {stream} stream, and the batch has no field {image!r}.")
-        return image in inputs
+    Args:
+        num_classes: training identities.
+        body: whether there is a body stream.
+        face: whether there is a face stream.
+        face_image: field of the batch that the face stream reads.
+        attention: form of the body stream's CSA.
+        **fields: of both networks, see `LightMBN`.
+    """
+    network = functools.partial(LightMBN, num_classes, **fields)
+    return Streams(network(attention=attention) if body else None, network() if face else None, face_image)
 
 
-def build(config: ml_collections.ConfigDict, counts: Counts) -> DeSKPro:
+def build(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
     """Returns the module of the student phase: the body stream and the face student that `config.model` asks for."""
-    return _module(config.model, counts, body=config.model.body, face=config.model.face == "student")
+    model = config.model
+    own = _module(model, counts, body=model.body and not model.body_method, face=model.face == "student")
+    if not (model.body and model.body_method):
+        return own
+    method, on_photos = _body_method(config)
+    network = method.network(on_photos, counts, attention=model.attention)
+    if model.attention != "none" and not hasattr(network, "attention"):
+        raise InputError(
+            f"model.body_method is {model.body_method!r}, which has no place for attention, and model.attention is"
+            f" {model.attention!r}; expected 'none'."
+        )
+    return own.clone(body_stream=network)
 
 
-def build_teacher(config: ml_collections.ConfigDict, counts: Counts) -> DeSKPro:
+def build_teacher(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
     """Returns the module of the teacher phase: one face stream that reads restored faces (section 2.2)."""
-    return _module(config.model, counts, body=False, face=True, face_image="restored_face")
+    if not config.teacher.method:
+        return _module(config.model, counts, body=False, face=True, face_image="restored_face")
+    method, on_faces = _teacher_method(config)
+    return Streams(face_stream=method.network(on_faces, counts), face_image="restored_face")
 
 
-def _module(
-    model: ml_collections.ConfigDict, counts: Counts, *, body: bool, face: bool, face_image: str = "face"
-) -> DeSKPro:
-    return DeSKPro(
+def _module(model: ml_collections.ConfigDict, counts: Counts, **choices: Any) -> Streams:
+    return module(
         counts.identities,
-        body=body,
-        face=face,
         backbone=model.backbone,
         os_streams=model.streams,
         attention=model.attention,
         feature_dim=model.feature_dim,
         drop_ratio=model.drop_ratio,
         dtype=jnp.dtype(model.dtype),
-        face_image=face_image,
+        **choices,
     )
+
+
+def _body_method(config: ml_collections.ConfigDict) -> tuple[ModuleType, ml_collections.ConfigDict]:
+    model = config.model
+    return methods.of_stream(config, "model.body_method", model.body_method, model.body_options)
+
+
+def _teacher_method(config: ml_collections.ConfigDict) -> tuple[ModuleType, ml_collections.ConfigDict]:
+    on_faces = config.copy_and_resolve_references()
+    on_faces.data.body_size = config.data.face_size
+    return methods.of_stream(on_faces, "teacher.method", config.teacher.method, config.teacher.options)
 
 
 def streams(config: ml_collections.ConfigDict) -> tuple[StreamSpec, ...]:
     """Returns the streams of the student phase."""
     face = (_stream(config, "face", "face"),) if config.model.face == "student" else ()
-    return (*face, _stream(config, "body", "body")) if config.model.body else face
+    return (*face, _body_stream(config)) if config.model.body else face
+
+
+def _body_stream(config: ml_collections.ConfigDict) -> StreamSpec:
+    if not config.model.body_method:
+        return _stream(config, "body", "body")
+    method, own = _body_method(config)
+    spec: StreamSpec = method.stream(own, "body", "body")
+    return spec
 
 
 def _stream(config: ml_collections.ConfigDict, name: str, image: str) -> StreamSpec:
@@ -139,6 +124,10 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     distils = distils_face(config)
     terms = []
     for spec in specs:
+        if spec.name == "body" and config.model.body_method:
+            method, own = _body_method(config)
+            terms += method.terms(own, spec)
+            continue
         ce_weight = 1.0 - loss.alpha if distils and spec.name == "face" else 1.0
         terms += identity_terms(loss, spec, ce_weight, float32_targets=True)
     fields: tuple[str, ...] = ()
@@ -173,9 +162,12 @@ def _attention_loss(loss: ml_collections.ConfigDict, values: StepValues) -> Arra
 
 
 def _face_knowledge(temperature: float, values: StepValues) -> Array:
+    teacher, student = values.teacher["face"]["logits"], values.outputs["face"]["logits"]
+    if len(teacher) != len(student):  # another method: each part learns from the mean of the teacher's outputs
+        teacher = teacher.mean(0, keepdims=True)
     return losses.knowledge_propagation(
-        values.teacher["face"]["logits"],
-        values.outputs["face"]["logits"],
+        teacher,
+        student,
         values.inputs["valid"] & values.inputs["has_face"],
         temperature=temperature,
     )
@@ -185,27 +177,47 @@ def phases(config: ml_collections.ConfigDict) -> tuple[PhaseSpec, ...]:
     """Returns the teacher phase where the run involves a teacher, then the student phase where it has streams."""
     result = []
     if needs_teacher(config):
-        spec = _stream(config, "face", "restored_face")
-        # An image without a face has nothing to teach.
-        teaching = Recipe(tuple(identity_terms(config.loss, spec, float32_targets=True)), requires=("face",))
-        embeds = config.model.face == "teacher"
-        init = {"face": "teacher"}
-        result.append(
-            PhaseSpec("teacher", build_teacher, (spec,), teaching, config.teacher.epochs, embeds=embeds, init=init)
-        )
+        result.append(_teacher_phase(config))
     if specs := streams(config):
         init = {spec.name: spec.name for spec in specs}
         epochs, schedule_epochs = config.train.epochs, config.train.schedule_epochs
-        result.append(PhaseSpec("student", build, specs, recipe(config), epochs, schedule_epochs, init=init))
+        other = {"body": str(_body_method(config)[1].model.name)} if config.model.body_method else {}
+        result.append(
+            PhaseSpec("student", build, specs, recipe(config), epochs, schedule_epochs, init=init, methods=other)
+        )
     return tuple(result)
+
+
+def _teacher_phase(config: ml_collections.ConfigDict) -> PhaseSpec:
+    if config.teacher.method:
+        method, own = _teacher_method(config)
+        spec = method.stream(own, "face", "restored_face")
+        terms = method.terms(own, spec)
+    else:
+        spec = _stream(config, "face", "restored_face")
+        terms = identity_terms(config.loss, spec, float32_targets=True)
+    return PhaseSpec(
+        "teacher",
+        build_teacher,
+        (spec,),
+        Recipe(tuple(terms), requires=("face",)),  # an image without a face has nothing to teach
+        config.teacher.epochs,
+        embeds=config.model.face == "teacher",
+        init={"face": "teacher"},
+        methods={"face": str(own.model.name)} if config.teacher.method else {},
+    )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Checks what the fields of `config.model` ask for together.
 
     Raises:
-        InputError: there is no stream left, or the backbone is no OSNet.
+        InputError: there is no stream left, the backbone is no OSNet, or another method cannot be a stream.
     """
     check_backbone(config, BACKBONES, backbone)
+    if config.model.body_method:
+        _body_method(config)
+    if config.teacher.method and needs_teacher(config):
+        _teacher_method(config)
     if not config.model.body and config.model.face == "none":
         raise InputError("model.body is False and model.face is 'none': there is no stream left to train.")

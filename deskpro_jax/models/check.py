@@ -24,6 +24,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.text(config, "model.backbone", empty=False)
     expect.choice(config, "model.streams", OS_STREAMS)
     expect.boolean(config, "model.body")
+    expect.text(config, "model.body_method")
+    expect.texts(config, "model.body_options")
     expect.choice(config, "model.face", FACES)
     expect.choice(config, "model.attention", (*FORMS, "none"))
     expect.integer(config, "model.feature_dim", least=1)

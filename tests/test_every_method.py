@@ -1,0 +1,90 @@
+"""Every method of the package: its variant, its debug size, and one training step on a batch with padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import celeb, synthetic
+from deskpro_jax import experiment, methods
+from deskpro_jax.config import fields
+from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import Counts, image_sizes
+from deskpro_jax.train import optimisers, schedules
+from deskpro_jax.train import step as train
+from deskpro_jax.train.loss_terms import with_own_parameters
+
+OTHERS = tuple(name for name in methods.METHODS if name in methods.variants())
+ROWS, CLASSES = 6, 5
+
+
+def test_a_variant_called_like_a_method_trains_it() -> None:
+    assert all(methods.variants()[name]["model.name"] == name for name in OTHERS)
+    assert {"osnet", "osnet_ain", "osnet_ibn", "hacnn"} <= set(OTHERS)
+
+
+@pytest.mark.parametrize("variant", sorted(methods.variants()))
+def test_a_variant_is_the_same_recipe_on_every_dataset(variant: str) -> None:
+    configs = [fields.flatten(module.get_config(variant)) for module in (celeb, synthetic)]
+    own = ("data.name", "eval.baselines", "eval.every", "data.face_size", "teacher.", "loss.attention", "loss.mask")
+    deskpro_only = ("loss.temperature", "loss.alpha", "model.streams", "model.drop_ratio", "loss.soft_margin")
+    differ = [
+        name
+        for name in configs[0]
+        if configs[0][name] != configs[1][name] and not name.startswith((*own, *deskpro_only))
+    ]
+    assert differ == [], "the variant leaves these to the configuration of the dataset"
+
+
+class Step:
+    """A debug network of a method, and its compiled training step in float32."""
+
+    def __init__(self, variant: str) -> None:
+        self.config = synthetic.get_config(f"{variant},debug")
+        experiment.validate(self.config)
+        (phase,) = methods.phases(self.config)
+        counts, sizes = Counts(CLASSES), image_sizes(self.config)
+        module = phase.build(self.config, counts)
+        variables = initialisers.init_variables(module, 0, sizes)
+        variables = with_own_parameters(variables, phase.recipe.losses, counts, 0)
+        self.rates = schedules.epoch_rates(self.config.train, ROWS - 1, 2, 0, phase.recipe.schedule)
+        optimizer = optimisers.of_recipe(phase.recipe, float(self.rates[0]), self.config.train)
+        self.state = jax.jit(lambda v: train.create_state(v, optimizer))(variables)
+        self.size = sizes["body"]
+        losses, key = phase.recipe.losses, jax.random.key(0)
+        self.take = jax.jit(lambda state, inputs: train.update(state, inputs, module, optimizer, losses, dropout=key))
+
+    def inputs(self, padding: float) -> dict[str, Any]:
+        """Returns a batch whose last row is padding, with this value in it."""
+        images = np.random.default_rng(0).standard_normal((ROWS, *self.size, 3)).astype(np.float32)
+        images[-1] = padding
+        valid = np.arange(ROWS) < ROWS - 1
+        return {
+            "body": jnp.asarray(images),
+            "identity": jnp.asarray([0, 0, 3, 3, 0, 1], jnp.int32),
+            "valid": jnp.asarray(valid),
+            "has_face": jnp.asarray(valid),
+            "has_mask": jnp.asarray(valid),
+        }
+
+
+@pytest.mark.parametrize("variant", OTHERS)
+def test_a_step_learns_everywhere_and_padding_takes_no_part(variant: str) -> None:
+    step = Step(variant)
+    state, terms, gradients = step.take(step.state, step.inputs(0.5))
+    assert np.isfinite(float(terms["total"]))
+    assert step.rates[0] > 0
+    names = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+    idle = [name for name, leaf in names.items() if not np.any(leaf) and "['neck" not in name]
+    assert len(idle) < 0.05 * len(names), idle
+    assert all(np.isfinite(leaf).all() for leaf in names.values())
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, step.state.params)
+    assert np.mean(jax.tree.leaves(moved)) > 0.5
+    other, other_terms, _ = step.take(step.state, step.inputs(-3.0))
+    assert float(other_terms["total"]) == pytest.approx(float(terms["total"]), rel=1e-6)
+    for one, two in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(other.batch_stats), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
