@@ -81,6 +81,9 @@ KINDS = {
     "0 and 255": Kind(grey(OFF)),
     "0 and 1": Kind(grey(OFF // 255)),
     "0 and 254": Kind(grey(OFF // 255 * 254)),
+    "16 bits": Kind(grey(OFF.astype(np.uint16) * 257)),
+    "16 bits, 0 and 1": Kind(grey((OFF // 255).astype(np.uint16))),
+    "16 bits, 0 and 255": Kind(grey(OFF.astype(np.uint16))),
     "one bit": Kind(saved(Image.fromarray(OFF).convert("1"))),
     "RGB": Kind(saved(Image.fromarray(OFF).convert("RGB"))),
     "RGB, 0 and 1": Kind(saved(Image.fromarray(OFF // 255).convert("RGB"))),
@@ -102,6 +105,7 @@ KINDS = {
     "labels": Kind(grey(LIP), "lip"),
     "labels of ATR": Kind(grey(ATR), "atr"),
     "labels of Pascal": Kind(with_palette(PASCAL, COLOURS), "pascal"),
+    "labels of 16 bits": Kind(grey(LIP.astype(np.uint16)), "lip"),
     "labels in a grey palette": Kind(with_palette(LIP, np.repeat(np.arange(20) * 12, 3).tolist()), "lip"),
     "white on the clothes": Kind(grey(255 - OFF), "white-on-clothes"),
     "1 on the clothes": Kind(grey(1 - OFF // 255), "white-on-clothes"),
@@ -252,7 +256,7 @@ def test_the_metadata_of_masks_beside_label_maps_of_another_scheme_is_that_of_ma
     assert dataset.load(name, tmp_path / "out", "train").metadata["label_scheme"] == "cloth_mask"
 
 
-OF_ONE_VALUE = ("0 and 255", "0 and 1", "alpha", "alpha, 0 and 1", "one bit", "JPEG", "GIF")
+OF_ONE_VALUE = ("0 and 255", "0 and 1", "alpha", "alpha, 0 and 1", "one bit", "JPEG", "16 bits", "GIF")
 
 
 @pytest.mark.parametrize("kind", OF_ONE_VALUE)

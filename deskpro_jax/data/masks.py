@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageChops, ImageOps
 
+from deskpro_jax.data.image_colours import SIXTEEN_BIT
 from deskpro_jax.data.schema import SCHEMES
 
 WHITE_OFF, WHITE_ON = "white-off-clothes", "white-on-clothes"
@@ -24,6 +25,7 @@ MASK = "mask"
 LABELS = "labels"
 NEITHER = "neither"
 
+_MOST_PARTS = 30  # that one label map shows
 _MOST_LABELS = 64  # numberings of human parts have fewer
 VOID = 255  # stands for "no label" in many label maps
 _DARK, _BRIGHT = 32, 223  # between them is grey, neither black nor white
@@ -31,7 +33,6 @@ _MOST_GREY, _MOST_FLAT_GREY = 0.5, 0.05  # fractions of the pixels of a mask, as
 _ALIKE = 2  # values of neighbouring pixels that make a flat region
 _LOSSY_COLOURS = 24  # values by which the channels of a grey image differ in a lossy file
 _CONTRADICTION = 0.01  # fraction of the pixels
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -80,14 +81,14 @@ def read_mask(content: bytes, alpha: bool = False) -> MaskFile:
         lossy = opened.format in ("JPEG", "MPO", "AVIF") or (opened.format == "WEBP" and b"VP8L" not in content[:64])
         image = ImageOps.exif_transpose(opened)
     mode = image.mode
-    if mode == "P" and "transparency" in image.info and not _is_coloured(image):
+    if mode == "P" and "transparency" in image.info and (not _is_coloured(image) or _has_many_colours(image)):
         image = image.convert("RGBA")
     if image.mode == "P":
         return _of_palette(image, lossy)
     if image.mode == "1":
         bits = np.asarray(image).astype(np.uint8)
         return MaskFile(bits * np.uint8(255), bits, MASK if bits.any() else BLACK, mode, lossy, False, "")
-    if image.mode in _SIXTEEN_BIT:
+    if image.mode in SIXTEEN_BIT:
         values = _eight_bit(np.asarray(image))
         return MaskFile(values, values, *_decided(values, lossy, mode))
     if image.mode == "L":
@@ -166,7 +167,8 @@ def _of_palette(image: Image.Image, lossy: bool) -> MaskFile:
     """Reads an image with a palette: a label map where a colour is used, or where its greys are no mask."""
     labels = np.asarray(image)
     if _is_coloured(image):
-        return MaskFile(labels, labels, LABELS if labels.any() else BLACK, image.mode, lossy, False, "")
+        content, problem = (LABELS, "") if _few_labels(labels) else (NEITHER, "has colours")
+        return MaskFile(labels, labels, content, image.mode, lossy, False, problem)
     brightness = _palette(image)[:, 0].astype(np.uint8)[labels]
     content, problem = classify(brightness, lossy)
     if content == NEITHER and classify(labels, lossy)[0] in (LABELS, BINARY):
@@ -184,6 +186,16 @@ def _is_coloured(image: Image.Image) -> bool:
     """Returns whether any pixel of an image with a palette has a colour other than grey."""
     colours = _palette(image)[np.unique(np.asarray(image))]
     return bool((colours.max(1) != colours.min(1)).any())
+
+
+def _has_many_colours(image: Image.Image) -> bool:
+    """Returns whether an image with a palette shows more colours than a label map has parts, as a photo does."""
+    return len(np.unique(np.asarray(image))) > _MOST_PARTS
+
+
+def _few_labels(labels: np.ndarray) -> bool:
+    """Returns whether there are no more labels than in numberings of human parts, but for one that stands for none."""
+    return int(labels[labels != VOID].max(initial=0)) < _MOST_LABELS
 
 
 def _eight_bit(values: np.ndarray) -> np.ndarray:

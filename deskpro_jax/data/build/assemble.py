@@ -17,7 +17,7 @@ from deskpro_jax.data.mask_statistics import MaskMeasure, measure
 from deskpro_jax.data.masks import LABELS, NEITHER, WHITE_ON, MaskFile, read_mask
 from deskpro_jax.data.schema import SCHEMES, Example
 
-_REMEDY = "write it again, leave it out with --skip-bad, or say what all masks are with --mask-kind"
+_REMEDY = "write it again, or say what all masks are with --mask-kind"
 _TURNS = {  # EXIF orientations that swap height and width
     5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270,
