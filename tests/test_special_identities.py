@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation import evaluate, protocols
 from deskpro_jax.evaluation.matching_rules import NO_PERSON
 from deskpro_jax.evaluation.reranking import Reranking
+from deskpro_jax.report import opened, record
 from deskpro_jax.search.approximate import METHODS, build_index
+from deskpro_jax.workdir import layout
 from gallery import parts_of, people, write
 
 # In the order of rank for every query: identity and camera.
@@ -123,6 +127,22 @@ def test_contradictions_are_refused(tiny_data: Path, fields: dict[str, object], 
     with pytest.raises(InputError) as caught:
         experiment.validate(runs.config(tiny_data, **fields), "evaluate")
     assert message in str(caught.value)
+
+
+def test_the_report_takes_them_from_the_last_evaluation(tiny_data: Path, tmp_path: Path) -> None:
+    trained = runs.config(tiny_data, eval__distractor_identities=(5,))
+    layout.settle_config(tmp_path, trained)
+    networks: Any = SimpleNamespace(sizes={"body": (64, 32), "face": (32, 32)})
+
+    def shown() -> list[tuple[int, ...]]:
+        config = opened._config(record.read_record(tmp_path), networks, None)
+        return [config.eval.junk_identities, config.eval.distractor_identities]
+
+    assert shown() == [(), (5,)]
+    later = runs.config(tiny_data, eval__junk_identities=(-1, 7))
+    results = {"dataset": later.data.name, "config": json.loads(later.to_json_best_effort())}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert shown() == [(-1, 7), ()]
 
 
 @pytest.mark.parametrize("method", ["exact", *METHODS])
