@@ -460,6 +460,27 @@ def test_names_are_matched_in_either_unicode_form(tmp_path: Path) -> None:
     assert any("1 files of kind parts belong to no photo" in note and "other.png" in note for note in listing.notes)
 
 
+def test_masks_of_no_photo_in_prepared_folders_are_counted(tmp_path: Path) -> None:
+    _, raw, _ = prepared_folders(tmp_path, KINDS["JPEG"])
+    (raw / "imgs" / FOLDERS["train"] / "0002_c1_000002.jpg").unlink()
+    notes = list_dataset("celeb", raw).notes
+    assert [note.split(": ", 1)[1].split(" belong")[0] for note in notes] == [
+        "1 files of kind lr_face",
+        "1 files of kind hr_face",
+        "1 files of kind mask",
+    ]
+    assert "mask/bounding_box_train/0002_c1_000002.jpg" in notes[2]
+
+
+def test_a_manifest_may_name_a_mask_in_the_other_unicode_form(tmp_path: Path) -> None:
+    raw = with_masks(tmp_path, {"anna/door.jpg": grey(OFF)})
+    (raw / "masks/0.png").rename(raw / "masks/e\u0301.png")
+    manifest = raw / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("masks/0.png", "masks/\u00e9.png"))
+    masked = [source.parts for source in list_dataset("folder", raw).sources if source.parts]
+    assert masked == [str(raw / "masks/e\u0301.png")]
+
+
 def test_palettes_of_schp_stand_in_for_what_the_preparation_writes(tmp_path: Path) -> None:
     write_parts(write("celeb", tmp_path / "raw"), tmp_path / "parts")
     for file in (tmp_path / "parts/parts").rglob("*.png"):

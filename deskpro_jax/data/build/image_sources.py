@@ -13,6 +13,8 @@ from deskpro_jax.data.photo_names import is_left_behind
 from deskpro_jax.data.schema import CLOTH_MASK
 from deskpro_jax.errors import InputError
 
+_SHOWN = 5  # names in a note
+
 
 class Finding(NamedTuple):
     """A file that can't be used and why; printed, the two make one sentence."""
@@ -126,6 +128,13 @@ def files_below(folder: Path, depth: int = 1) -> Iterator[tuple[str, Path]]:
                 yield f"{name}/{below}", file
         else:
             yield name, folder / name
+
+
+def unused_note(folder: Path, kind: str, files: Sequence[Path]) -> str:
+    """Returns a line on the files of a folder that belong to no photo."""
+    more = ", ..." if len(files) > _SHOWN else ""
+    named = ", ".join(map(str, files[:_SHOWN]))
+    return f"{folder}: {len(files):,} files of kind {kind} belong to no photo: {named}{more}"
 
 
 def refuse(findings: Sequence[Finding], remedy: str) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deskpro_jax.data.build.authors_folders import NamedPhoto
-from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
+from deskpro_jax.data.build.image_sources import (
+    DatasetListing,
+    Finding,
+    ImageSource,
+    PartsFormat,
+    files_below,
+    unused_note,
+)
 from deskpro_jax.data.build.prepared_folders import FOLDERS, TREES, read_description
 from deskpro_jax.data.masks import AUTO
 from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
@@ -20,7 +27,6 @@ SETTINGS = "prepare.json"
 _TABLE = "images.parquet"  # written last; nothing is read from it
 _KINDS = ("parts", "face", "restored_face")  # folders of the preparation command; fields of ImageSource
 _PREPARED = {"mask": "parts", "lr_face": "face", "hr_face": "restored_face"}
-_SHOWN = 5  # names in a note
 
 
 class _Part(NamedTuple):
@@ -206,12 +212,7 @@ def _check_use(parts_dir: Path, files: dict[str, dict[str, Path]], unused: dict[
 
 
 def _notes(parts_dir: Path, unused: dict[str, list[Path]]) -> list[str]:
-    return [
-        f"{parts_dir}: {len(files):,} files of kind {kind} belong to no photo: "
-        f"{', '.join(map(str, files[:_SHOWN]))}{', ...' if len(files) > _SHOWN else ''}"
-        for kind, files in unused.items()
-        if files
-    ]
+    return [unused_note(parts_dir, kind, files) for kind, files in unused.items() if files]
 
 
 def _source(

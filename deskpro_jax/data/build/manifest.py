@@ -13,6 +13,7 @@ from deskpro_jax.data.build.authors_folders import NamedPhoto
 from deskpro_jax.data.build.image_sources import DatasetListing, ImageSource, PartsFormat
 from deskpro_jax.data.build.join_parts import join, no_parts
 from deskpro_jax.data.masks import AUTO, MASK_KINDS
+from deskpro_jax.data.photo_names import existing_path
 from deskpro_jax.data.photo_tables import Label, Row, open_table
 from deskpro_jax.data.schema import SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
@@ -169,10 +170,11 @@ def _source(folder: Path, row: Row) -> tuple[ImageSource, list[str]]:
     files: dict[str, str | None] = {}
     for name, field in (("path", "body"), ("mask", "parts"), ("face", "face"), ("restored", "restored_face")):
         text = row.text(name) or ""
-        files[field] = str(folder / text) if text else None
+        file = existing_path(folder, text)
+        files[field] = str(file) if text else None
         if name == "path" and not text:
             problems.append("path is empty")
-        elif text and not (folder / text).is_file():
+        elif text and not file.is_file():
             problems.append(f"{name} {text!r}: no such file in {folder}")
     path = row.text("path")
     image_id = Path(path).with_suffix("").as_posix() if path else ""

@@ -6,9 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from deskpro_jax.data.build.image_sources import DatasetListing, Finding, ImageSource, PartsFormat, files_below
+from deskpro_jax.data.build.image_sources import (
+    DatasetListing,
+    Finding,
+    ImageSource,
+    PartsFormat,
+    files_below,
+    unused_note,
+)
 from deskpro_jax.data.datasets.spec import DatasetSpec
-from deskpro_jax.data.photo_names import SUFFIXES
+from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
 from deskpro_jax.data.photo_tables import LABELS, open_table
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
@@ -69,7 +76,7 @@ def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
     manifest = _read_manifest(root)
     has_parts = (root / "parts").is_dir()
     findings: list[Finding] = []
-    sources = []
+    sources, notes = [], list[str]()
     for split in SPLITS:
         kinds = [tree for tree in (*TREES, *(("parts",) if has_parts else ())) if tree != "mask" or not has_parts]
         trees = {tree: _files(root / tree / FOLDERS[split], spec, findings) for tree in kinds}
@@ -83,6 +90,8 @@ def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
                     f"no file in {root / tree / FOLDERS[split]} shares its name with one in "
                     f"{root / 'imgs' / FOLDERS[split]}: the trees must use the same names"
                 )
+            if unused := [file for name, file in files.items() if name not in photos]:
+                notes.append(unused_note(root / tree / FOLDERS[split], tree, unused))
         _check_manifest(root, split, photos, manifest)
         for image_id, photo in photos.items():
             numbers = manifest[split, image_id] if manifest else (*_numbers(image_id, spec), UNKNOWN_CLOTHES)
@@ -92,7 +101,7 @@ def list_prepared(root: Path, spec: DatasetSpec) -> DatasetListing:
             sources.append(ImageSource(split, image_id, identity, camera, clothes, str(photo), parts, face, restored))
     described = origin(root)
     parts_format = PartsFormat(described["label_scheme"]) if has_parts else PartsFormat()
-    return DatasetListing(sources, parts_format, described, findings)
+    return DatasetListing(sources, parts_format, described, findings, notes)
 
 
 def read_description(root: Path) -> dict[str, Any] | None:
@@ -125,13 +134,14 @@ def _files(folder: Path, spec: DatasetSpec, findings: list[Finding]) -> dict[str
     names = spec.prepared
     result: dict[str, Path] = {}
     for _, file in files_below(folder):
-        if file.is_dir() or not re.fullmatch(names.pattern, file.stem) or file.suffix.lower() not in SUFFIXES:
+        stem = normalised_stem(file.name)
+        if file.is_dir() or not re.fullmatch(names.pattern, stem) or file.suffix.lower() not in SUFFIXES:
             expected = f"{names.expected}, with one of {', '.join(SUFFIXES)}: rename or remove it (dataset {spec.name})"
             findings.append(Finding(str(file), f": the name does not match {expected}"))
-        elif file.stem in result:
-            findings.append(Finding(str(file), f" and {result[file.stem].name} are the same image: remove one"))
+        elif stem in result:
+            findings.append(Finding(str(file), f" and {result[stem].name} are the same image: remove one"))
         else:
-            result[file.stem] = file
+            result[stem] = file
     return result
 
 
