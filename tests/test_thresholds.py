@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from deskpro_jax.embedding.embedding_set import EmbeddingSet
+from deskpro_jax.embedding.files import Part
+from deskpro_jax.embedding.job import Work
+from deskpro_jax.embedding.photo_list import Listed
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import similarity
 from deskpro_jax.search import thresholds
@@ -151,3 +154,31 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("{}")
     with pytest.raises(InputError, match="holds no thresholds"):
         read_thresholds(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("form", ["npy", "parquet"])
+@pytest.mark.parametrize("by", ["checksum", "path"])
+def test_pairs_of_equal_bytes_never_count(tmp_path: Path, form: str, by: str) -> None:
+    """Every photo comes twice, under the same label or another: only pairs of different photos set the threshold."""
+    once = people(120, 20, 0, faceless=0.0)
+    rows = np.repeat(np.arange(120), 2)
+    identity = once.identity[rows] + 100 * (np.arange(240) % 5 == 0)  # some copies under another label
+    out = tmp_path / f"e.{form}"
+    listed = [
+        Listed(f"{i:04d}", f"{row if by == 'path' else i}.jpg", None, int(identity[i])) for i, row in enumerate(rows)
+    ]
+    work = Work(out, form, 64)
+    settings = {"model_checksum": "a", "streams": ["face", "body"], "parts": PARTS, "dimension": once.vectors.shape[1]}
+    checksums = [f"{row:064x}" for row in rows] if by == "checksum" else None
+    for number in work.begin(listed, settings | {"stored": "float32"}):
+        part = slice(*work.ranges[number : number + 2])
+        vectors = once.vectors[rows[part]]
+        work.write(number, Part(listed[part], np.ones(len(vectors), bool), vectors, checksums and checksums[part]), [])
+    work.finish()
+    near = similarity(once.vectors[rows], once.vectors[rows], parts=PARTS)
+    pairs = np.triu(np.ones_like(near, bool), 1) & (rows[:, None] != rows)
+    same = pairs & (identity[:, None] == identity)
+    found = calibrate(EmbeddingSet(out), 0.01).by_streams["face and body"]
+    assert (found.same, found.different) == (same.sum(), (pairs & ~same).sum())
+    assert found.tar == pytest.approx((near[same] >= found.similarity).mean(), abs=0.01)
+    assert found.similarity < 0.999

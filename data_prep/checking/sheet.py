@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from deskpro_jax.data.images import decode_image
 from deskpro_jax.data.schema import Example
 from deskpro_jax.storage.files import atomic_path
 
@@ -91,8 +92,7 @@ def _cell(split: str, example: Example, clothing: Sequence[int], size: tuple[int
 
 
 def _read(content: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+    return decode_image(content)
 
 
 def _framed(image: Image.Image) -> Image.Image:

@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from PIL import features
-
-from deskpro_jax.data.photo_names import HEIC_REMEDY
+from deskpro_jax.data.photo_names import HAS_AVIF, HEIC_REMEDY
 
 # By content, whatever the file's suffix.
 FORMATS = (
     *("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"),
-    *(("AVIF",) if features.check("avif") else ()),
+    *(("AVIF",) if HAS_AVIF else ()),
 )
 MAX_PIXELS = 100_000_000
 FULL_PIXELS = 2**24  # 4096 x 4096: what has more is read at a half, quarter or eighth of its width and height

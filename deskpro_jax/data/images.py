@@ -127,6 +127,12 @@ def inspect_image(content: bytes, min_side: int = MIN_SIDE) -> ImageReport:
     return _with_remarks(report, *(("grey",) if grey or report.mode in _GREY else ()))
 
 
+def decode_image(content: bytes) -> Image.Image:
+    """Returns what `decode` does as an image."""
+    decoded = decode(content)
+    return Image.fromarray(decoded) if isinstance(decoded, np.ndarray) else decoded
+
+
 def decode(content: bytes) -> np.ndarray | Image.Image:
     """Decodes a photo of a built dataset, which is upright already, to RGB.
 
@@ -297,7 +303,8 @@ def _orientation(image: Image.Image) -> int:
 def _decode_jpeg(content: bytes, image: Image.Image, report: ImageReport) -> tuple[ImageReport, Image.Image]:
     """Decodes a JPEG, and raises ValueError for whatever the decoder finds wrong with its data."""
     same = simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS
-    pixels, excess = decode_jpeg(content, "RGB" if same else "CMYK", report.reduction)
+    with _one_large(report.reduction > 1 and "progressive" in image.info):  # all its coefficients are held
+        pixels, excess = decode_jpeg(content, "RGB" if same else "CMYK", report.reduction)
     if excess:
         report = _with_remarks(report, "excess")
     if same:
@@ -306,10 +313,14 @@ def _decode_jpeg(content: bytes, image: Image.Image, report: ImageReport) -> tup
 
 
 def _decoded(image: Image.Image, report: ImageReport) -> Image.Image:
-    with _LARGE if report.reduction > 1 else contextlib.nullcontext():
+    with _one_large(report.reduction > 1):
         image.load()
         # Pillow turns a TIFF as it loads it, and takes the orientation away.
         return turned(to_rgb(image, report.reduction), _orientation(image))
+
+
+def _one_large(large: bool) -> contextlib.AbstractContextManager[object]:
+    return _LARGE if large else contextlib.nullcontext()
 
 
 def _count_frames(image: Image.Image) -> int:

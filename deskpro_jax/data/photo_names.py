@@ -19,6 +19,7 @@ HEIC_REMEDY = "install 'deskpro_jax[heic]' (pillow-heif), or save it as JPEG"
 _ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 _LEFT_BY_FILE_MANAGERS = ("thumbs.db", "desktop.ini", "@eadir", "__macosx")
 _KINDS_SHOWN = 6
+HAS_AVIF = "avif" in features.modules and features.check_module("avif")  # Pillow before 11.3 does not know the word
 
 
 def has_heic_reader() -> bool:
@@ -29,7 +30,7 @@ def has_heic_reader() -> bool:
 # Of photo files, in lower case; every command takes these and no others.
 SUFFIXES = (
     *_ALWAYS,
-    *((".avif",) if features.check("avif") else ()),
+    *((".avif",) if HAS_AVIF else ()),
     *(HEIC_SUFFIXES if has_heic_reader() else ()),
 )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from deskpro_jax.data.images import decode_image
 from deskpro_jax.data.load.dataset import ReIDSplit
 
 WIDTH, HEIGHT = 112, 256  # pixels at most
@@ -40,8 +41,7 @@ class Pictures:
     def photo(self, split: ReIDSplit, index: int) -> Picture:
         """Returns the photo of an image of a split, or what to say in its place."""
         try:
-            with Image.open(io.BytesIO(split[index].body)) as image:
-                photo = image.convert("RGB")
+            photo = decode_image(split[index].body)
         except Exception:  # array_record and Pillow's decoders raise many kinds
             return Picture("", WIDTH, HEIGHT, "cannot be read")
         return self.picture(photo)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
+from deskpro_jax.data.images import decode_image
 from deskpro_jax.data.load import dataset, pipeline
 from deskpro_jax.evaluation.ranking import Scores
 from deskpro_jax.report import attention, confusions, ranked, similarities
@@ -195,8 +194,7 @@ def _attention_photo(
     cells: list[tuple[str, str, Picture]] = [("photo", first.alt, first.picture)]
     if first.picture.problem:
         return {"card": first, "cells": cells}
-    with Image.open(io.BytesIO(split[index].body)) as image:
-        photo = image.convert("RGB")
+    photo = decode_image(split[index].body)
     if split.has_mask[index]:
         picture = pictures.picture(tinted(photo, _mask(opened, index)))
         cells.append(("clothing", "clothing in orange, all else grey", picture))
