@@ -218,8 +218,6 @@ def test_every_layout_reads_every_kind_alike(layout: Layout, tmp_path: Path) -> 
         if layout is parts_folder and said == masks.AUTO:
             said = "white-off-clothes"
         listing = list_dataset(name, raw, parts, mask_kind=said)
-        if kind == "twice the size":  # what the data preparation command writes has the photo's size
-            listing.parts_format = dataclasses.replace(listing.parts_format, same_size=False)
         clothing = (
             [1]
             if listing.parts_format.masks

@@ -147,7 +147,7 @@ def _of_colours(colours: Image.Image, lossy: bool, mode: str) -> MaskFile:
 
 def _with_alpha(image: Image.Image, lossy: bool, mode: str, alpha: bool) -> MaskFile:
     """Reads a mask from the alpha channel, or from the colours of an image that is opaque all over."""
-    both = image.convert("RGBA")
+    both = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")  # premultiplied
     values = np.asarray(both.getchannel("A"))
     content, problem = classify(values, False)
     of_alpha = MaskFile(values, None, content, mode, lossy, True, problem)

@@ -126,7 +126,7 @@ def _join_preparation(photos: list[NamedPhoto], parts_dir: Path, mask_kind: str)
     origin |= {key: settings[key] for key in ("label_scheme", "masks", "faces", "restored") if settings.get(key)}
     if files["parts"] and not settings.get("masks"):
         origin["masks"] = "as they came in parts/"
-    parts_format = PartsFormat(kind, stated=True, same_size=True) if files["parts"] else PartsFormat()
+    parts_format = PartsFormat(kind, stated=True, same_size=made) if files["parts"] else PartsFormat()
     return DatasetListing(sources, parts_format, origin, notes=notes)
 
 
