@@ -71,9 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     m.body = True  # the global (body) stream
     # Another method in place of deskpro's own body network: a variant of docs/published_methods.md, as "pcb", with its
     # published fields of `model` and `loss`, and "model.attention" before its last stage where it has a place for it.
-    # Options change these fields: ("model.parts=4", "loss.margin=0.3").
     m.body_method = ""
-    m.body_options = ()
+    m.body_options = ()  # change these fields: ("model.parts=4", "loss.margin=0.3")
     m.face = "student"  # face stream at test: "student", "teacher" (restored faces, DeSKPro*) or "none"
     # Regions of hacnn: whether -1 and 1 are the centres of a map's outermost pixels (PyTorch before 1.3, by which the
     # published weights were trained), or their outer edges (the same code today).
@@ -82,6 +81,9 @@ def get_config() -> ml_collections.ConfigDict:
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
     m.stem_relu = True  # bot: whether the stem has a ReLU; the authors' code and weights have none
+    m.parts = 6  # pcb: stripes
+    m.dropout = 0.5  # pcb: fraction of the stripes' features that is dropped in training
+    m.pool = "avg"  # mgn: how maps are pooled, "avg" or "max"
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
 
     # Pretrained initialisation instead of random values: a PyTorch or safetensors file of OSNet, LightMBN or
@@ -116,7 +118,7 @@ def get_config() -> ml_collections.ConfigDict:
     # identities as the training split has; "" trains one first when it is needed.
     t.checkpoint = ""
     t.method = ""  # another method as the face teacher, see model.body_method
-    t.options = ()
+    t.options = ()  # of that method, see model.body_options
     t.train = True  # False never trains one (released code): teacher.checkpoint has to name it
     t.statistics = "running"  # of the frozen teacher: "running", or "batch" (released code, top-drop on as well)
     t.epochs = 140  # of the teacher phase

@@ -11,11 +11,10 @@ from jax import tree
 from PIL import Image
 
 import runs
+from deskpro_jax import methods
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
-from deskpro_jax.methods import deskpro
 from deskpro_jax.models import initialisers
-from deskpro_jax.models.contract import Counts
 from deskpro_jax.workdir import layout
 
 
@@ -23,14 +22,12 @@ def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: in
     """Writes a workdir as training leaves it, its networks as they were drawn."""
     config = runs.config(data_dir, variant, **fields)
     layout.settle_config(folder, config)
-    phases = {"student": deskpro.build(config, Counts(runs.CLASSES))}
-    if config.model.face == "teacher":
-        phases["teacher"] = deskpro.build_teacher(config, Counts(runs.CLASSES))
-    for phase, module in phases.items():
-        if module.body_stream is None and module.face_stream is None:  # the teacher is the only network
+    for phase in methods.phases(config):
+        if not phase.embeds:
             continue
+        module = phase.network(config, runs.CLASSES).module
         variables = tree.map(jnp.asarray, initialisers.init_variables(module, seed))
-        with CheckpointStore(folder / phase / "checkpoints", best_metric="mAP", asynchronous=False) as store:
+        with CheckpointStore(folder / phase.name / "checkpoints", best_metric="mAP", asynchronous=False) as store:
             store.save(7, variables, data={}, wait=True)
     return folder
 

@@ -44,7 +44,7 @@ def test_every_file_loads_with_every_variant(name: str, variant: str | None) -> 
             experiment.validate(config)
         config.teacher.checkpoint = "released.pth"
     experiment.validate(config)
-    deskpro.build(config, Counts(10))
+    methods.find_method(config.model.name).build(config, Counts(10))
 
 
 # Row -> body stream, face stream, attention, weight of L_att, is L_fkp used, does a run involve the teacher.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
-from deskpro_jax.losses import identity_terms
+from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.check import check_backbone, check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
@@ -22,6 +22,7 @@ from deskpro_jax.models.resnet import (
     ResNetTrunk,
     backbone_field,
     imagenet_names,
+    label_of,
     resnet,
 )
 from deskpro_jax.models.streams import Streams
@@ -80,8 +81,8 @@ def stream(config: ml_collections.ConfigDict, name: str = "body", image: str = "
 
 
 def terms(config: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]:
-    """Returns label-smoothed cross-entropy and triplet loss."""
-    return identity_terms(config.loss, spec)
+    """Returns cross-entropy, triplet loss and, where it has a weight, the centre loss."""
+    return weighted_terms(config.loss, spec)
 
 
 def build(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
@@ -96,7 +97,7 @@ def streams(config: ml_collections.ConfigDict) -> tuple[StreamSpec, ...]:
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
     """Returns the recipe."""
-    return Recipe(tuple(terms(config, stream(config))))
+    return Recipe(tuple(terms(config, stream(config))), label=label_of("trunk", "tail"))
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -108,6 +109,39 @@ def check(config: ml_collections.ConfigDict) -> None:
     check_backbone(config, RESNETS, resnet)
     check_body_only(config)
 
+
+_LIGHTMBN: dict[str, object] = {
+    "model.backbone": "resnet50",
+    "model.stem_relu": True,
+    "data.body_size": (384, 128),
+    "data.identities": 16,
+    "data.images_per_identity": 4,
+    "augment.erase_normalised": True,
+    "loss.margin": 0.3,
+    "loss.label_smoothing": 0.1,
+    "train.base_lr": 3.5e-4,
+    "train.reference_batch": 0,
+    "train.weight_decay": 5e-4,
+    "train.epochs": 120,
+    "train.warmup_epochs": 10,
+    "train.schedule": "step",
+    "train.milestones": (40, 70),
+}
+_AUTHORS: dict[str, object] = {
+    "model.stem_relu": False,
+    "data.body_size": (256, 128),
+    # Black around the photo, and the mean colour of ImageNet once more, in images that are normalised already.
+    "augment.crop": 0.0,
+    "augment.pad": 10,
+    "augment.erase_fill": (0.485, 0.456, 0.406),
+    "loss.centre_weight": 5e-4,
+    "loss.centre_rate": 0.5,
+    "train.warmup_factor": 0.01,
+    "eval.flip": False,
+    "eval.distance": "euclidean",
+}
+VARIANTS: dict[str, dict[str, object]] = {"bot": _LIGHTMBN, "bot_authors": {**_LIGHTMBN, **_AUTHORS}}
+DEBUG = {"model.backbone": "resnet14_x0_25"}
 
 _OWN = r"(neck|classifier)\..*"
 NAMES = (

@@ -10,6 +10,7 @@ from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.osnet import OS_STREAMS, PREFIXES
+from deskpro_jax.models.stripes import POOLS
 
 DTYPES = ("float32", "bfloat16", "float64")
 FACES = ("student", "teacher", "none")
@@ -38,6 +39,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"model.streams is {config.model.streams!r}, which the released code runs of OSNet; OSNet-AIN"
             f" ({config.model.backbone}) has no such form: expected 'abcd'."
         )
+    expect.integer(config, "model.parts", least=1)
+    expect.number(config, "model.dropout", least=0, most=1)
+    expect.choice(config, "model.pool", POOLS)
 
 
 def check_backbone(config: ml_collections.ConfigDict, names: Iterable[str], find: Callable[[str], object]) -> None:

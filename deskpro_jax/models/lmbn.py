@@ -11,6 +11,7 @@ from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import SpatialAttention
 from deskpro_jax.models.osnet import OSBlock, Tail, Trunk, backbone
 from deskpro_jax.models.remat import run_block
+from deskpro_jax.models.stripes import stripes
 
 BRANCHES = ("global", "part", "channel")
 PARTS = ("global", "global_drop", "part_max", "part_top", "part_bottom", "channel_0", "channel_1")
@@ -95,7 +96,7 @@ class LightMBN(nn.Module):
         global_map = run_block(block, maps[0], train=train, valid=valid, remat=self.remat)
         dropped = drop_top(global_map, self.drop_ratio) if train else global_map
         middle["dropped"] = dropped
-        top, bottom = _halves(maps[1])
+        top, bottom = stripes(maps[1], 2)
         pooled = jnp.stack(
             [
                 global_map.mean((1, 2)),
@@ -128,12 +129,6 @@ class LightMBN(nn.Module):
         )(embeddings)
         outputs = {"logits": logits, "features": features, "embeddings": embeddings}
         return {name: value[:, :, 0, 0] for name, value in outputs.items()}, middle
-
-
-def _halves(x: Float[Array, "batch height width channels"]) -> tuple[Array, Array]:
-    """Splits a map into its upper and lower half; the middle row of an odd height belongs to both (PyTorch)."""
-    height = x.shape[1]
-    return x[:, : -(-height // 2)], x[:, height // 2 :]
 
 
 def drop_top(

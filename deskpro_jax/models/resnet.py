@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import flax.linen as nn
@@ -15,7 +15,7 @@ from deskpro_jax.config import user_modules
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import layers
 from deskpro_jax.models.attention import SpatialAttention
-from deskpro_jax.models.contract import PublishedNames
+from deskpro_jax.models.contract import PRETRAINED, PublishedNames
 from deskpro_jax.models.initialisers import kaiming_fan_out
 from deskpro_jax.models.remat import run_block
 
@@ -185,6 +185,14 @@ def _bottlenecks(
             yield Bottleneck(backbone.width * 2 ** (layer - 1), stride, norm, dtype, name=f"layer{layer}_{index}")
 
 
+# Paths of parameters in a trunk and branches -> the names of LightMBN's repository.
+LIGHTMBN = (
+    *((rf"^trunk\.{layer}\.", f"backone.{index}.") for layer, index in (("conv1", 0), ("bn1", 1), ("layer3_0", 6))),
+    *((rf"^trunk\.layer{layer}_", f"backone.{layer + 3}.") for layer in (1, 2)),
+    *((rf"\.layer3_{block}\.", f".0.{block - 1}.") for block in range(1, 6)),
+    (r"\.layer4_", ".1."),
+    (r"\.downsample_", ".downsample."),
+)
 # Paths of parameters in a trunk and a tail -> torchvision's names.
 TORCHVISION = ((r"^(trunk|tail)\.", ""), (r"\b(layer\d|downsample)_(\d+)\.", r"\1.\2."))
 
@@ -220,3 +228,8 @@ def backbone_field(shapes: Mapping[str, tuple[int, ...]], stem: str) -> dict[str
         norm = "with" if kind[1] else "without"
         raise InputError(f"{stem} has {kind[0]} channels, {norm} instance norms; expected a ResNet: {known}.")
     return {"model.backbone": names[0]}
+
+
+def label_of(*modules: str) -> Callable[[tuple[str, ...]], str]:
+    """Returns a `Recipe.label`: parameters within these modules are what ImageNet's weights start; CSA's are not."""
+    return lambda path: PRETRAINED if not {*modules}.isdisjoint(path) and "attention" not in path else ""

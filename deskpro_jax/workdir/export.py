@@ -34,7 +34,9 @@ def networks_by_role(loaded: LoadedNetworks) -> dict[str, tuple[LoadedPhase, str
     """
     families_of(loaded)
     by_place = {(phase.name, spec.name): phase for phase in loaded.phases for spec in phase.network.streams}
-    return {role: (by_place[place], place[1]) for role, place in PLACES.items() if place in by_place}
+    roles = {role: (by_place[place], place[1]) for role, place in PLACES.items() if place in by_place}
+    lone = ("lmbn", "body")  # by itself, the network that DeSKPro has as its body stream
+    return roles | {"body": (by_place[lone], "body")} if lone in by_place else roles
 
 
 def families_of(loaded: LoadedNetworks) -> tuple[str, ...]:

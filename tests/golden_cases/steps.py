@@ -104,7 +104,8 @@ def step(
         written: from a tree like the network's variables to tensors by published name.
 
     Returns:
-        The body stream's outputs before the step, and by name: `terms`, and tensors `gradients`, `before`, `after`.
+        The body stream's outputs before the step, and by name: `terms`, `intermediates`, and tensors `gradients`,
+        `before` and `after`.
     """
     network = network_of(method, config, meta, jnp.float64)
     state = tensors(manifest_of(golden, meta), meta["weights_seed"])
@@ -120,14 +121,15 @@ def step(
 
     @jax.jit
     def run(state: Any, inputs: Any) -> Any:
-        (outputs, _), _ = module.apply(state.variables, inputs, train=True, mutable=["batch_stats"])
-        return *train.update(state, inputs, module, optimizer, losses), outputs
+        (outputs, middle), _ = module.apply(state.variables, inputs, train=True, mutable=["batch_stats"])
+        return *train.update(state, inputs, module, optimizer, losses), outputs, middle
 
     before = train.create_state(held, optimizer)
-    after, terms, gradients, outputs = run(before, inputs)
+    after, terms, gradients, outputs, middle = run(before, inputs)
     of_stream = lambda tree: {name: part["body_stream"] for name, part in tree.items()}  # noqa: E731
     return jax.device_get(outputs["body"]), {
         "terms": {name: float(value) for name, value in terms.items()},
+        "intermediates": jax.device_get(middle["body"]),
         "gradients": written(of_stream({"params": gradients})),
         "before": written(of_stream(before.variables)),
         "after": written(of_stream(after.variables)),
