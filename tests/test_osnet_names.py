@@ -53,7 +53,7 @@ def test_a_file_says_which_network_it_is(name: str, wrapper: str) -> None:
     assert file.method == method
     assert file.fields == {"model.backbone": width, "model.feature_dim": 512}
     config = base.get_config()
-    config.update_from_flattened_dict({"model.name": method, "model.face": "none", **file.fields})
+    config.update_from_flattened_dict({**methods.variants()[method], **file.fields})
     network = methods.find_method(method).network(config, Counts(NETWORKS[name]["classifier.weight"][0]))
     template = meta.unbox(jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))))
     there, absent = published.entries(file.names, template)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
+from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers, sampling
@@ -24,6 +25,7 @@ from deskpro_jax.models.inception import ConvBlock, InceptionA, InceptionB
 from deskpro_jax.models.remat import run_block
 from deskpro_jax.models.streams import Streams
 
+BACKBONE = "hacnn"  # it has no other
 BODY_SIZE = (160, 64)  # height and width of photos, the only ones
 PARTS = ("global", "local")
 REGION_SCALE = (1.0, 0.25)  # of the photo's width and height
@@ -140,6 +142,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     size = tuple(config.data.body_size)
     if size != BODY_SIZE:
         raise InputError(f"data.body_size is {size[0]}x{size[1]}; HACNN takes photos of 160x64 only.")
+    expect.choice(config, "model.backbone", (BACKBONE,))
     check_body_only(config)
 
 
@@ -157,6 +160,8 @@ NAMES = (
 )
 # The zoo's weights: from scratch, with torchreid's defaults where nothing is stated; random batches of 32.
 _TORCHREID: dict[str, Any] = {
+    "model.backbone": BACKBONE,
+    "model.feature_dim": 512,
     "data.body_size": BODY_SIZE,
     "data.sampler": "images",
     "data.identities": 8,
@@ -194,4 +199,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train.milestones": (),
     },
 }
-DEBUG: dict[str, Any] = {"data.body_size": BODY_SIZE, "train.milestones": (1,)}
+DEBUG: dict[str, Any] = {"model.backbone": BACKBONE, "data.body_size": BODY_SIZE, "train.milestones": (1,)}

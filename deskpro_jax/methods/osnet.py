@@ -155,6 +155,8 @@ def published_fields(shapes: Shapes) -> dict[str, Any]:
 NAMES = ("osnet", published_names("batch", published_fields))  # "osnet": `weights.families` knows them as well
 # What torchreid's configurations of all OSNets have in common; random batches of 64.
 TORCHREID: dict[str, Any] = {
+    "model.backbone": "x1_0",
+    "model.feature_dim": 512,
     "data.body_size": BODY_SIZE,
     "data.sampler": "images",
     "data.identities": 16,
@@ -185,4 +187,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
     # Batches of identities, as a triplet loss needs them.
     "osnet_triplet": {**TORCHREID, "data.sampler": "identities", "loss.triplet_weight": 1.0, "loss.margin": 0.3},
 }
-DEBUG: dict[str, Any] = {"train.freeze_epochs": 1, "train.milestones": (1,)}
+DEBUG: dict[str, Any] = {"train.freeze_epochs": 0, "train.milestones": (1,)}

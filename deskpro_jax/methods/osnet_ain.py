@@ -52,4 +52,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "eval.distance": "cosine",
     },
 }
-DEBUG: dict[str, Any] = {"train.freeze_epochs": 1}
+DEBUG: dict[str, Any] = {"train.freeze_epochs": 0}
