@@ -111,6 +111,8 @@ KINDS = {
     "1 on the clothes": Kind(grey(1 - OFF // 255), "white-on-clothes"),
     "labels of a clothing mask": Kind(grey(1 - OFF // 255), "cloth_mask"),
     "0 and 100": Kind(grey(OFF // 255 * 100), "white-off-clothes"),
+    "1 and 2": Kind(grey(OFF // 255 + 1), "white-off-clothes"),
+    "2 and 1": Kind(grey(2 - OFF // 255), "white-on-clothes"),
     "two colours": Kind(with_palette(OFF // 255, COLOURS), "white-off-clothes"),
 }
 NOT_CLOTHING = (~CLOTHING).astype(np.uint8)
@@ -303,7 +305,7 @@ REFUSED = {
     "labels with a void": (
         grey(np.where(LIP == 0, 255, LIP)),
         "lip",
-        r"has label 255, expected 0 to 19 \(scheme lip\)",
+        r"has label 255, expected 0 to 19 \(scheme lip\): write 0, the background",
     ),
     "labels of another scheme": (grey(LIP), "pascal", r"has label 13, expected 0 to 6 \(scheme pascal\)"),
     "labels in colour": (saved(Image.fromarray(LIP).convert("RGB")), "lip", r"has mode RGB, expected L"),

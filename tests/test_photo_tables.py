@@ -98,10 +98,21 @@ def test_parquet_is_read_alike(kind: str, read: Reader, raw: Path) -> None:
 
 
 USUAL = {
-    "identity": ("Identity", "IDENTITY", "pid", "PID", "person_id", "personID", "person id", "id", "label", "identiy"),
-    "camera": ("Camera", "cam", "camid", "CamID", "cam_id", "camera_id", "cameras"),
+    "identity": ("Identity", "ident", "IDENTITY", "pid", "PID", "person_id", "person id", "id", "label", "identiy"),
+    "camera": ("Camera", "cam", "camid", "CamID", "cam_id", "camera_id", "cameras", "Camera Name"),
     "clothes": ("Clothes", "clothes_id", "cloth", "clothing"),
-    "path": ("Path", "image", "img_path", "image_path", "filepath", "File Name", "file", "paths"),
+    "path": (
+        "Path",
+        "img",
+        "img_path",
+        "image_path",
+        "filepath",
+        "File Name",
+        "file",
+        "paths",
+        "Image_Filename",
+        "rel_path",
+    ),
 }
 
 
@@ -118,6 +129,13 @@ def test_a_column_under_another_name_is_asked_about(column: str, name: str, read
         assert f"{name!r} (did you mean {column}?)" in message
         assert str(raw / file) in message
         assert "\n" not in message
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_table_may_be_called_a_text_file(read: Reader, separator: str, raw: Path) -> None:
+    (raw / "t.txt").write_text(text([(f'"{row[0]}"', *row[1:]) for row in ROWS], separator=separator))
+    assert sorted(read(raw / "t.txt")) == EXPECTED
 
 
 def test_columns_that_are_not_used_are_listed_once(raw: Path) -> None:
@@ -153,7 +171,9 @@ def test_zeros_in_front_of_the_number_of_a_person_are_left_out_of_a_dataset(raw:
     assert sorted(by_build(raw / "t.csv")) == EXPECTED
 
 
-@pytest.mark.parametrize("value", [None, math.nan, "", "  ", "nan", "NaN", "<NA>", "None", "null"])
+@pytest.mark.parametrize(
+    "value", [None, math.nan, "", "  ", "nan", "NaN", "<NA>", "NA", " N/A ", "n/a", "#N/A", "None", "null"]
+)
 def test_no_label_is_no_label(value: object) -> None:
     assert label(value) is None
 

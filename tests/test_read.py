@@ -486,3 +486,50 @@ def test_an_unzipped_file_is_recognised_and_can_be_packed_again(inside, tmp_path
         for path in (root, *sorted(root.rglob("*"))):
             archive.write(path, path.relative_to(start))
     assert_same(read_tensors(tmp_path / "again.pth"), weights_of(1))
+
+
+def named(prefix: str, value: float) -> dict[str, np.ndarray]:
+    return {f"{prefix}{name}": np.full(3, value, np.float32) for name in ("a.w", "b.w")}
+
+
+NAMED = {
+    "Lightning": {**named("model.", 1), **named("model_ema.", 2)},
+    "capitals": {**named("model.", 1), **named("emaModel.", 2)},
+    "data parallel": {**named("module.model.", 1), **named("module.ema_model.module.", 2)},
+    "counted": {**named("net.", 1), **named("ema.net.", 2), "ema.num_updates": np.array(5), "ema.decay": np.ones(())},
+    "plain names": {**named("", 1), **named("swa.", 2)},
+}
+
+
+@pytest.mark.parametrize("form", [*WRITERS, "safetensors"])
+@pytest.mark.parametrize("tensors", NAMED.values(), ids=NAMED)
+def test_averaged_weights_are_told_from_plain_ones_by_the_start_of_their_names(tensors, form, tmp_path, caplog):
+    content = safetensors.numpy.save(dict(tensors)) if form == "safetensors" else WRITERS[form]({"state_dict": tensors})
+    path = save(tmp_path / "w.pth", content)
+    for choice, value, said in (("plain", 1, 0), ("ema", 2, 0), (None, 1, 1)):
+        caplog.clear()
+        found = read_file(path, choice).tensors
+        assert {name[-3:] for name in found} == {"a.w", "b.w"}
+        assert len(found) == 2
+        assert all((tensor == value).all() for tensor in found.values())
+        assert len(caplog.records) == said
+
+
+def test_a_module_that_is_called_like_an_average_is_a_part_of_the_network(tmp_path, caplog):
+    tensors = OrderedDict({**named("", 1), "ema.conv.weight": np.ones(3, np.float32)})
+    path = save(tmp_path / "w.pth", torch_zip(tensors))
+    assert_same(read_tensors(path), tensors)
+    assert not caplog.records
+    with pytest.raises(InputError, match=r"holds no EMA weights"):
+        read_file(path, "ema")
+
+
+@pytest.mark.parametrize("key", ["model_ema", "modelEMA", "ema", "swa_model", "avg_model", "shadow"])
+def test_the_count_of_an_averaged_model_is_no_weight(key, tmp_path):
+    averaged = {**named("module.", 2), "n_averaged": np.array(7)}
+    path = save(tmp_path / "w.pth", torch_zip({"model": named("", 1), key: averaged}))
+    assert_same(read_file(path, "ema").tensors, OrderedDict(named("module.", 2)))
+    assert_same(read_file(path, "plain").tensors, OrderedDict(named("", 1)))
+    for choice in (None, "ema"):
+        alone = save(tmp_path / "alone.pth", torch_zip(averaged))
+        assert_same(read_file(alone, choice).tensors, OrderedDict(named("module.", 2)))

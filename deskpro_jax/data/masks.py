@@ -59,12 +59,12 @@ class MaskFile(NamedTuple):
 
     def white(self) -> Bool[np.ndarray, "height width"]:
         """Returns where the mask is white: from `MASK_THRESHOLD` up, or the brighter half where all is below it."""
-        highest = int(self.values.max())
+        lowest, highest = int(self.values.min()), int(self.values.max())
         if highest >= MASK_THRESHOLD:
             return self.values >= MASK_THRESHOLD
         if self.content in (BLACK, NEARLY_BLACK):
             return np.zeros(self.values.shape, bool)
-        return self.values >= (highest + 1) // 2
+        return self.values >= (lowest + highest + 1) // 2  # 1 and 2 are two values as well
 
 
 def read_mask(content: bytes, alpha: bool = False) -> MaskFile:

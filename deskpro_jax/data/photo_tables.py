@@ -21,10 +21,11 @@ Label = int | str | None
 
 # What other tools and papers call these columns, in lower case without anything between the words.
 _USUAL_NAMES = {
-    PATH: "image img photo file filename filepath imagepath imgpath photopath imagefile imagename impath fname",
+    PATH: "image img photo file filename filepath imagepath imgpath photopath imagefile imagename imagefilename impath"
+    " fname relpath relativepath",
     "image_id": "imgid photoid",
-    "identity": "id ids pid pids personid person identityid identities label labels subject subjectid",
-    "camera": "cam cams camid camids cameraid cameras camidx camno",
+    "identity": "id ids ident pid pids personid person identityid identities label labels subject subjectid",
+    "camera": "cam cams camid camids cameraid cameras camidx camno camname cameraname cid",
     "clothes": "cloth cloths clothing clothid clothesid clothingid clothids clotheslabel clothlabel outfit",
     "split": "set subset partition",
     "mask": "maskpath clothmask clothesmask",
@@ -35,7 +36,8 @@ _MEANT = {name: column for column, names in _USUAL_NAMES.items() for name in nam
 _CLOSE = 0.8  # from which likeness on a name is taken for a misspelt one
 _NUMBER = re.compile(r"(0|-?[1-9]\d{0,18})(\.0*)?", re.ASCII)
 _LARGEST = (1 << 63) - 1  # of the whole numbers that a column of embeddings holds; larger ones are text
-_EMPTY = frozenset({"", "nan", "NaN", "<NA>", "None", "null", "NULL"})  # as NumPy, pandas and databases write no label
+# As NumPy, pandas, R, spreadsheets and databases write no label.
+_EMPTY = frozenset({"", "nan", "NaN", "-nan", "<NA>", "NA", "N/A", "n/a", "#N/A", "#NA", "None", "null", "NULL"})
 _PARQUET = b"PAR1"
 _ROWS = 4096  # of a Parquet file read at a time
 _SHOWN = 5  # lines that an error lists

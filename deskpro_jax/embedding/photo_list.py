@@ -26,7 +26,7 @@ from deskpro_jax.data.photo_names import (
 )
 from deskpro_jax.data.photo_tables import LABELS, PATH, Label, Row, open_table
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.storage.csv_file import text_lines
+from deskpro_jax.storage.csv_file import SEPARATORS, text_lines
 
 _LISTS = (".txt", ".lst")
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -158,7 +158,7 @@ def _from_file(path: Path, root: Path | None) -> Listing:
             f"{path}: expected a photo ({', '.join(SUFFIXES)}) or a list ({', '.join((*_LISTS, *_TABLES))})."
         )
     rows, notes = (lambda: _lines(path)), ()  # type: Callable[[], Iterator[Row]], tuple[str, ...]
-    if suffix in _TABLES:
+    if suffix in _TABLES or _names_columns(path):
         table = open_table(path, (PATH,), ("image_id", "face", *LABELS))
         rows, notes = table.rows, table.notes
     first = next(rows(), None)
@@ -167,6 +167,12 @@ def _from_file(path: Path, root: Path | None) -> Listing:
     start = root or _start(path, _path_of(first))
     names_from = root or _common(_path_of(row) for row in rows())
     return Listing(str(path), lambda: _entries(rows(), start, names_from), notes=notes)
+
+
+def _names_columns(path: Path) -> bool:
+    """Returns whether the first line of a text file is that of a table: several names, `path` among them."""
+    first = next((line for line in text_lines(path) if line.strip()), "")
+    return any(PATH in (cell.strip(' "\r\n') for cell in first.split(mark)) for mark in SEPARATORS if mark in first)
 
 
 def _path_of(row: Row) -> str:

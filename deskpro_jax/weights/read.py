@@ -18,7 +18,7 @@ import safetensors
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.weights.inert import Storage, Tensor
 from deskpro_jax.weights.other_files import AGAIN, describe_content, refuse_unzipped
-from deskpro_jax.weights.state_dict import find_state_dict
+from deskpro_jax.weights.state_dict import choose_names, find_state_dict
 from deskpro_jax.weights.unpickle import unpickle
 
 MAX_FILE = 4 << 30  # bytes; these networks have some 100 MB
@@ -76,11 +76,8 @@ def read_file(path: str | Path, weights: str | None = None) -> WeightFile:
         raise InputError(f"{path} has {path.stat().st_size} bytes; a weights file here has at most {MAX_FILE}.")
     data, source = path.read_bytes(), str(path)
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= MAX_HEADER:  # the length can start as any format
-        if weights == "ema":
-            raise InputError(
-                f"{source} is a safetensors file, which holds one set of weights: leave out --weights ema."
-            )
-        return _read_safetensors(data, source)
+        file = _read_safetensors(data, source)
+        return file._replace(tensors=dict(choose_names(file.tensors, source, weights)))
     choose = functools.partial(find_state_dict, source=source, weights=weights)
     if data.startswith(b"PK\x03\x04"):
         return WeightFile(_state_dict(_read_zip(data, source, choose), source), {}, "PyTorch zip")

@@ -14,7 +14,7 @@ from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsForm
 from deskpro_jax.data.image_report import MIN_SIDE, ImageReport
 from deskpro_jax.data.images import UnreadableError, as_stored, inspect_image, read_file
 from deskpro_jax.data.mask_statistics import MaskMeasure, measure
-from deskpro_jax.data.masks import LABELS, NEITHER, WHITE_ON, MaskFile, read_mask
+from deskpro_jax.data.masks import LABELS, NEITHER, VOID, WHITE_ON, MaskFile, read_mask
 from deskpro_jax.data.schema import SCHEMES, Example
 
 _REMEDY = "write it again, or say what all masks are with --mask-kind"
@@ -134,8 +134,9 @@ def _labels(mask: MaskFile, parts_format: PartsFormat) -> np.ndarray | str:
         return " has labels in a lossy format, which changes them: write them as PNG"
     labels = len(SCHEMES[parts_format.scheme].labels)
     if (highest := int(mask.labels.max())) >= labels:
-        expected = f"0 to {labels - 1} (scheme {parts_format.scheme}): write it again"
-        return f" has label {highest}, expected {expected}"
+        is_void = highest == VOID and mask.content == LABELS
+        remedy = "write 0, the background, where nothing is labelled" if is_void else "write it again"
+        return f" has label {highest}, expected 0 to {labels - 1} (scheme {parts_format.scheme}): {remedy}"
     return mask.labels
 
 
