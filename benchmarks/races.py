@@ -27,6 +27,7 @@ class Settings:
         phases: training steps to measure, of `train.PHASES`.
         dtype: of the networks, "float32" or "bfloat16".
         torch: forms of the PyTorch network that take part, of `torch_forms.FORMS`; none where it is not installed.
+        methods: published methods to measure, of `methods.METHODS`; none for all of them.
     """
 
     scratch: Path
@@ -40,6 +41,7 @@ class Settings:
     phases: tuple[str, ...] = ("stream", "teacher", "student")
     dtype: str = "float32"
     torch: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
     def rounds(self, usual: int) -> int:
         """Returns how many rounds a race takes: the number asked for, 2 if quick, else the benchmark's own."""

@@ -10,7 +10,7 @@ from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
 USUAL = ("embedding", "train", "pipeline", "evaluation", "rerank", "checkpoint", "dataset")
-NAMES = (*USUAL, "serving", "networks")  # the last two only when they are named
+NAMES = (*USUAL, "serving", "networks", "methods")  # the last three only when they are named
 
 
 def chosen(names: Sequence[str]) -> tuple[str, ...]:

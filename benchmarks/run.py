@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", default="1,8,32,128", help="of embedding (%(default)s)")
     parser.add_argument("--train-batch", type=int, default=8, help="images of a training step (%(default)s)")
     parser.add_argument("--phases", default=",".join(PHASES), help="training steps to measure (%(default)s)")
+    parser.add_argument("--methods", default="", help="of the benchmark methods, with commas (default: all)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the networks")
     parser.add_argument(
         "--torch", default="all", metavar="FORMS", help=f"none, all, or of {', '.join(TORCH_FORMS)} with commas (all)"
@@ -173,6 +174,7 @@ def _settings(options: argparse.Namespace, scratch: Path) -> Settings:
         _words("--phases", options.phases, PHASES),
         options.dtype,
         _torch_forms(options.torch),
+        tuple(name for name in options.methods.split(",") if name),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from deskpro_jax.data import image_report, images
 from deskpro_jax.data.images import UnreadableError, as_stored, decode, open_photo, read_photo
@@ -175,23 +175,3 @@ def test_heic_is_read_where_its_library_is_installed(tmp_path: Path) -> None:
     assert np.abs(np.asarray(photo.image).astype(int) - np.asarray(smooth)).mean() < 5
     with Image.open(io.BytesIO(as_stored(photo.content, photo.report))) as stored:
         assert stored.format == "PNG"
-
-
-def test_a_png_may_say_its_orientation_behind_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.rot90(PIXELS)).save(tmp_path / "p.png", exif=exif)
-    content = (tmp_path / "p.png").read_bytes()
-    start = content.index(b"eXIf") - 4
-    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
-    (tmp_path / "p.png").write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
-    photo = open_photo(tmp_path / "p.png")
-    np.testing.assert_array_equal(np.asarray(photo.image), PIXELS)
-    assert photo.report.upright_size == PIXELS.shape[:2]
-    np.testing.assert_array_equal(np.asarray(decode(as_stored(photo.content, photo.report))), PIXELS)
-    # Pixels are decoded in many threads at once: nothing but headers is read under the lock.
-    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("decoded under the lock"))
-    with images._open(content, ("PNG",), 8)[0]:
-        pass
-    with images._open((tmp_path / "p.png").read_bytes(), ("PNG",), 8)[0]:
-        pass

@@ -114,7 +114,7 @@ def _export(options: argparse.Namespace) -> None:
     choices = {name: getattr(options, name) for name in _PROGRAM.values() if name != "images"}
     described = export_program(options.source, options.to, **choices, images=options.images or IMAGES[0], report=report)
     for network in described["networks"]:
-        print(f"{network['role']}: {network['backbone']}, step {network['step']}")
+        print(f"{network['role']}: {network['method']}, step {network['step']}")
     for kind in ("inputs", "outputs"):
         shown = [f"{e['name']} {e['dtype']}[{', '.join(map(str, e['shape']))}]" for e in described[kind]]
         print(f"{kind}: {', '.join(shown)}")

@@ -198,7 +198,7 @@ def _take(image: Image.Image) -> tuple[ImageReport, Image.Image | None]:
     if report.problems:
         return report, None
     try:
-        return _decoded(image, report)
+        return report, turned(to_rgb(image, report.reduction), _orientation(image))
     except Exception as error:  # Pillow's decoders raise many kinds
         return _failed(report, error), None
 
@@ -230,7 +230,7 @@ def _examine(content: bytes, min_side: int = MIN_SIDE) -> tuple[ImageReport, Ima
             report = _with_remarks(report, "excess")
         is_jpeg = report.format in ("JPEG", "MPO")
         try:
-            return _decode_jpeg(content, image, report) if is_jpeg else _decoded(image, report)
+            return _decode_jpeg(content, image, report) if is_jpeg else (report, _decoded(image, report))
         except ValueError as error:
             if is_jpeg:
                 problem = "truncated" if str(error).startswith("Premature end") else "damaged"
@@ -263,7 +263,7 @@ def _describe(image: Image.Image, frames: int, min_side: int = MIN_SIDE) -> Imag
     tags = getattr(image, "tag_v2", {})
     if _WIDTH in tags and _HEIGHT in tags:  # Pillow gives the size of a TIFF after its turn
         width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-    report = ImageReport(width, height, image.mode, image.format or "", _orientation_in_header(image), frames)
+    report = ImageReport(width, height, image.mode, image.format or "", _orientation(image), frames)
     kind = f"mode {image.mode}" + (f", {_WIDE[image.mode]}" if image.mode in _WIDE else "")
     size = f"{width} x {height} pixels"
     problems = {
@@ -292,12 +292,6 @@ def _with_remarks(report: ImageReport, *names: str) -> ImageReport:
     return dataclasses.replace(report, remarks=tuple(name for name in KINDS if name in remarks))
 
 
-def _orientation_in_header(image: Image.Image) -> int:
-    """Returns the orientation as far as it is known before the pixels: a PNG may have it behind them."""
-    # Pillow would decode the pixels to look there.
-    return 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -315,17 +309,14 @@ def _decode_jpeg(content: bytes, image: Image.Image, report: ImageReport) -> tup
         report = _with_remarks(report, "excess")
     if same:
         return report, turned(Image.fromarray(pixels), report.orientation)
-    return _decoded(image, report)
+    return report, _decoded(image, report)
 
 
-def _decoded(image: Image.Image, report: ImageReport) -> tuple[ImageReport, Image.Image]:
+def _decoded(image: Image.Image, report: ImageReport) -> Image.Image:
     with _one_large(report.reduction > 1):
         image.load()
-        orientation = _orientation(image)  # Pillow turns a TIFF as it loads it, and takes the orientation away
-        upright = turned(to_rgb(image, report.reduction), orientation)
-    if image.format == "PNG" and orientation != report.orientation:
-        report = _with_remarks(dataclasses.replace(report, orientation=orientation), "exif_rotated")
-    return report, upright
+        # Pillow turns a TIFF as it loads it, and takes the orientation away.
+        return turned(to_rgb(image, report.reduction), _orientation(image))
 
 
 def _one_large(large: bool) -> contextlib.AbstractContextManager[object]:
