@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
+from jax import export
 
 import small_models
 from configs import celeb, synthetic
@@ -75,6 +76,15 @@ def test_outputs_are_those_of_the_stream_and_padding_changes_nothing(name: str) 
     for key, value in outputs.items():
         np.testing.assert_allclose(value[:, :2], other[key][:, :2], atol=1e-4, err_msg=key)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), moved, again)
+
+
+@pytest.mark.parametrize("name", ON_RESNET)
+def test_programs_for_any_number_of_images_are_exported(name: str) -> None:
+    module, variables, images = network(name)
+    (batch,) = export.symbolic_shape("batch")
+    any_number = jax.ShapeDtypeStruct((batch, *images.shape[1:]), jnp.float32)
+    program = export.export(jax.jit(lambda x: module.apply(variables, x, train=False)[0]["embeddings"]))(any_number)
+    assert program.out_avals[0].shape[1] == batch
 
 
 @pytest.mark.parametrize("name", ON_RESNET)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
@@ -79,7 +80,7 @@ class PCB(nn.Module):
         length = jnp.sqrt(jnp.maximum(jnp.square(pooled).sum(-1, keepdims=True), 1e-24))
         outputs = {
             "logits": jnp.stack(logits)[:, :, 0, 0],
-            "features": (pooled / length).reshape(1, len(pooled), -1),
+            "features": jax.lax.collapse(pooled / length, 1)[None],
             "embeddings": pooled.transpose(1, 0, 2),
         }
         return outputs, {**middle, "feature_map": x}
