@@ -66,7 +66,8 @@ OFFICIAL = {
     "eval.report": "stitched",
 }
 _ROWS = _rows()
-_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS, **methods.variants()}
+_WITH_OTHERS = {"deskpro_pcb": {"model.body_method": "pcb"}}  # another method's network in place of a stream
+_NAMED = {"debug": DEBUG, "official": OFFICIAL, **_ROWS, **_WITH_OTHERS, **methods.variants()}
 VARIANTS = tuple(_NAMED)
 ROWS = tuple(_ROWS)  # of Table 3
 
@@ -92,5 +93,5 @@ def apply(config: ml_collections.ConfigDict, variant: str | None) -> ml_collecti
             raise ValueError(f"No variant {name!r} of this configuration: {hint}")
         config.update_from_flattened_dict(_NAMED[name])
         if name == "debug":
-            config.update_from_flattened_dict(methods.debug_fields(config.model.name))
+            config.update_from_flattened_dict(methods.debug_fields(config))
     return config

@@ -28,7 +28,7 @@ def load(name: str, variant: str | None = None) -> ConfigDict:
 
 
 def test_the_variants_are_debug_official_the_rows_of_table_3_and_the_other_methods() -> None:
-    assert list(variants.VARIANTS) == ["debug", "official", *ROWS, *methods.variants()]
+    assert list(variants.VARIANTS) == ["debug", "official", *ROWS, "deskpro_pcb", *methods.variants()]
     assert {"osnet", "osnet_triplet"} <= set(methods.variants())
 
 

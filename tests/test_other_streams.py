@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 import runs
 from configs import base
 from deskpro_jax import Embedder, experiment, methods
-from deskpro_jax.data.load import dataset
+from deskpro_jax.cli import convert, report
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods import deskpro
 from deskpro_jax.models.contract import Counts, StepValues
@@ -97,25 +96,42 @@ def test_attention_is_refused_where_the_body_method_has_no_place_for_it() -> Non
 
 
 def test_a_run_with_another_body_and_another_teacher_goes_from_training_to_embedding(
-    tiny_data: Path, tmp_path: Path
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = runs.config(
-        tiny_data,
-        model__body_method="osnet",
-        model__body_options=OSNET,
-        teacher__method="osnet",
-        teacher__options=OSNET,
-        train__epochs=1,
-        teacher__epochs=1,
-    )
+    narrow = "model.backbone=resnet14_x0_25"
+    other_teacher = {"teacher__method": "bot", "teacher__options": (narrow,)}
+    config = runs.config(tiny_data, "deskpro_pcb,debug", train__epochs=1, teacher__epochs=1, **other_teacher)
+    assert config.model.body_options == (narrow,)
     results = experiment.run(config, tmp_path / "run")
     assert results
     terms = runs.losses(tmp_path / "run" / "student")
     assert {"ce_body", "ce_face", "triplet_face", "kd", "attention"} <= set(terms[1])
     assert np.isfinite([values["total"] for values in terms.values()]).all()
     embedder = Embedder(tmp_path / "run")
-    split = dataset.load("synthetic_tiny", tiny_data, "query")
     assert embedder.streams == ("face", "body")
-    assert len(split) > 0
-    assert embedder.dimension == 7 * 32 + 24
-    assert jax.tree.structure(embedder.settings)
+    assert embedder.dimension == 7 * 32 + 6 * 512
+    assert report.main([str(tmp_path / "run"), "--quick"]) == 0
+    capsys.readouterr()
+    assert convert.main([str(tmp_path / "run"), "--to", str(tmp_path / "run.safetensors")]) == 2
+    assert "a network of pcb beside DeSKPro's has no published names" in capsys.readouterr().err
+
+
+def test_a_published_file_of_another_method_may_be_the_face_teacher(tiny_data: Path, tmp_path: Path) -> None:
+    sizes = {"data__body_size": (32, 32), "model__feature_dim": 24, "train__epochs": 0}
+    runs.run(runs.config(tiny_data, "osnet,debug", model__backbone="x0_25", **sizes), tmp_path / "osnet")
+    path = tmp_path / "osnet.safetensors"
+    assert convert.main([str(tmp_path / "osnet"), "--to", str(path)]) == 0
+    config = runs.config(
+        tiny_data,
+        "face_fkp,debug",
+        teacher__method="osnet",
+        teacher__options=OSNET,
+        teacher__checkpoint=str(path),
+        train__epochs=1,
+    )
+    experiment.run(config, tmp_path / "run")
+    terms = runs.losses(tmp_path / "run" / "student")
+    assert all(np.isfinite(values["kd"]) for values in terms.values())
+    config.teacher.options = ("model.backbone=x0_5",)
+    with pytest.raises(InputError, match=r"teacher\.checkpoint: .*osnet"):
+        experiment.run(config, tmp_path / "other")

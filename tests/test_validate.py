@@ -18,7 +18,16 @@ from deskpro_jax.errors import InputError
 
 DEFAULTS = fields.flatten(base.get_config())
 FIELDS = sorted(DEFAULTS)
-MAY_BE_EMPTY = ("compilation_cache", "init.", "teacher.checkpoint", "data.data_dir", "data.raw_dir", "data.parts_dir")
+MAY_BE_EMPTY = (
+    "compilation_cache",
+    "init.",
+    "teacher.checkpoint",
+    "data.data_dir",
+    "data.raw_dir",
+    "data.parts_dir",
+    "model.body_method",
+    "teacher.method",
+)
 
 
 def with_value(name: str, value: Any) -> ConfigDict:

@@ -63,9 +63,18 @@ def variants() -> dict[str, dict[str, object]]:
     return result
 
 
-def debug_fields(name: str) -> dict[str, object]:
-    """Returns the fields that the variant `debug` sets for a method beside those of all: the narrowest network."""
-    return dict(getattr(find_method(name), "DEBUG", {}))
+def debug_fields(config: ml_collections.ConfigDict) -> dict[str, object]:
+    """Returns the fields that the variant `debug` sets for the method beside those of all: the narrowest network."""
+    fields = _debug(config.model.name)
+    if config.model.body_method:
+        own = _debug(str(variants().get(config.model.body_method, {}).get("model.name", config.model.body_method)))
+        options = tuple(f"{name}={value}" for name, value in own.items() if name.startswith("model."))
+        fields["model.body_options"] = options
+    return fields
+
+
+def _debug(method: str) -> dict[str, object]:
+    return dict(getattr(find_method(method), "DEBUG", {}))
 
 
 def of_stream(
@@ -97,6 +106,13 @@ def of_stream(
     model_check.check(own)
     method.check(own)
     return method, own
+
+
+def other_methods(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Returns the names of the methods that stand in place of networks of `model.name`, in what is embedded."""
+    body = config.model.body_method if config.model.body else ""
+    teacher = config.teacher.method if config.model.face == "teacher" else ""
+    return tuple(name for name in (body, teacher) if name)
 
 
 def _set(config: ml_collections.ConfigDict, field: str, option: str) -> None:

@@ -25,6 +25,7 @@ RECIPE: dict[str, object] = {
     "data.body_size": (384, 128),
     "data.identities": 6,
     "data.images_per_identity": 8,
+    "augment.erase": 0.5,
     "augment.erase_normalised": True,
     "loss.metric": "multi_similarity",
     "loss.margin": 0.7,

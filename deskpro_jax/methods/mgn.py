@@ -160,6 +160,7 @@ _CODE: dict[str, object] = {
     "data.body_size": (384, 128),
     "data.identities": 16,
     "data.images_per_identity": 4,
+    "augment.erase": 0.5,
     "augment.erase_normalised": True,
     "loss.margin": 1.2,
     "loss.label_smoothing": 0.1,

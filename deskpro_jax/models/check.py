@@ -17,7 +17,7 @@ FACES = ("student", "teacher", "none")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks each field of `model.*`; what they ask for together is checked by the method.
+    """Checks each field of `model.*` and `teacher.method`; what they ask for together is checked by the method.
 
     Raises:
         InputError: a field has a value that no network can be built from; the message names it.
@@ -27,6 +27,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.boolean(config, "model.body")
     expect.text(config, "model.body_method")
     expect.texts(config, "model.body_options")
+    expect.text(config, "teacher.method")
+    expect.texts(config, "teacher.options")
     expect.choice(config, "model.face", FACES)
     expect.choice(config, "model.attention", (*FORMS, "none"))
     expect.integer(config, "model.feature_dim", least=1)

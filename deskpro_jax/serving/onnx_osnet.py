@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from deskpro_jax import methods
 from deskpro_jax.data.load.augment import MEAN, STD
 from deskpro_jax.models.contract import StreamSpec
 from deskpro_jax.models.layers import BATCH_NORM_EPS
@@ -222,7 +223,7 @@ def _features(nodes: _Nodes, program: Program, stream: StreamSpec, x: str, rows:
 def knows(program: Program) -> bool:
     """Returns whether the networks of a program are those that this module writes."""
     model = program.loaded.config.model
-    return program.folded and model.name in ("deskpro", "osnet") and not model.get("body_method")
+    return program.folded and model.name in ("deskpro", "osnet") and not methods.other_methods(program.loaded.config)
 
 
 def build(program: Program) -> onnx.ModelProto:

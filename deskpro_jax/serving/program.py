@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from deskpro_jax.data.load import augment
 from deskpro_jax.errors import InputError, MissingInputError
-from deskpro_jax.methods import METHODS
+from deskpro_jax.methods import METHODS, other_methods, variants
 from deskpro_jax.models import embeddings
 from deskpro_jax.models.contract import CLASSIFIER, Network, StreamSpec, embedding_streams
 from deskpro_jax.models.streams import with_choices
@@ -133,7 +133,9 @@ def read_program(
     if network is not None and body and not any(not stream.reads_face for stream in loaded.streams):
         raise InputError(f"{folder} holds no body network: choose another --network.")
     # Layers of other names or kinds may have the same names as ours and another order.
-    foldable = loaded.config.model.name in METHODS and ":" not in loaded.config.model.backbone
+    known = (*METHODS, *variants())
+    own = all(name in known for name in (loaded.config.model.name, *other_methods(loaded.config)))
+    foldable = own and ":" not in loaded.config.model.backbone
     return Program(
         loaded.networks,
         tuple(_for_serving(values, foldable) for values in loaded.variables),

@@ -42,8 +42,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "train.remat", REMATS)
     expect.choice(config, "train.depthwise", DEPTHWISE_FORMS)
     expect.text(config, "teacher.checkpoint")
-    expect.text(config, "teacher.method")
-    expect.texts(config, "teacher.options")
     expect.boolean(config, "teacher.train")
     expect.choice(config, "teacher.statistics", TEACHER_STATISTICS)
     expect.integer(config, "teacher.epochs", least=0)

@@ -99,7 +99,7 @@ def _replace(
         role, key = _ROLES.get((spec.name, stream), stream), f"{stream}_stream"
         own = {collection: tree[key] for collection, tree in initial.items() if key in tree}
         try:
-            start = _start_of_method(path, spec, stream, own, config) or _start_of_stream(path, role, own, config)
+            start = start_of_method(path, spec, stream, own, config) or _start_of_stream(path, role, own, config)
         except MissingInputError as error:
             raise MissingInputError(f"{field}: {error}") from error
         except InputError as error:
@@ -113,7 +113,7 @@ def _replace(
     return variables, record
 
 
-class _Start(NamedTuple):
+class Start(NamedTuple):
     """What a stream starts from.
 
     Attributes:
@@ -129,12 +129,24 @@ class _Start(NamedTuple):
     source: dict[str, str]
 
 
-def _start_of_method(
+def start_of_method(
     path: Path, spec: PhaseSpec, stream: str, initial: Mapping[str, Any], config: ml_collections.ConfigDict
-) -> _Start | None:
+) -> Start | None:
     """Returns the start from what the names of a method describe, or from the same network in a workdir.
 
-    None where `weights.families` knows the networks of the method.
+    Args:
+        path: a file or workdir.
+        spec: the phase.
+        stream: of the phase.
+        initial: its variables, by collection.
+        config: the whole configuration.
+
+    Returns:
+        The start; None where `weights.families` knows the networks of the method.
+
+    Raises:
+        MissingInputError: there is no such file or workdir.
+        InputError: it holds another network.
     """
     method = spec.methods.get(stream, config.model.name)
     names = methods.names_of(method)
@@ -154,10 +166,10 @@ def _start_of_method(
     notes = filled.notes + _idle_patterns(own.tensors, config.init.dont_load, path.name)
     class_order = file_class_order(file.metadata) if filled.classifiers else None
     source = {"source": path.name, "sha256": file_sha256(path), "format": file.format, "family": own.names.family}
-    return _Start(filled.variables, notes, class_order, source)
+    return Start(filled.variables, notes, class_order, source)
 
 
-def _start_of_workdir(path: Path, phase_and_stream: tuple[str, str], initial: Mapping[str, Any]) -> _Start:
+def _start_of_workdir(path: Path, phase_and_stream: tuple[str, str], initial: Mapping[str, Any]) -> Start:
     """Returns the start from a stream of a workdir that has the same parameters, classifiers apart."""
     loaded = load_networks(path, report="last", every_phase=True)
     streams = [(phase, stream.name) for phase in loaded.phases for stream in phase.network.streams]
@@ -169,10 +181,10 @@ def _start_of_workdir(path: Path, phase_and_stream: tuple[str, str], initial: Ma
             continue
         source = {"source": path.name, "sha256": "", "format": "workdir", "family": str(loaded.config.model.name)}
         if _shapes(held) == _shapes(initial):
-            return _Start(dict(held), [], loaded.record.class_order, source)
+            return Start(dict(held), [], loaded.record.class_order, source)
         own = {name: tree for name, tree in initial["params"].items() if name.startswith(CLASSIFIER)}
         variables = {**held, "params": {**bodies[0]["params"], **own}}
-        return _Start(variables, ["classifiers of other identities dropped, new ones drawn"], None, source)
+        return Start(variables, ["classifiers of other identities dropped, new ones drawn"], None, source)
     raise InputError(f"no network in it has the parameters of this one ({phase_and_stream[1]} stream).")
 
 
@@ -184,7 +196,7 @@ def _shapes(tree: Any) -> Any:
     return jax.tree.map(np.shape, tree)
 
 
-def _start_of_stream(path: Path, role: str, initial: Mapping[str, Any], config: ml_collections.ConfigDict) -> _Start:
+def _start_of_stream(path: Path, role: str, initial: Mapping[str, Any], config: ml_collections.ConfigDict) -> Start:
     """Returns the start of a LightMBN stream from a file or workdir of OSNet, LightMBN or DeSKPro."""
     found = read_published(path)
     filled, notes = initialise(
@@ -199,7 +211,7 @@ def _start_of_stream(path: Path, role: str, initial: Mapping[str, Any], config: 
     kept = any(s.role in (role, "") and s.identities == classes for s in found.recognised.streams)
     notes += _idle_patterns(found.recognised.tensors, config.init.dont_load, found.name)
     source = {"source": found.name, "sha256": found.sha256, "format": found.format}
-    return _Start(filled, notes, found.class_order if kept else None, {**source, "family": found.recognised.family})
+    return Start(filled, notes, found.class_order if kept else None, {**source, "family": found.recognised.family})
 
 
 def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 from absl import logging
@@ -15,9 +16,10 @@ from deskpro_jax.data.load.dataset import ReIDSplit, train_classes
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods.deskpro import needs_teacher
 from deskpro_jax.models.contract import PhaseSpec, image_sizes
+from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.runtime import sharding
 from deskpro_jax.storage.files import read_json
-from deskpro_jax.train.initial_weights import reorder_classes
+from deskpro_jax.train.initial_weights import reorder_classes, start_of_method
 from deskpro_jax.weights.families import Stream
 from deskpro_jax.weights.load import load
 from deskpro_jax.workdir.networks import teacher_checkpoints
@@ -60,7 +62,10 @@ def read_given(config: ml_collections.ConfigDict, spec: PhaseSpec, split: ReIDSp
     module = spec.network(config, identities).module
     if path.is_file():
         try:
-            variables, class_order = _read_file(path, config, identities)
+            if config.teacher.method:
+                variables, class_order = _read_method_file(path, config, spec, module)
+            else:
+                variables, class_order = _read_file(path, config, identities)
         except InputError as error:
             raise refusal("teacher.checkpoint", path, error) from error
     else:
@@ -91,6 +96,18 @@ def _read_file(path: Path, config: ml_collections.ConfigDict, identities: int) -
         logging.info("teacher %s: %s", path.name, note)
     variables = loaded.variables[stream.role]
     return {collection: {"face_stream": tree} for collection, tree in variables.items()}, published.class_order
+
+
+def _read_method_file(
+    path: Path, config: ml_collections.ConfigDict, spec: PhaseSpec, module: nn.Module
+) -> tuple[dict[str, Any], str]:
+    """Returns the teacher of another method in a weights file, and how its classifiers count identities."""
+    initial = init_variables(module, 0, image_sizes(config))
+    own = {collection: tree["face_stream"] for collection, tree in initial.items() if "face_stream" in tree}
+    start = start_of_method(path, spec, "face", own, config)
+    if start is None or start.class_order is None:
+        raise InputError(f"it holds no {config.teacher.method} that knows the training split's identities: {_ADVICE}.")
+    return {collection: {"face_stream": tree} for collection, tree in start.variables.items()}, start.class_order
 
 
 def _check_fits(stream: Stream, model: ml_collections.ConfigDict, identities: int) -> None:

@@ -46,6 +46,12 @@ def families_of(loaded: LoadedNetworks) -> tuple[str, ...]:
         InputError: the method, or its backbone, has no published names.
     """
     model = loaded.config.model
+    teacher = any(phase.name == "teacher" for phase in loaded.phases) and loaded.config.teacher.method
+    other = methods.other_methods(loaded.config) or ((teacher,) if teacher else ())
+    if other:
+        raise InputError(
+            f"a network of {other[0]} beside DeSKPro's has no published names: use the workdir, or export StableHLO."
+        )
     families = methods.families_of(model.name)
     if not families:
         raise InputError(f"the method {model.name!r} has no published names: use the workdir, or export StableHLO.")

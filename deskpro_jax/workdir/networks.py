@@ -214,12 +214,22 @@ def _read_phase(
     if spec.name == "teacher" and config.teacher.checkpoint:
         path = Path(config.teacher.checkpoint).expanduser()
         if path.is_file():
+            if config.teacher.method:
+                return _as_face(path, open_weights(path).states), 0
             opened = open_weights(path, role="teacher", os_streams=config.model.streams)
             return opened.states["teacher"], 0
         folder = teacher_checkpoints(path)
     if not folder.is_dir():
         raise MissingInputError(f"no checkpoints in {folder.parent}: train first, or correct the path.")
     return read_checkpoint(folder, report)
+
+
+def _as_face(path: Path, states: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the network of a file that holds a single one as the face stream."""
+    networks = [state for state in states.values() if len(state["params"]) == 1]
+    if len(networks) != 1:
+        raise InputError(f"teacher.checkpoint: {path} holds several networks; expected one of teacher.method.")
+    return {collection: {"face_stream": next(iter(tree.values()))} for collection, tree in networks[0].items()}
 
 
 def teacher_checkpoints(path: Path) -> Path:
