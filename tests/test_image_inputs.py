@@ -26,7 +26,7 @@ from deskpro_jax.errors import InputError
 
 SINGLE = image_inputs.single()
 COMMANDS = ("check", "build", "prepare", "embed", "search", "Embedder")
-SAMPLE = 150
+SAMPLE = 100
 
 
 @pytest.fixture(scope="module")

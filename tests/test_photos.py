@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from deskpro_jax.data import image_report, images
 from deskpro_jax.data.images import UnreadableError, as_stored, decode, open_photo, read_photo
@@ -175,3 +175,40 @@ def test_heic_is_read_where_its_library_is_installed(tmp_path: Path) -> None:
     assert np.abs(np.asarray(photo.image).astype(int) - np.asarray(smooth)).mean() < 5
     with Image.open(io.BytesIO(as_stored(photo.content, photo.report))) as stored:
         assert stored.format == "PNG"
+
+
+def test_a_png_may_say_its_orientation_behind_its_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(PIXELS)).save(tmp_path / "p.png", exif=exif)
+    content = (tmp_path / "p.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    (tmp_path / "p.png").write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    photo = open_photo(tmp_path / "p.png")
+    np.testing.assert_array_equal(np.asarray(photo.image), PIXELS)
+    assert photo.report.upright_size == PIXELS.shape[:2]
+    np.testing.assert_array_equal(np.asarray(decode(as_stored(photo.content, photo.report))), PIXELS)
+    # Pixels are decoded in many threads at once: nothing but headers is read under the lock.
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda image: pytest.fail("decoded under the lock"))
+    with images._open(content, ("PNG",), 8)[0]:
+        pass
+    with images._open((tmp_path / "p.png").read_bytes(), ("PNG",), 8)[0]:
+        pass
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_of_any_sampling_are_read(
+    tmp_path: Path, mode: str, subsampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """simplejpeg does not know every sampling that Pillow writes."""
+    image = Image.fromarray(PIXELS).resize((64, 96), Image.Resampling.BICUBIC).convert(mode)
+    image.save(tmp_path / "p.jpg", subsampling=subsampling)
+    with Image.open(tmp_path / "p.jpg") as opened:
+        expected = np.asarray(opened.convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(read_photo(tmp_path / "p.jpg")), expected)
+    monkeypatch.setattr(image_report, "FULL_PIXELS", 2000)
+    photo = open_photo(tmp_path / "p.jpg")
+    assert photo.image.size == (32, 48)
+    np.testing.assert_array_equal(np.asarray(decode(as_stored(photo.content, photo.report))), np.asarray(photo.image))

@@ -31,6 +31,7 @@ _GREY = ("1", "L", "LA", "La", *SIXTEEN_BIT)
 _EIGHT_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _WIDE = {"I": "32-bit integers", "F": "32-bit floats"}
 _SAME_COLOURS = ("YCbCr", "RGB", "Gray")  # of JPEG, that simplejpeg and Pillow turn into the same RGB; CMYK is not
+_ODD_SAMPLING = "Could not determine subsampling level"  # simplejpeg's word for sound files that only Pillow decodes
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 _STORED = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # formats that every Pillow reads
 _ORIENTATION, _WIDTH, _HEIGHT = 274, 256, 257  # tags of EXIF and TIFF
@@ -147,7 +148,7 @@ def decode(content: bytes) -> np.ndarray | Image.Image:
                 pixels: np.ndarray = simplejpeg.decode_jpeg(content, **size)
                 return pixels
     with Image.open(io.BytesIO(content)) as image:
-        return image.convert("RGB")
+        return to_rgb(image, reduction(image.width, image.height))
 
 
 def decode_upright(content: bytes) -> UInt8[np.ndarray, "height width 3"]:
@@ -198,7 +199,7 @@ def _take(image: Image.Image) -> tuple[ImageReport, Image.Image | None]:
     if report.problems:
         return report, None
     try:
-        return report, turned(to_rgb(image, report.reduction), _orientation(image))
+        return _decoded(image, report)
     except Exception as error:  # Pillow's decoders raise many kinds
         return _failed(report, error), None
 
@@ -230,7 +231,7 @@ def _examine(content: bytes, min_side: int = MIN_SIDE) -> tuple[ImageReport, Ima
             report = _with_remarks(report, "excess")
         is_jpeg = report.format in ("JPEG", "MPO")
         try:
-            return _decode_jpeg(content, image, report) if is_jpeg else (report, _decoded(image, report))
+            return _decode_jpeg(content, image, report) if is_jpeg else _decoded(image, report)
         except ValueError as error:
             if is_jpeg:
                 problem = "truncated" if str(error).startswith("Premature end") else "damaged"
@@ -263,7 +264,7 @@ def _describe(image: Image.Image, frames: int, min_side: int = MIN_SIDE) -> Imag
     tags = getattr(image, "tag_v2", {})
     if _WIDTH in tags and _HEIGHT in tags:  # Pillow gives the size of a TIFF after its turn
         width, height = int(tags[_WIDTH]), int(tags[_HEIGHT])
-    report = ImageReport(width, height, image.mode, image.format or "", _orientation(image), frames)
+    report = ImageReport(width, height, image.mode, image.format or "", _orientation_in_header(image), frames)
     kind = f"mode {image.mode}" + (f", {_WIDE[image.mode]}" if image.mode in _WIDE else "")
     size = f"{width} x {height} pixels"
     problems = {
@@ -292,6 +293,12 @@ def _with_remarks(report: ImageReport, *names: str) -> ImageReport:
     return dataclasses.replace(report, remarks=tuple(name for name in KINDS if name in remarks))
 
 
+def _orientation_in_header(image: Image.Image) -> int:
+    """Returns the orientation as far as it is known before the pixels: a PNG may have it behind them."""
+    # Pillow would decode the pixels to look there.
+    return 1 if image.format == "PNG" and "exif" not in image.info else _orientation(image)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
@@ -302,21 +309,29 @@ def _orientation(image: Image.Image) -> int:
 
 def _decode_jpeg(content: bytes, image: Image.Image, report: ImageReport) -> tuple[ImageReport, Image.Image]:
     """Decodes a JPEG, and raises ValueError for whatever the decoder finds wrong with its data."""
-    same = simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS
+    try:
+        same = simplejpeg.decode_jpeg_header(content)[2] in _SAME_COLOURS
+    except ValueError as error:
+        if _ODD_SAMPLING not in str(error):
+            raise
+        return _decoded(image, report)
     with _one_large(report.reduction > 1 and "progressive" in image.info):  # all its coefficients are held
         pixels, excess = decode_jpeg(content, "RGB" if same else "CMYK", report.reduction)
     if excess:
         report = _with_remarks(report, "excess")
     if same:
         return report, turned(Image.fromarray(pixels), report.orientation)
-    return report, _decoded(image, report)
+    return _decoded(image, report)
 
 
-def _decoded(image: Image.Image, report: ImageReport) -> Image.Image:
+def _decoded(image: Image.Image, report: ImageReport) -> tuple[ImageReport, Image.Image]:
     with _one_large(report.reduction > 1):
         image.load()
-        # Pillow turns a TIFF as it loads it, and takes the orientation away.
-        return turned(to_rgb(image, report.reduction), _orientation(image))
+        orientation = _orientation(image)  # Pillow turns a TIFF as it loads it, and takes the orientation away
+        upright = turned(to_rgb(image, report.reduction), orientation)
+    if image.format == "PNG" and orientation != report.orientation:
+        report = _with_remarks(dataclasses.replace(report, orientation=orientation), "exif_rotated")
+    return report, upright
 
 
 def _one_large(large: bool) -> contextlib.AbstractContextManager[object]:
