@@ -64,8 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
     # The method: deskpro, a method that the paper compares with (docs/published_methods.md), or the name of a user
     # module (docs/forking.md).
     m.name = "deskpro"
-    # The method's network: of deskpro and osnet OSNet x1_0, x0_75, x0_5, x0_25 or ibn_x1_0, or "module:name" of a fork
-    # (docs/forking.md); other methods name theirs in docs/published_methods.md.
+    # The method's network: of deskpro and osnet OSNet x1_0, x0_75, x0_5 or x0_25, with ibn_ or ain_ in front for its
+    # forms with instance normalisation, or "module:name" of a fork (docs/forking.md); of osnet_ibn and osnet_ain only
+    # the width. Other methods name theirs in docs/published_methods.md.
     m.backbone = "x1_0"
     m.streams = "abcd"  # OSBlock streams; "aacd" is what the released code runs
     m.body = True  # the global (body) stream
