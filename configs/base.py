@@ -83,8 +83,14 @@ def get_config() -> ml_collections.ConfigDict:
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
     m.stem_relu = True  # bot: whether the stem has a ReLU; the authors' code and weights have none
     m.parts = 6  # pcb: stripes
-    m.dropout = 0.5  # pcb: fraction of the stripes' features that is dropped in training
+    m.dropout = 0.5  # pcb, reidcaps: fraction of the features that is dropped in front of (the first) classifiers
     m.pool = "avg"  # mgn: how maps are pooled, "avg" or "max"
+    m.routing = 4  # reidcaps: rounds of routing between capsules
+    # reidcaps: what the softmax of a round runs over: "nodes" of each identity (its code), or "identities" of each node
+    # (Sabour et al.).
+    m.routing_over = "nodes"
+    m.image_parts = False  # reidcaps: six networks, on thirds, halves and the whole of the photo (ReIDCaps+)
+    m.part_size = (224, 224)  # height, width in pixels that these parts are resized to
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
 
     # Pretrained initialisation instead of random values: a PyTorch or safetensors file of OSNet, LightMBN or
@@ -111,6 +117,8 @@ def get_config() -> ml_collections.ConfigDict:
     l.outputs = "sum"  # cross-entropy and metric loss over a stream's outputs: their "sum" or "mean"
     l.centre_weight = 0.0  # of the centre loss; 0 leaves it out
     l.centre_rate = 0.5  # learning rate of its centres, by plain SGD whatever the weight and the schedule
+    l.capsule_margins = (0.9987, 0.0013)  # reidcaps: m+ and m- of the capsules' margin loss
+    l.capsule_absent = 0.5  # weight of the other identities in it
     l.label_smoothing = 0.0  # 0.1 in the released code
     l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 

@@ -15,6 +15,7 @@ from deskpro_jax import methods
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import image_sizes
 from deskpro_jax.workdir import layout
 
 
@@ -26,7 +27,7 @@ def write_workdir(folder: Path, data_dir: Path, variant: str = "debug", seed: in
         if not phase.embeds:
             continue
         module = phase.network(config, runs.CLASSES).module
-        variables = tree.map(jnp.asarray, initialisers.init_variables(module, seed))
+        variables = tree.map(jnp.asarray, initialisers.init_variables(module, seed, image_sizes(config)))
         with CheckpointStore(folder / phase.name / "checkpoints", best_metric="mAP", asynchronous=False) as store:
             store.save(7, variables, data={}, wait=True)
     return folder

@@ -1,6 +1,7 @@
 """Training losses, one file per family: pure functions, each with a mask of the rows that take part."""
 
 from deskpro_jax.losses.attention import MASK_RULES, attention_loss, cloth_target
+from deskpro_jax.losses.capsule import margin_loss as capsule_margin
 from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
 from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_similarity, pairwise_distance
@@ -11,6 +12,7 @@ __all__ = [
     "MASK_RULES",
     "attention_loss",
     "batch_hard_triplet",
+    "capsule_margin",
     "centre_loss",
     "centre_term",
     "cloth_target",

@@ -29,5 +29,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "loss.centre_weight", least=0)
     expect.number(config, "loss.centre_rate", least=0)
     expect.boolean(config, "loss.soft_margin")
+    expect.numbers_of(config, "loss.capsule_margins", 2, least=0, most=1)
+    expect.number(config, "loss.capsule_absent", least=0)
     expect.number(config, "loss.label_smoothing", least=0, most=1)
     extra_terms(expect.texts(config, "loss.extra"))

@@ -9,6 +9,7 @@ import ml_collections
 from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.attention import FORMS
+from deskpro_jax.models.capsules import ROUTINGS
 from deskpro_jax.models.osnet import OS_STREAMS, PREFIXES
 from deskpro_jax.models.stripes import POOLS
 
@@ -34,6 +35,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.integer(config, "model.feature_dim", least=1)
     expect.number(config, "model.drop_ratio", least=0, most=1)
     expect.choice(config, "model.dtype", DTYPES)
+    expect.integer(config, "model.routing", least=1)
+    expect.choice(config, "model.routing_over", ROUTINGS)
+    expect.boolean(config, "model.image_parts")
+    expect.size(config, "model.part_size")
     expect.boolean(config, "model.stem_relu")
     expect.boolean(config, "model.align_corners")
     if config.model.streams != "abcd" and config.model.backbone.startswith(PREFIXES["ain"]):

@@ -25,12 +25,12 @@ def check_remat(remat: str) -> None:
         raise InputError(f"train.remat is {remat!r}; expected one of {', '.join(REMATS)}.")
 
 
-def run_block(block: nn.Module, x: Array, *, train: bool, valid: Array | None, remat: str) -> Array:
+def run_block(block: nn.Module, x: Array | tuple[Array, ...], *, train: bool, valid: Array | None, remat: str) -> Array:
     """Runs a block, rematerialised as `remat` says (Chen et al., arXiv:1604.06174).
 
     Args:
         block: a module called as `block(x, train=..., valid=...)`.
-        x: its input.
+        x: its input or inputs.
         train: see the block; without training there is no backward pass to keep anything for.
         valid: see the block.
         remat: "none" keeps everything; "light" keeps the results of matrix products and recomputes normalisation,
@@ -42,7 +42,7 @@ def run_block(block: nn.Module, x: Array, *, train: bool, valid: Array | None, r
     if not train or remat == "none":
         return block(x, train=train, valid=valid)
 
-    def run(module: nn.Module, inputs: Array) -> Array:
+    def run(module: nn.Module, inputs: Array | tuple[Array, ...]) -> Array:
         return module(inputs, train=train, valid=valid)
 
     return nn.remat(run, policy=_KEPT[remat])(block, x)

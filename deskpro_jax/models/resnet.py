@@ -16,7 +16,7 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.models import layers
 from deskpro_jax.models.attention import SpatialAttention
 from deskpro_jax.models.contract import PRETRAINED, PublishedNames
-from deskpro_jax.models.initialisers import kaiming_fan_out
+from deskpro_jax.models.initialisers import Initialiser, kaiming_fan_out
 from deskpro_jax.models.remat import run_block
 
 EXPANSION = 4  # channels out of a bottleneck for each of its middle
@@ -71,11 +71,12 @@ class Conv3x3(nn.Module):
     features: int
     stride: int = 1
     dtype: layers.Dtype = jnp.float32
+    kernel_init: Initialiser | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Array:
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", kaiming_fan_out(9 * self.features), shape)
+        kernel = self.param("kernel", self.kernel_init or kaiming_fan_out(9 * self.features), shape)
         return jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import deskpro_jax
 from deskpro_jax import methods
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.errors import InputError
+from deskpro_jax.models.contract import PublishedNames
 from deskpro_jax.storage.files import check_new
 from deskpro_jax.weights import published
 from deskpro_jax.weights.card import Card, CardNetwork, model_card
@@ -153,17 +154,25 @@ def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Wri
     """Returns the network of a method under the names of its published files."""
     config = loaded.config
     by_family = {names.family: names for names in methods.names_of(config.model.name) if not names.start}
-    family = family or loaded.record.family or next(iter(by_family))
-    if family not in by_family:
-        raise InputError(f"{folder} holds {config.model.name}, whose names are those of {', '.join(by_family)}.")
     (phase,) = loaded.phases
     (stream,) = phase.network.streams
     variables, step = phase.stream_variables(stream.name), phase.step(stream.name)
+    family = family or loaded.record.family or _family_of(by_family, variables)
+    if family not in by_family:
+        raise InputError(f"{folder} holds {config.model.name}, whose names are those of {', '.join(by_family)}.")
     left_out = _left_out(folder, loaded, family, [step])
     tensors = published.to_tensors(by_family[family], variables, step, left_out)
     identities = getattr(getattr(phase.network.module, f"{stream.name}_stream", None), "num_classes", None)
     network = CardNetwork("", config.model.name, config.model.attention, stream.dim, identities, step)
     return _Written(family, tensors, {stream.name: network})
+
+
+def _family_of(by_family: Mapping[str, PublishedNames], variables: Mapping[str, Any]) -> str:
+    """Returns the first family whose files have tensors of these variables, by the names that only it has."""
+    for family, names in by_family.items():
+        if set(names.signature) <= {entry.name for entry in published.entries(names, variables)[0]}:
+            return family
+    return next(iter(by_family))
 
 
 def _left_out(folder: Path, loaded: LoadedNetworks, family: str, steps: Sequence[int]) -> dict[str, np.ndarray]:

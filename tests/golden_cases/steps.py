@@ -91,6 +91,7 @@ def step(
     meta: Mapping[str, Any],
     optimizer: optax.GradientTransformation,
     written: Callable[[Any], dict[str, np.ndarray]],
+    state: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes one training step in float64.
 
@@ -102,13 +103,14 @@ def step(
         meta: of the case.
         optimizer: of the case.
         written: from a tree like the network's variables to tensors by published name.
+        state: the reference's tensors, where its manifest is not by variant.
 
     Returns:
         The body stream's outputs before the step, and by name: `terms`, `intermediates`, and tensors `gradients`,
         `before` and `after`.
     """
     network = network_of(method, config, meta, jnp.float64)
-    state = tensors(manifest_of(golden, meta), meta["weights_seed"])
+    state = tensors(manifest_of(golden, meta), meta["weights_seed"]) if state is None else state
     held = {name: {"body_stream": tree} for name, tree in cast(read(state, network), jnp.float64).items()}
     module = method.build(config, Counts(meta["num_classes"]))
     labels = jnp.asarray(meta["labels"], jnp.int32)
