@@ -71,7 +71,7 @@ def test_each_part_of_the_student_learns_from_the_mean_of_a_teacher_with_other_o
         ({"model__body_method": "osnett"}, r"model\.body_method is 'osnett'; did you mean osnet"),
         ({"teacher__method": "json"}, r"teacher\.method is 'json', whose module has no function 'network'"),
         ({"model__body_method": "deskpro"}, r"model\.body_method is 'deskpro', whose module has no function 'network'"),
-        ({"model__body_method": "osnet", "model__body_options": ("parts=4",)}, "have 'parts=4'; expected a field"),
+        ({"model__body_method": "osnet", "model__body_options": ("parts=4",)}, "'parts=4'; did you mean model.parts"),
         (
             {"model__body_method": "osnet", "model__body_options": ("model.featur_dim=4",)},
             "have 'model.featur_dim=4'; did you mean model.feature_dim",
@@ -92,7 +92,7 @@ def test_a_method_that_cannot_be_a_stream_is_refused_in_one_line(fields: dict[st
 def test_attention_is_refused_where_the_body_method_has_no_place_for_it() -> None:
     config = configured(model__body_method="hacnn", data__body_size=(160, 64))
     with pytest.raises(InputError, match=r"model\.body_method is 'hacnn', which has no place for attention"):
-        deskpro.build(config, Counts(3))
+        experiment.validate(config)
 
 
 def test_a_run_with_another_body_and_another_teacher_goes_from_training_to_embedding(

@@ -106,6 +106,20 @@ def test_classifiers_are_split_along_what_divides() -> None:
         split(6, 6)
 
 
+def test_classifiers_of_any_name_and_their_biases_are_split() -> None:
+    mesh = AbstractMesh((2, 4), (sharding.DATA_AXIS, sharding.MODEL_AXIS))
+    weights, bias = np.zeros((16, 8)), np.zeros(8)
+    tree = {"classifier_3": {"kernel": weights, "bias": bias}, "conv5": {"kernel": weights, "bias": bias}}
+    specs = jax.tree.map(lambda place: place.spec, sharding.placement(mesh, {"mu": tree})["mu"])
+    along = PartitionSpec(None, sharding.MODEL_AXIS)
+    assert specs["classifier_3"] == {"kernel": along, "bias": PartitionSpec(sharding.MODEL_AXIS)}
+    assert specs["conv5"] == {"kernel": PartitionSpec(), "bias": PartitionSpec()}
+    # Biases of identities that do not divide are small enough to be whole everywhere.
+    odd = sharding.placement(mesh, {"classifier": {"kernel": np.zeros((16, 7)), "bias": np.zeros(7)}})["classifier"]
+    assert odd["kernel"].spec == PartitionSpec(sharding.MODEL_AXIS, None)
+    assert odd["bias"].spec == PartitionSpec()
+
+
 def test_variables_arrive_as_they_are() -> None:
     mesh = sharding.make_mesh(config(-1, 1))
     tree = {

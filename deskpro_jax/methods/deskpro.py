@@ -9,6 +9,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
+import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array
@@ -55,14 +56,19 @@ def build(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
     own = _module(model, counts, body=model.body and not model.body_method, face=model.face == "student")
     if not (model.body and model.body_method):
         return own
+    return own.clone(body_stream=_body_network(config, counts))
+
+
+def _body_network(config: ml_collections.ConfigDict, counts: Counts) -> nn.Module:
+    """Returns another method's network that takes the place of the body network."""
     method, on_photos = _body_method(config)
-    network = method.network(on_photos, counts, attention=model.attention)
-    if model.attention != "none" and not hasattr(network, "attention"):
+    network: nn.Module = method.network(on_photos, counts, attention=config.model.attention)
+    if config.model.attention != "none" and not hasattr(network, "attention"):
         raise InputError(
-            f"model.body_method is {model.body_method!r}, which has no place for attention, and model.attention is"
-            f" {model.attention!r}; expected 'none'."
+            f"model.body_method is {config.model.body_method!r}, which has no place for attention, and model.attention"
+            f" is {config.model.attention!r}; expected 'none'."
         )
-    return own.clone(body_stream=network)
+    return network
 
 
 def build_teacher(config: ml_collections.ConfigDict, counts: Counts) -> Streams:
@@ -216,7 +222,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     check_backbone(config, BACKBONES, backbone)
     if config.model.body_method:
-        _body_method(config)
+        _body_network(config, Counts(1))
     if config.teacher.method and needs_teacher(config):
         _teacher_method(config)
     if not config.model.body and config.model.face == "none":
