@@ -195,6 +195,12 @@ def test_variants_are_trained_with_the_published_losses() -> None:
     assert lmbn.VARIANTS["lmbn"]["model.backbone"] == "x1_0"
 
 
+@pytest.mark.parametrize("name", ["bot", "bot_authors", "pcb", "pcb_torchreid", "mgn", "lmbn", "lmbn_r"])
+def test_parts_are_compared_at_unit_length(name: str) -> None:
+    # Squared Euclidean distance of unit vectors, as torchreid and BoT's authors have it, ranks as the cosine does.
+    assert celeb.get_config(name).eval.distance == "cosine"
+
+
 @pytest.mark.parametrize("name", ["mgn", "lmbn"])
 def test_a_workdir_goes_into_a_file_of_published_names_and_comes_back(
     name: str, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -140,7 +140,6 @@ _AUTHORS: dict[str, object] = {
     "loss.centre_rate": 0.5,
     "train.warmup_factor": 0.01,
     "eval.flip": False,
-    "eval.distance": "euclidean",
 }
 VARIANTS: dict[str, dict[str, object]] = {"bot": _LIGHTMBN, "bot_authors": {**_LIGHTMBN, **_AUTHORS}}
 DEBUG = {"model.backbone": "resnet14_x0_25"}

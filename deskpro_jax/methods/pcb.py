@@ -162,7 +162,6 @@ _PAPER: dict[str, object] = {
     "train.schedule": "step",
     "train.milestones": (40,),
     "eval.flip": False,
-    "eval.distance": "euclidean",
 }
 VARIANTS: dict[str, dict[str, object]] = {
     "pcb": _PAPER,

@@ -25,8 +25,9 @@ def run(golden: Golden, case: str) -> None:
 
 
 def _config(golden: Golden, meta: dict[str, Any], **fields: Any) -> Any:
-    parts = sum(name.startswith("classifier.") for name in golden.manifest[meta["manifest"]]) // 2
-    own = {"model.backbone": "resnet50", "model.parts": parts, "model.feature_dim": 256, "model.dropout": 0.0}
+    shapes = golden.manifest[meta["manifest"]]
+    parts, dim = sum(name.startswith("classifier.") for name in shapes) // 2, shapes["conv5.layers.0.weight"][0]
+    own = {"model.backbone": "resnet50", "model.parts": parts, "model.feature_dim": dim, "model.dropout": 0.0}
     return steps.configured("pcb", {**own, "loss.outputs": "mean", **fields})
 
 
