@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,8 +19,9 @@ from safetensors.numpy import load_file, save_file
 import runs
 import small_models
 from configs import celeb
-from deskpro_jax import Embedder
+from deskpro_jax import Embedder, methods
 from deskpro_jax.cli import convert, report
+from deskpro_jax.data.load import classes as class_orders
 from deskpro_jax.data.load import dataset
 from deskpro_jax.embedding.embedding_set import settings_of
 from deskpro_jax.errors import InputError
@@ -27,6 +29,10 @@ from deskpro_jax.methods import reidcaps
 from deskpro_jax.models import densenet, initialisers
 from deskpro_jax.models.contract import Counts
 from deskpro_jax.models.image_parts import IMAGE_PARTS, part_rows, resize_rows
+from deskpro_jax.train import initial_weights
+from deskpro_jax.weights import published
+from deskpro_jax.weights.table import flatten
+from deskpro_jax.workdir.networks import load_networks
 
 TINY = "densenet12_x0_25"  # that of debug runs
 SIZE = (64, 64)
@@ -162,8 +168,6 @@ def test_imagenets_densenet_starts_every_network() -> None:
     assert [one.family for one in names] == ["torchvision_densenet121", "torchvision_densenet121_older"]
     network = reidcaps.network(configured("reidcaps_plus"), Counts(3))
     variables = drawn(network, (96, 48))
-    from deskpro_jax.weights import published
-
     for one in names:
         entries, absent = published.entries(one, variables)
         files = {entry.name for entry in entries}
@@ -177,6 +181,37 @@ def test_imagenets_densenet_starts_every_network() -> None:
             "classifier_capsules",
         }
     assert dataclasses.replace(densenet.DENSENETS["densenet121"]).features == 1024
+
+
+def test_a_workdir_starts_a_training_of_other_people(drawn_networks: Path, tmp_path: Path) -> None:
+    loaded = load_networks(drawn_networks)
+    config = loaded.config
+    config.init.body = str(drawn_networks)
+    (spec,) = methods.phases(config)
+    module = spec.network(config, runs.CLASSES + 1).module
+    initial = initialisers.init_variables(module, 5, {"body": SIZE})
+    split: Any = SimpleNamespace(image_id=["a"], identity=np.arange(runs.CLASSES + 1))
+    start = initial_weights.begin(spec, module, config, tmp_path / "phase", split)
+    assert start is not None
+    started, held = start(initial), loaded.variables[0]
+    before, own = (dict(flatten(tree["params"])) for tree in (held, initial))
+    for path, leaf in flatten(started["params"]):
+        classifies = any(name.startswith("classifier") for name in path)
+        np.testing.assert_array_equal(leaf, (own if classifies else before)[path], err_msg="/".join(path))
+
+
+def test_classifiers_of_several_networks_are_put_into_the_order_of_numbers() -> None:
+    split: Any = SimpleNamespace(image_id=["2_c1_0", "9_c1_0", "10_c1_0"], identity=np.array([2, 9, 10]))
+    head = {"classifier_fsr": {"kernel": np.arange(3.0)[None]}, "base": {"bias": np.arange(3.0)}}
+    params: Any = {"part_all": head, "classifier": {"bias": np.arange(3.0)}}
+    positions = class_orders.text_positions(split)
+    assert positions is not None
+    expected = np.arange(3.0)[positions]
+    initial_weights.reorder_classes(params, "text", split)
+    np.testing.assert_array_equal(params["part_all"]["classifier_fsr"]["kernel"][0], expected)
+    np.testing.assert_array_equal(params["classifier"]["bias"], expected)
+    np.testing.assert_array_equal(params["part_all"]["base"]["bias"], np.arange(3.0))
+    assert expected.tolist() != [0, 1, 2]
 
 
 @pytest.mark.skipif(

@@ -182,14 +182,28 @@ def _start_of_workdir(path: Path, phase_and_stream: tuple[str, str], initial: Ma
         source = {"source": path.name, "sha256": "", "format": "workdir", "family": str(loaded.config.model.name)}
         if _shapes(held) == _shapes(initial):
             return Start(dict(held), [], loaded.record.class_order, source)
-        own = {name: tree for name, tree in initial["params"].items() if name.startswith(CLASSIFIER)}
-        variables = {**held, "params": {**bodies[0]["params"], **own}}
+        variables = {**held, "params": _with_classifiers(held["params"], initial["params"])}
         return Start(variables, ["classifiers of other identities dropped, new ones drawn"], None, source)
     raise InputError(f"no network in it has the parameters of this one ({phase_and_stream[1]} stream).")
 
 
 def _without_classifiers(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in tree.items() if not name.startswith(CLASSIFIER)}
+    return {
+        name: _without_classifiers(value) if isinstance(value, Mapping) else value
+        for name, value in tree.items()
+        if not name.startswith(CLASSIFIER)
+    }
+
+
+def _with_classifiers(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a tree of parameters with the classifiers of another one of the same structure."""
+    joined = {name: value for name, value in tree.items() if not name.startswith(CLASSIFIER)}
+    for name, value in other.items():
+        if name.startswith(CLASSIFIER):
+            joined[name] = value
+        elif isinstance(value, Mapping):
+            joined[name] = _with_classifiers(tree[name], value)
+    return joined
 
 
 def _shapes(tree: Any) -> Any:
@@ -228,10 +242,21 @@ def reorder_classes(params: dict[str, Any], class_order: str, split: ReIDSplit) 
     positions = class_orders.text_positions(split) if class_order == "text" else None
     if positions is None or np.array_equal(positions, np.arange(len(positions))):
         return []
-    for name, tree in params.items():
-        if name.startswith(CLASSIFIER):
-            params[name] = jax.tree.map(lambda leaf: np.ascontiguousarray(np.asarray(leaf)[..., positions]), tree)
+    for name, tree in _reordered(params, positions).items():
+        params[name] = tree
     return ["the classifiers count identities by the text of their names: put into the order of their numbers"]
+
+
+def _reordered(tree: Mapping[str, Any], positions: np.ndarray) -> dict[str, Any]:
+    """Returns a tree of parameters with the last axis of every classifier's in another order."""
+    reordered = {}
+    for name, value in tree.items():
+        if name.startswith(CLASSIFIER):
+            value = jax.tree.map(lambda leaf: np.ascontiguousarray(np.asarray(leaf)[..., positions]), value)
+        elif isinstance(value, Mapping):
+            value = _reordered(value, positions)
+        reordered[name] = value
+    return reordered
 
 
 def _idle_patterns(names: Collection[str], patterns: tuple[str, ...], source: str) -> list[str]:
