@@ -156,15 +156,17 @@ def test_a_search_leaves_junk_out(tmp_path: Path, method: str, capsys: pytest.Ca
     assert search.main(flags) == 0
     before = json.loads(capsys.readouterr().out)
     assert search.main([*flags, "--junk=-1", "--distractors=0"]) == 0
-    after = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    after, left_out = json.loads(captured.out), np.count_nonzero(gallery.identity == -1)
+    assert f"note: --junk leaves out {left_out} of the 200 images of the gallery." in captured.err
     for all_of, kept in zip(before, after, strict=True):
         expected = [match["image_id"] for match in all_of["matches"] if match["identity"] != -1]
         assert [match["image_id"] for match in kept["matches"]] == expected
         assert len(expected) == np.count_nonzero(gallery.identity != -1)
         assert [match["rank"] for match in kept["matches"]] == list(range(1, len(expected) + 1))
     if method != "exact":
-        left_out = np.ones(200, bool)  # everything
-        found = build_index(EmbeddingSet(out), method).search(query.vectors, 5, left_out=left_out)
+        everything = np.ones(200, bool)
+        found = build_index(EmbeddingSet(out), method).search(query.vectors, 5, left_out=everything)
         assert (found.rows == -1).all()
 
 
@@ -172,3 +174,13 @@ def test_a_search_refuses_an_identity_that_is_both(tmp_path: Path, capsys: pytes
     out = str(write(people(20, 4, 0), tmp_path / "g.parquet"))
     assert search.main(["--gallery", out, "--query", out, "--junk=0", "--distractors", "0000"]) == 2
     assert "--junk and --distractors both list 0" in capsys.readouterr().err
+
+
+def test_thresholds_of_nothing_but_special_identities_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(write(people(20, 2, 0), tmp_path / "g.parquet"))
+    flags = ["--gallery", out, "--query", out, "--calibrate", out]
+    assert search.main([*flags, "--junk=0", "--distractors=1"]) == 2
+    message = capsys.readouterr().err
+    assert "all 20 identities are negative, junk (--junk) or distractors (--distractors)" in message

@@ -157,6 +157,10 @@ def _run(options: argparse.Namespace) -> int:
     special = SpecialIdentities(options.junk, options.distractors)
     if both := [text for text in options.junk if special.is_distractor(text)]:
         raise InputError(f"--junk and --distractors both list {both[0]}: leave it out of one of them.")
+    if options.junk:
+        identities = gallery.columns()["identity"]
+        count = sum(map(special.is_junk, identities))
+        print(f"note: --junk leaves out {count} of the {len(identities)} images of the gallery.", file=sys.stderr)
     thresholds = _thresholds(options, gallery, special)
     photos = (
         Photos(options.checkpoint, model_options(options), options.faces, options.face_image, options.root)

@@ -94,6 +94,12 @@ def calibrate(
     distractor = np.array([special.is_distractor(value) for value in identities], bool)
     person = np.array([special.is_person(value) for value in identities], bool)
     if not person.any():
+        known = sum(value is not None for value in identities)
+        if known:
+            raise InputError(
+                f"{labelled.path} shows no person whose identity is known: all {known} identities are negative, junk"
+                " (--junk) or distractors (--distractors)."
+            )
         raise InputError(f"{labelled.path} has no identities: embed a table with a column identity.")
     rows = np.flatnonzero(person | distractor)
     if len(rows) > MAX_IMAGES:
