@@ -42,7 +42,7 @@ class Small(nn.Module):
 
     num_classes: int
     backbone: str = "x1_0"
-    streams: str = "abcd"
+    os_streams: str = "abcd"
     attention: str = "none"
     feature_dim: int = 512
     drop_ratio: float = 0.33

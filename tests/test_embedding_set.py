@@ -32,6 +32,7 @@ COLUMNS = {
     "camera": [f"c{i}" for i in range(7)],
     "clothes": [None] * 7,
     "has_face": HAS_FACE.tolist(),
+    "image_sha256": [None] * 7,
 }
 
 
@@ -80,6 +81,7 @@ def test_npy_has_a_json_line_for_each_row(tmp_path: Path) -> None:
         "camera": "c2",
         "clothes": None,
         "has_face": False,
+        "image_sha256": None,
         "model_checksum": "abc",
     }
 

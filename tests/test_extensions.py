@@ -111,7 +111,7 @@ def test_a_dataset_of_a_user_module_is_built_scored_and_reported_by_its_name(
     assert (metadata["camera"], metadata["dataset"]) == ("the office's cameras", "new_dataset:SPEC")
     # The report knows the dataset from the workdir only, in a process that never saw the configuration's file.
     sys.modules.pop("new_dataset")
-    record: Any = SimpleNamespace(config=config.to_dict(), folder=tmp_path / "run", own_results=None)
+    record: Any = SimpleNamespace(config=config.to_dict(), folder=tmp_path / "run", own_results=None, results={})
     networks: Any = SimpleNamespace(sizes={"body": (8, 4), "face": (4, 4)})
     opened = open_data(record, networks, "", name=None, data_dir=None, protocol="other_clothes")
     assert (opened.query.name, opened.protocol.name) == ("office", "other_clothes")

@@ -309,7 +309,7 @@ def test_metrics_that_cannot_be_written_are_an_error_and_not_a_hang(
 def test_main_ends_with_one_line_when_a_file_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "runs/celeb/config.json")
 
     monkeypatch.setattr(train.experiment, "run", full)

@@ -64,7 +64,7 @@ def test_a_workdir_says_how_its_networks_are_used(workdir: Path) -> None:
     assert found.record.sizes_known
     body = load_networks(workdir, face="none", dtype="bfloat16")
     assert [spec.name for spec in body.streams] == ["body"]
-    assert [network.module.dtype for network in body.networks] == [jnp.bfloat16]
+    assert [network.module.body_stream.dtype for network in body.networks] == [jnp.bfloat16]
     assert body.checksum != found.checksum  # another embedding
 
 

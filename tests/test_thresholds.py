@@ -147,7 +147,7 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the false accept rate is 0"):
         calibrate(few, 0)
     drawn.identity[:] = -1
-    with pytest.raises(InputError, match="no identities"):
+    with pytest.raises(InputError, match="shows no person whose identity is known"):
         calibrate(EmbeddingSet(write(drawn, tmp_path / "none.npy")))
     with pytest.raises(MissingInputError, match="--calibrate"):
         read_thresholds(tmp_path / "absent.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deskpro_jax.config.suggestions import closest
 from deskpro_jax.errors import InputError
 from deskpro_jax.storage.csv_file import SEPARATORS, read_csv
 from deskpro_jax.storage.parquet import open_parquet
@@ -161,7 +161,7 @@ def _meant(name: str, columns: Sequence[str]) -> str | None:
         return by_simple_name[simple]
     if _MEANT.get(simple) in columns:
         return _MEANT[simple]
-    close = difflib.get_close_matches(simple, list(by_simple_name), 1, _CLOSE)
+    close = closest(simple, by_simple_name, _CLOSE)
     return by_simple_name[close[0]] if close else None
 
 
