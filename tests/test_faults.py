@@ -316,7 +316,10 @@ def test_main_ends_with_one_line_when_a_file_cannot_be_written(
     for flag in ("_CONFIG", "_WORKDIR", "_MODE", "_COORDINATOR"):
         monkeypatch.setattr(train, flag, type("Flag", (), {"value": ""}))
     assert train.main(["main"]) == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'runs/celeb/config.json'\n"
+    assert capsys.readouterr().err == (
+        "error: runs/celeb/config.json cannot be used (No space left on device): free some space, or give another"
+        " path.\n"
+    )
 
 
 # Processes that end.
