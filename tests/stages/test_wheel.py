@@ -80,7 +80,7 @@ def test_an_installed_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Pa
 
     load = (
         "from absl import app; from deskpro_jax import main, experiment\n"
-        "def show(config, folder, mode): print(config.data.name, config.train.epochs, folder, mode)\n"
+        "def show(config, folder, mode, **_): print(config.data.name, config.train.epochs, folder, mode)\n"
         "experiment.run = show\n"
         "main.command()"
     )
