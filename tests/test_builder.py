@@ -6,13 +6,15 @@ import json
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deskpro_jax.data import records
+from configs import base
+from deskpro_jax.data import opening, records
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.schema import SPLITS, Example
@@ -217,3 +219,13 @@ def test_images_without_a_face_can_be_left_out(data_dir: Path) -> None:
 def test_metadata_is_plain_json(data_dir: Path) -> None:
     file = records.dataset_path(NAME, data_dir) / "metadata.json"
     assert json.loads(file.read_text()) == dataset.load(NAME, data_dir, "train").metadata
+
+
+def test_of_two_runs_that_need_a_dataset_one_builds_it(tmp_path: Path) -> None:
+    config = base.get_config()
+    config.data.name, config.data.data_dir = NAME, str(tmp_path / "data")
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda run: opening.build_data(config, tmp_path / run), ("one", "two")))
+    assert folders[0] == folders[1]
+    assert builder.is_built(NAME, tmp_path / "data")
+    assert [path.name for path in folders[0].parent.iterdir()] == [folders[0].name]  # nothing incomplete stays

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.runtime import cores
 from deskpro_jax.runtime.processes import from_process_0
+from deskpro_jax.storage.locks import locked
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,8 @@ def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
 def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
     """Builds the dataset of a run in the workdir `folder` unless it is there; returns its own folder."""
     d, where = config.data, data_folder(config, folder)
-    if not builder.is_built(d.name, where):
-        logging.info("building %s in %s", d.name, where)
-    return builder.build(
+    build = functools.partial(
+        builder.build,
         d.name,
         where,
         d.raw_dir or None,
@@ -49,6 +51,12 @@ def build_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
         allow_different_size=d.allow_different_size,
         mask_kind=d.mask_kind,
     )
+    if builder.is_built(d.name, where):
+        return build()
+    logging.info("building %s in %s", d.name, where)
+    where.mkdir(parents=True, exist_ok=True)
+    with locked(where, seconds=math.inf):  # of two runs that need it, one builds and the other waits
+        return build()
 
 
 def _built_data(config: ml_collections.ConfigDict, folder: Path) -> Path:
