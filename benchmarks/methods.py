@@ -19,7 +19,7 @@ from deskpro_jax.errors import InputError
 
 # Variant of the configuration -> the network that is measured.
 METHODS = (
-    *("bot", "pcb", "mgn", "hacnn", "osnet", "osnet_ibn", "osnet_ain", "lmbn_n", "lmbn_r", "reidcaps", "reidcaps_plus"),
+    *("bot", "pcb", "mgn", "hacnn", "osnet", "osnet_ibn", "osnet_ain", "lmbn", "lmbn_r", "reidcaps", "reidcaps_plus"),
 )
 CLASSES = 100
 _QUICK = {"data.body_size": (64, 32)}

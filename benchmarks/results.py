@@ -46,6 +46,7 @@ METRICS = {
     "machine's peak": Metric("FLOP/s", True),  # of a large matrix product in the same process
     "share of peak": Metric("%", True),
     "loss": Metric("", False),
+    "parameters": Metric("", False),  # numbers that are trained
     "mAP": Metric("", True),
     "largest difference": Metric("", False),  # from our outputs, as a share of the largest
 }

@@ -393,7 +393,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "osnet": OSNet,
     "osnet_ibn": lambda classes: OSNet(classes, "ibn"),
     "osnet_ain": lambda classes: OSNet(classes, "ain"),
-    "lmbn_n": _LightMBN,
+    "lmbn": _LightMBN,
     "lmbn_r": LightMBNOnResNet,
     "reidcaps": ReIDCaps,
     "reidcaps_plus": ReIDCapsPlus,
