@@ -22,7 +22,6 @@ METHODS = (
     *("bot", "pcb", "mgn", "hacnn", "osnet", "osnet_ibn", "osnet_ain", "lmbn", "lmbn_r", "reidcaps", "reidcaps_plus"),
 )
 CLASSES = 100
-_QUICK = {"data.body_size": (64, 32)}
 
 
 def races(settings: Settings) -> list[Race]:
@@ -51,10 +50,7 @@ def configuration(name: str, quick: bool = False) -> Any:
     """Returns the configuration of a method's recipe."""
     from deskpro_jax.configs import base, variants
 
-    config = variants.apply(base.get_config(), name)
-    if quick:
-        config.update_from_flattened_dict({} if name == "hacnn" else _QUICK)
-    return config
+    return variants.apply(base.get_config(), f"{name},debug" if quick else name)
 
 
 def _network(name: str, quick: bool) -> tuple[Any, Any, Any, Any, int]:

@@ -106,6 +106,18 @@ def test_the_command_measures_writes_plots_and_compares(tmp_path: Path, capsys: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["now.json", "now.png"]
 
 
+def test_methods_are_embedded_and_trained(tmp_path: Path) -> None:
+    out = tmp_path / "methods.json"
+    arguments = ["methods", "--methods=pcb,osnet", "--quick", "--threads=1", "--torch=none", f"--out={out}"]
+    assert run.main(arguments) == 0
+    report = json.loads(out.read_text())
+    assert report["failures"] == {}
+    cases = {(m["case"], m["metric"]) for m in report["measurements"]}
+    expected = {f"{name}, {kind}, batch 4" for name in ("pcb", "osnet") for kind in ("embed", "train")}
+    assert {case for case, metric in cases if metric == "rate"} == expected
+    assert {case for case, metric in cases if metric == "parameters"} == expected
+
+
 def test_a_failing_benchmark_loses_its_own_figures_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
