@@ -40,7 +40,7 @@ def races(settings: Settings) -> list[Race]:
                 theirs = {"method": name, "form": form, "classes": CLASSES, "size": size, "batch": batch}
                 theirs |= {"threads": settings.threads, "seconds": settings.seconds}
                 entrants.append(Entrant(f"torch {form}", f"benchmarks.torch_methods:{kind}", theirs))
-            # The same number of parameters tells that both have the same layers.
+            # Both have the same layers: their numbers of parameters are equal.
             agree = {} if settings.quick else {"parameters": 0.0}
             result.append(Race(f"{name}, {kind}, batch {batch}", tuple(entrants), settings.rounds(5), agree=agree))
     return result

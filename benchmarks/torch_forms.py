@@ -38,7 +38,7 @@ def embed(
 
     def forward(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            _, embeddings, _ = model(_normalised(images, last))
+            _, embeddings, _ = model(normalised(images, last))
         return functional.normalize(embeddings.float(), dim=2).transpose(0, 1).flatten(1)
 
     run = torch.compile(forward) if compiled else forward
@@ -69,7 +69,7 @@ def train(
 
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-            features, _, logits = model(_normalised(images, last))
+            features, _, logits = model(normalised(images, last))
         return training_loss(features, logits.float(), labels)
 
     run: Callable[..., torch.Tensor] = torch.compile(loss_of) if compiled else loss_of
@@ -128,7 +128,7 @@ def _checked_model(form: str, scratch: str, shape: Shape, device: torch.device) 
         raise ValueError(f"names differ: {missing[:3]} are missing, {found.unexpected_keys[:3]} are not known")
     model.eval()
     with torch.inference_mode():
-        outputs = model(_normalised(torch.from_numpy(stream.images(shape, 2)), False))
+        outputs = model(normalised(torch.from_numpy(stream.images(shape, 2)), False))
     worst = 0.0
     for name, output in zip(("features", "embeddings", "logits"), outputs, strict=True):
         difference = float(np.abs(output.numpy() - expected[name]).max() / np.abs(expected[name]).max())
@@ -142,8 +142,8 @@ def _checked_model(form: str, scratch: str, shape: Shape, device: torch.device) 
     return model, worst
 
 
-def _normalised(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
-    """Returns [batch, 3, height, width] of uint8 [batch, height, width, 3]."""
+def normalised(images: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """Returns uint8 images [batch, height, width, 3] normalised, as networks take them: [batch, 3, height, width]."""
     mean = torch.tensor(MEAN, device=images.device) * 255
     std = torch.tensor(STD, device=images.device) * 255
     x = ((images - mean) / std).permute(0, 3, 1, 2)
