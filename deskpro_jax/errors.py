@@ -101,7 +101,7 @@ def end_command(work: Callable[[], int | None], interrupted: str = "interrupted.
 
 
 def out_of_memory_line(error: BaseException) -> str | None:
-    """Returns what to say of an error that comes of too little memory or of a GPU in use; None for any other.
+    """Returns the line for an error that comes of too little memory or of a GPU in use; None for any other.
 
     Args:
         error: what was raised; what it was raised from counts too.
@@ -126,7 +126,7 @@ def out_of_memory_line(error: BaseException) -> str | None:
 
 
 def _of_the_system(error: Exception) -> str | None:
-    """Returns what to say of a file that cannot be written or read, None for an error that is none of the system's."""
+    """Returns the line for a file that cannot be written or read, None for an error that is none of the system's."""
     text = (str(error).strip().splitlines() or [""])[0][:400]
     if isinstance(error, OSError):
         number = error.errno

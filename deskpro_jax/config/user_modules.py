@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+from deskpro_jax.config import expect
 from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
+
+T = TypeVar("T")
 
 
 def find(field: str, text: str) -> Any:
@@ -31,6 +34,26 @@ def find(field: str, text: str) -> Any:
         hint = did_you_mean(name, dir(loaded)) or "correct the name."
         raise InputError(f"{field} has {text!r}, and {module} has no {name!r}; {hint}")
     return getattr(loaded, name)
+
+
+def find_in(field: str, name: str, table: Mapping[str, T], kind: type[T]) -> T:
+    """Returns the entry of a table that a field names, or the object of a fork that it names as "module:name".
+
+    Args:
+        field: dotted name of the field, for errors.
+        name: its value.
+        table: the entries of this package, by name.
+        kind: type that the object of a fork must have.
+
+    Raises:
+        InputError: there is no such entry or object, or the object is of another type.
+    """
+    if ":" not in name:
+        return table[expect.one_of(field, name, tuple(table))]
+    own = find(field, name)
+    if not isinstance(own, kind):
+        raise InputError(f"{field} is {name!r}, a {type(own).__name__}; expected a {kind.__name__}.")
+    return own
 
 
 def import_module(field: str, name: str, known: Sequence[str] = ()) -> ModuleType:

@@ -1,6 +1,6 @@
 """Finds damage in PNG and JPEG files that decoders pass over: wrong checksums, wrong tables, missing ends.
 
-Bytes that do no harm are told apart from damage: those behind the end mark, as phones put videos there, and a few
+Bytes that do no harm are no damage: those behind the end mark, as phones put videos there, and a few
 before a marker, as some cameras pad their data.
 
 Of the single-bit flips in the header of a small JPEG, Pillow and libjpeg together notice a quarter; when its tables are
@@ -102,7 +102,7 @@ def _check_jpeg(content: bytes) -> Structure:
 
 
 def _sound_quantisation(segment: bytes) -> bool:
-    """Tells whether a segment holds whole quantisation tables without a divisor of 0 (ITU-T T.81, B.2.4.1)."""
+    """Returns whether a segment holds whole quantisation tables without a divisor of 0 (ITU-T T.81, B.2.4.1)."""
     while segment:
         precision, size = segment[0] >> 4, 1 + 64 * (1 + (segment[0] >> 4))
         divisors = np.frombuffer(segment[1:size], ">u2" if precision else np.uint8) if len(segment) >= size else None
@@ -113,7 +113,7 @@ def _sound_quantisation(segment: bytes) -> bool:
 
 
 def _sound_huffman(segment: bytes) -> bool:
-    """Tells whether a segment holds whole Huffman tables that name each symbol once (ITU-T T.81, B.2.4.2)."""
+    """Returns whether a segment holds whole Huffman tables that name each symbol once (ITU-T T.81, B.2.4.2)."""
     while segment:
         counts = segment[1:17]
         symbols = segment[17 : 17 + sum(counts)]

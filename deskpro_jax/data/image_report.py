@@ -45,7 +45,7 @@ KINDS: dict[str, FindingKind] = {
     "animated": FindingKind(False, "holds several frames or pages", "the first is used"),
     "16_bit": FindingKind(False, "has 16 bits per channel", "scaled to 8 bits"),
     "excess": FindingKind(False, "has bytes that belong to no image", "they are ignored"),
-    "reduced": FindingKind(False, f"has more than {FULL_PIXELS:,} pixels", "read at 1/2, 1/4 or 1/8 of its size"),
+    "reduced": FindingKind(False, f"has more than {FULL_PIXELS:,} pixels", "read at 1/2 or 1/4 of its size"),
     "grey": FindingKind(False, "has no colour", "used, the one channel as three"),
     "cmyk": FindingKind(False, "is made for print (CMYK)", "converted to RGB"),
     "exif_rotated": FindingKind(False, "is stored turned, with its orientation in EXIF", "turned upright"),

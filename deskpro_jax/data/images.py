@@ -129,7 +129,7 @@ def inspect_image(content: bytes, min_side: int = MIN_SIDE) -> ImageReport:
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """Returns what `decode` does as an image."""
+    """Returns a photo of a built dataset as an RGB image, see `decode`."""
     decoded = decode(content)
     return Image.fromarray(decoded) if isinstance(decoded, np.ndarray) else decoded
 

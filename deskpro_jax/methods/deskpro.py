@@ -17,10 +17,9 @@ from jaxtyping import Array
 from deskpro_jax import losses, methods
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses import identity_terms
-from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.lmbn import PARTS, TRIPLET_PARTS, LightMBN
-from deskpro_jax.models.osnet import BACKBONES, backbone
+from deskpro_jax.models.osnet import backbone
 from deskpro_jax.models.streams import Streams
 
 FACE_IMAGES = {"student": "face", "teacher": "restored_face"}
@@ -220,7 +219,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: there is no stream left, the backbone is no OSNet, or another method cannot be a stream.
     """
-    check_backbone(config, BACKBONES, backbone)
+    backbone(config.model.backbone)
     if config.model.body_method:
         _body_network(config, Counts(1))
     if config.teacher.method and needs_teacher(config):

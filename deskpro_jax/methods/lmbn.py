@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import ml_collections
 
 from deskpro_jax.losses import weighted_terms
-from deskpro_jax.models.check import check_backbone, check_body_only
+from deskpro_jax.models.check import check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, Recipe, StreamSpec
 from deskpro_jax.models.lmbn import PARTS, TRIPLET_PARTS, LightMBN
-from deskpro_jax.models.osnet import BACKBONES, backbone
+from deskpro_jax.models.osnet import backbone
 from deskpro_jax.models.resnet import label_of
 from deskpro_jax.models.streams import Streams
 
@@ -88,5 +88,5 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than a LightMBN on the photo; the message names the field.
     """
-    check_backbone(config, BACKBONES, backbone)
+    backbone(config.model.backbone)
     check_body_only(config)

@@ -16,14 +16,13 @@ from jaxtyping import Array, Float
 from deskpro_jax.methods import lmbn
 from deskpro_jax.methods.lmbn import stream, streams, terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_backbone, check_body_only
+from deskpro_jax.models.check import check_body_only
 from deskpro_jax.models.contract import Counts, PublishedNames, Recipe
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS, SharedUnit, drop_top
 from deskpro_jax.models.remat import run_block
 from deskpro_jax.models.resnet import (
     EXPANSION,
     LIGHTMBN,
-    RESNETS,
     Bottleneck,
     ResNetTail,
     ResNetTrunk,
@@ -126,7 +125,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than a ResNet on the photo; the message names the field.
     """
-    check_backbone(config, RESNETS, resnet)
+    resnet(config.model.backbone)
     check_body_only(config)
 
 

@@ -14,9 +14,8 @@ import ml_collections
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses import weighted_terms
-from deskpro_jax.models.check import check_backbone
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
-from deskpro_jax.models.osnet import BACKBONES, PREFIXES, WIDTHS, OSNet, backbone
+from deskpro_jax.models.osnet import PREFIXES, WIDTHS, OSNet, backbone
 from deskpro_jax.models.streams import Streams
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the tensors of a file, by name
@@ -78,7 +77,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than an OSNet; the message names the field.
     """
-    check_backbone(config, BACKBONES, backbone)
     model = config.model
     if backbone(model.backbone).trunk is not None:
         raise InputError(f"model.backbone is {model.backbone!r}; model.name {model.name!r} takes an OSNet.")

@@ -17,11 +17,10 @@ from jaxtyping import Array, Float
 
 from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_backbone, check_body_only
+from deskpro_jax.models.check import check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.osnet import ConvUnit
 from deskpro_jax.models.resnet import (
-    RESNETS,
     TORCHVISION,
     ResNetTail,
     ResNetTrunk,
@@ -132,7 +131,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network; the message names the field.
     """
-    check_backbone(config, RESNETS, resnet)
+    resnet(config.model.backbone)
     check_body_only(config)
 
 

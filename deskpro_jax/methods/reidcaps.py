@@ -19,9 +19,9 @@ from deskpro_jax import losses
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.capsules import CHANNELS, IdentityCapsules, PrimaryCapsules, lengths_of
-from deskpro_jax.models.check import check_backbone, check_body_only
+from deskpro_jax.models.check import check_body_only
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StepValues, StreamSpec
-from deskpro_jax.models.densenet import DENSENETS, TORCHVISION, DenseNet, backbone_field, densenet, imagenet_names
+from deskpro_jax.models.densenet import TORCHVISION, DenseNet, backbone_field, densenet, imagenet_names
 from deskpro_jax.models.image_parts import IMAGE_PARTS, part_rows, resize_rows
 from deskpro_jax.models.resnet import label_of
 from deskpro_jax.models.squeeze_excitation import SqueezeExcitation
@@ -196,7 +196,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than DenseNets on the photo; the message names the field.
     """
-    check_backbone(config, DENSENETS, densenet)
+    densenet(config.model.backbone)
     check_body_only(config)
     field, size = ("data.body_size", config.data.body_size)
     if config.model.image_parts:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 import ml_collections
 
 from deskpro_jax.config import expect
@@ -49,24 +47,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.integer(config, "model.parts", least=1)
     expect.number(config, "model.dropout", least=0, most=1)
     expect.choice(config, "model.pool", POOLS)
-
-
-def check_backbone(config: ml_collections.ConfigDict, names: Iterable[str], find: Callable[[str], object]) -> None:
-    """Checks that `model.backbone` is a network that the method is built on.
-
-    Args:
-        config: the configuration.
-        names: of the networks that this package has for the method.
-        find: returns the network of a fork from "module:name", or raises.
-
-    Raises:
-        InputError: it is another name, or a fork's that cannot be used.
-    """
-    name = config.model.backbone
-    if ":" in name:
-        find(name)
-    else:
-        expect.one_of("model.backbone", name, tuple(names))
 
 
 def check_body_only(config: ml_collections.ConfigDict) -> None:

@@ -56,14 +56,7 @@ def densenet(name: str) -> DenseNetBackbone:
     Raises:
         InputError: there is no such DenseNet.
     """
-    if ":" in name:
-        own = user_modules.find("model.backbone", name)
-        if not isinstance(own, DenseNetBackbone):
-            raise InputError(f"model.backbone is {name!r}, a {type(own).__name__}; expected a DenseNetBackbone.")
-        return own
-    if name not in DENSENETS:
-        raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(DENSENETS)}.")
-    return DENSENETS[name]
+    return user_modules.find_in("model.backbone", name, DENSENETS, DenseNetBackbone)
 
 
 def _kaiming_fan_in(fan_in: int) -> Initialiser:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deskpro_jax.config import expect, user_modules
+from deskpro_jax.config import user_modules
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers, layers
 from deskpro_jax.models.attention import SpatialAttention
@@ -70,12 +70,7 @@ def backbone(name: str) -> Backbone:
     Raises:
         InputError: there is no such backbone.
     """
-    if ":" in name:
-        own = user_modules.find("model.backbone", name)
-        if not isinstance(own, Backbone):
-            raise InputError(f"model.backbone is {name!r}, a {type(own).__name__}; expected a Backbone.")
-        return own
-    return BACKBONES[expect.one_of("model.backbone", name, tuple(BACKBONES))]
+    return user_modules.find_in("model.backbone", name, BACKBONES, Backbone)
 
 
 def os_stream_names(os_streams: str) -> str:

@@ -55,14 +55,7 @@ def resnet(name: str) -> ResNetBackbone:
     Raises:
         InputError: there is no such ResNet.
     """
-    if ":" in name:
-        own = user_modules.find("model.backbone", name)
-        if not isinstance(own, ResNetBackbone):
-            raise InputError(f"model.backbone is {name!r}, a {type(own).__name__}; expected a ResNetBackbone.")
-        return own
-    if name not in RESNETS:
-        raise InputError(f"model.backbone is {name!r}; expected one of {', '.join(RESNETS)}.")
-    return RESNETS[name]
+    return user_modules.find_in("model.backbone", name, RESNETS, ResNetBackbone)
 
 
 class Conv3x3(nn.Module):

@@ -1,4 +1,4 @@
-"""Says when a machine has a GPU and jax computes on the CPU all the same."""
+"""Warns when a machine has a GPU and jax computes on the CPU all the same."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _HIDDEN = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that leave 
 
 
 def unused_gpu() -> str | None:
-    """Returns what to say where there is a GPU that jax does not use; None where it does, or the CPU was chosen.
+    """Returns the warning about a GPU that jax does not use; None where it uses it, or the CPU was chosen.
 
     Starts jax's backend only on a machine with a GPU.
     """
-    found = next((about for pattern, about in _DRIVERS.items() if glob.glob(pattern)), None)
-    if found is None or os.environ.get("CUDA_VISIBLE_DEVICES", "all") in _HIDDEN:
+    driver = next((about for pattern, about in _DRIVERS.items() if glob.glob(pattern)), None)
+    if driver is None or os.environ.get("CUDA_VISIBLE_DEVICES", "all") in _HIDDEN:
         return None
     import jax
 
     if (_platforms() or "").split(",")[0] == "cpu" or jax.default_backend() != "cpu":
         return None
-    gpu, install = found
+    gpu, install = driver
     return (
         f"this machine has {gpu} that jax cannot use, so the CPU computes: install {install}, or a newer driver"
         " ('deskpro version' lists what jax finds); JAX_PLATFORMS=cpu if the CPU is meant."

@@ -155,6 +155,8 @@ def start_of_method(
     if path.is_dir():
         known = methods.families_of(method) and ":" not in config.model.backbone
         return None if known else _start_of_workdir(path, (spec.name, stream), initial)
+    if not names and methods.families_of(method):
+        return None
     file = read_file(path)
     own = recognise_method(file.tensors, [(method, one) for one in names])
     if own is None:

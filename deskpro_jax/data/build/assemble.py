@@ -11,6 +11,7 @@ from PIL import Image
 
 from deskpro_jax.data.build.checksum_lists import SUMS
 from deskpro_jax.data.build.image_sources import Finding, ImageSource, PartsFormat
+from deskpro_jax.data.image_colours import turned
 from deskpro_jax.data.image_report import MIN_SIDE, ImageReport
 from deskpro_jax.data.images import UnreadableError, as_stored, inspect_image, read_file
 from deskpro_jax.data.mask_statistics import MaskMeasure, measure
@@ -18,12 +19,7 @@ from deskpro_jax.data.masks import LABELS, NEITHER, VOID, WHITE_ON, MaskFile, re
 from deskpro_jax.data.schema import SCHEMES, Example
 
 _REMEDY = "write it again, or say what all masks are with --mask-kind"
-_TURNS = {  # EXIF orientations that swap height and width
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_SWAPPED = 5  # the first EXIF orientation that swaps height and width
 
 
 class Assembled(NamedTuple):
@@ -102,16 +98,16 @@ def _parts(
     if isinstance(labels, str):
         findings.append(Finding(file, labels))
         return None, None
-    turned = _turned(labels, photo)
+    upright = _turned(labels, photo)
     sizes = () if photo is None else (photo.upright_size, photo.read_size)  # they differ for large photos
-    if parts_format.same_size and photo is not None and turned.shape not in sizes:
-        (height, width), (its_height, its_width) = photo.upright_size, turned.shape
+    if parts_format.same_size and photo is not None and upright.shape not in sizes:
+        (height, width), (its_height, its_width) = photo.upright_size, upright.shape
         what = f"{its_width} x {its_height} pixels, its photo {width} x {height}: make both from the same photo"
         findings.append(Finding(file, f" has {what}"))
         return None, None
-    measured = measure(turned, SCHEMES[parts_format.scheme].clothing, photo.upright_size) if photo else None
-    kept = report.mode == "L" and report.format == "PNG" and report.orientation == 1 and turned is labels
-    return (content if kept and not parts_format.masks else _png(Image.fromarray(turned))), measured
+    measured = measure(upright, SCHEMES[parts_format.scheme].clothing, photo.upright_size) if photo else None
+    kept = report.mode == "L" and report.format == "PNG" and report.orientation == 1 and upright is labels
+    return (content if kept and not parts_format.masks else _png(Image.fromarray(upright))), measured
 
 
 def _labels_of_mask(mask: MaskFile, parts_format: PartsFormat) -> np.ndarray | str:
@@ -142,11 +138,11 @@ def _labels(mask: MaskFile, parts_format: PartsFormat) -> np.ndarray | str:
 
 def _turned(labels: np.ndarray, photo: ImageReport | None) -> np.ndarray:
     """Turns parts with their photo where their size shows that they were made from the photo as it is stored."""
-    if photo is None or photo.orientation not in _TURNS or labels.shape != (photo.height, photo.width):
+    if photo is None or photo.orientation < _SWAPPED or labels.shape != (photo.height, photo.width):
         return labels
     if labels.shape[0] == labels.shape[1]:
         return labels
-    return np.asarray(Image.fromarray(labels).transpose(_TURNS[photo.orientation]))
+    return np.asarray(turned(Image.fromarray(labels), photo.orientation))
 
 
 def _png(image: Image.Image) -> bytes:

@@ -94,7 +94,7 @@ def list_manifest(raw: Path, parts_dir: Path | None = None, mask_kind: str = AUT
 
 
 def _mask_kinds(rows: Iterable[Row]) -> tuple[dict[str, int], list[str]]:
-    """Returns what the column mask_kind says, with the first line of each, and the errors in it."""
+    """Returns the kinds in the column mask_kind, with the first line of each, and the errors in it."""
     kinds: dict[str, int] = {}
     for row in rows:
         if row.text("mask") and (kind := row.text("mask_kind") or AUTO) != AUTO:

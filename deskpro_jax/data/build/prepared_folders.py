@@ -28,7 +28,7 @@ _FIELDS = {"mask": "parts", "parts": "parts", "lr_face": "face", "hr_face": "res
 
 
 def is_prepared(raw_dir: Path) -> bool:
-    """Tells whether a folder has one of the four trees, and so not an authors' layout."""
+    """Returns whether a folder has one of the four trees, and so not an authors' layout."""
     return any((raw_dir / tree).is_dir() for tree in TREES)
 
 
