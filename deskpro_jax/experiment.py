@@ -109,7 +109,7 @@ def _train(
     """Trains the unfinished phases; returns the networks of the embedding, their variables and steps."""
     specs = methods.phases(config)
     initial_weights.warn_of_unused(config, specs)
-    networks = {spec.name: spec.network(config, data.classes) for spec in specs}
+    networks = {spec.name: spec.network(config, data.classes, data.clothes) for spec in specs}
     trained: dict[str, _Trained] = {}
     starts = {}
     # Before the hours of a first phase: weights that a later one cannot start from are refused here.

@@ -1,4 +1,4 @@
-"""Released classifiers count identities as text; where that differs from their numbers, the way back is exact."""
+"""Classes of identities and of outfits; released classifiers count identities as text, and the way back is exact."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from deskpro_jax.data.load.classes import text_positions
+from deskpro_jax.data.load.dataset import clothes_classes, clothes_indices
 
 
 def split(*image_ids: str) -> Any:
@@ -32,3 +33,26 @@ def test_names_that_do_not_begin_with_the_identity_have_no_such_order() -> None:
     assert text_positions(shared) is None  # type: ignore[arg-type]
     words = SimpleNamespace(image_id=["ann_a", "bob_b"], identity=np.array([1, 2]))
     assert text_positions(words) is None  # type: ignore[arg-type]
+
+
+def outfits(identity: list[int], clothes: list[int]) -> Any:
+    return SimpleNamespace(identity=np.array(identity), clothes=np.array(clothes))
+
+
+def test_an_outfit_is_a_class_of_one_identity() -> None:
+    split = outfits([9, 3, 3, 9, 3, 5, 9], [1, 1, 0, 1, -1, -1, 40])
+    classes = clothes_classes(split)
+    assert classes.tolist() == [[3, 0], [3, 1], [9, 1], [9, 40]]
+    indices, ends = clothes_indices(split.identity, split.clothes, classes)
+    assert indices.tolist() == [2, 1, 0, 2, -1, -1, 3]
+    assert ends.tolist() == [[2, 4], [0, 2], [0, 2], [2, 4], [0, 2], [2, 2], [2, 4]]
+    assert indices.dtype == ends.dtype == np.int32
+
+
+def test_without_outfits_there_are_no_clothes_classes() -> None:
+    split = outfits([9, 3], [-1, -1])
+    classes = clothes_classes(split)
+    assert classes.shape == (0, 2)
+    indices, ends = clothes_indices(split.identity, split.clothes, classes)
+    assert indices.tolist() == [-1, -1]
+    assert ends.tolist() == [[0, 0], [0, 0]]

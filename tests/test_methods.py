@@ -18,7 +18,7 @@ from deskpro_jax import Embedder, experiment, methods
 from deskpro_jax.cli import convert, report, version
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.contract import LossTerm, PhaseSpec, Recipe
+from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe
 from deskpro_jax.train import optimisers
 from deskpro_jax.train.epoch_work import EpochWork
 
@@ -116,12 +116,17 @@ def test_a_workdir_of_a_backbone_of_a_fork_goes_through_the_commands(
     assert "gone_from_here cannot be imported" in capsys.readouterr().out
 
 
-def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed(
+def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed_and_losses_know_the_outfits(
     user_modules: None, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import new_method
 
     epochs: list[int] = []
+    counted: set[Counts] = set()
+
+    def no_parameters(counts: Counts, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        counted.add(counts)
+        return {"unused": np.zeros(1, np.float32)}
 
     def cluster(epoch: int, embeddings: np.ndarray) -> dict[str, np.ndarray]:
         epochs.append(epoch)
@@ -132,7 +137,10 @@ def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed(
 
     def recipe(config):
         term = LossTerm("cluster", lambda values: values.inputs["cluster"].mean())
-        return replace(plain(config), losses=(*plain(config).losses, term), between_epochs=cluster)
+        clothes = LossTerm(
+            "clothes", lambda values: values.inputs["clothes"].mean(dtype=float), 0.0, parameters=no_parameters
+        )
+        return replace(plain(config), losses=(*plain(config).losses, term, clothes), between_epochs=cluster)
 
     monkeypatch.setattr(new_method, "recipe", recipe)
     config = new_method.get_config("debug")
@@ -141,6 +149,9 @@ def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed(
     assert epochs == [0, 1]
     terms = runs.losses(tmp_path / "new_method")
     assert 0 < terms[1]["cluster"] < 1
+    outfits = len(dataset.clothes_classes(dataset.load("synthetic_tiny", tiny_data, "train")))
+    assert counted == {Counts(8, outfits)}
+    assert 0 < terms[1]["clothes"] < outfits
     # A run that goes on in the middle of an epoch has the fields with which it began.
     work = EpochWork(recipe(config), tmp_path / "new_method", 6, lambda _: np.zeros((2, 2)))
     batch = {"index": np.array([0, 2, -1], np.int32)}

@@ -72,6 +72,8 @@ def test_a_batch_has_the_agreed_fields(train: ReIDSplit, config: ConfigDict) -> 
         "restored_face": ((8, 16, 16, 3), "uint8"),
         "cloth_mask": ((8, 48, 24), "uint8"),
         "identity": ((8,), "int32"),
+        "clothes": ((8,), "int32"),
+        "clothes_range": ((8, 2), "int32"),
         "has_face": ((8,), "bool"),
         "has_mask": ((8,), "bool"),
         "valid": ((8,), "bool"),
@@ -79,6 +81,21 @@ def test_a_batch_has_the_agreed_fields(train: ReIDSplit, config: ConfigDict) -> 
     assert batch["valid"].all()
     assert set(batch["identity"]) <= set(range(8))
     assert len(set(batch["identity"])) == 4
+
+
+def test_a_batch_has_the_clothes_classes_of_its_images(train: ReIDSplit, config: ConfigDict) -> None:
+    classes = dataset.clothes_classes(train)
+    with contextlib.closing(
+        pipeline.train_batches(train, config, seed=0, phase="student", fields=(), with_index=True, pad_to_multiple=5)
+    ) as batches:
+        batch = next(batches)
+    assert batch["clothes"].tolist()[8:] == [-1, -1]
+    for index, row, (first, end) in zip(
+        batch["index"][:8], batch["clothes"][:8], batch["clothes_range"][:8], strict=True
+    ):
+        assert classes[row].tolist() == [train.identity[index], train.clothes[index]]
+        assert set(classes[first:end, 0]) == {train.identity[index]}
+        assert end - first == len(set(train.clothes[train.identity == train.identity[index]]))
 
 
 def test_batches_are_the_same_whatever_the_workers(train: ReIDSplit, config: ConfigDict) -> None:
@@ -149,7 +166,7 @@ def test_padding_rows_are_not_valid(train: ReIDSplit, config: ConfigDict) -> Non
 
 def test_only_the_fields_asked_for_are_there(train: ReIDSplit, config: ConfigDict) -> None:
     (batch,) = take(train, config, 1, fields=("restored_face",))
-    assert batch.keys() == {"restored_face", "identity", "has_face", "has_mask", "valid"}
+    assert batch.keys() == {"restored_face", "identity", "clothes", "clothes_range", "has_face", "has_mask", "valid"}
     with pytest.raises(InputError, match=r"\['faces'\] are unknown"):
         take(train, config, 1, fields=("faces",))
 

@@ -22,13 +22,23 @@ from deskpro_jax.storage.locks import locked
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run; `validation` is query and gallery of the identities held out of train."""
+    """The splits of a run.
+
+    Attributes:
+        train: the images that are trained on.
+        query: the test's queries.
+        gallery: the test's gallery.
+        validation: query and gallery of the identities held out of train.
+        classes: number of identities of train.
+        clothes: number of outfits of train, 0 where they are not known.
+    """
 
     train: ReIDSplit
     query: ReIDSplit
     gallery: ReIDSplit
     validation: tuple[ReIDSplit, ReIDSplit] | None
     classes: int
+    clothes: int
 
 
 def data_folder(config: ml_collections.ConfigDict, folder: Path) -> Path:
@@ -76,7 +86,8 @@ def load_data(config: ml_collections.ConfigDict, folder: Path) -> Data:
     # Identities without an image that is used are no classes, as in the released code.
     train = dataset.usable(train, d.require_face, d.require_mask)
     query, gallery = mark_test(config, query, gallery)
-    return Data(train, query, gallery, validation, len(dataset.train_classes(train)))
+    classes, clothes = dataset.train_classes(train), dataset.clothes_classes(train)
+    return Data(train, query, gallery, validation, len(classes), len(clothes))
 
 
 def load_test(config: ml_collections.ConfigDict, folder: Path) -> tuple[ReIDSplit, ReIDSplit]:

@@ -69,7 +69,14 @@ class StreamSpec:
 
 
 class Counts(NamedTuple):
-    """How many classes a module's classifiers tell apart."""
+    """How many classes a module's classifiers tell apart.
+
+    Attributes:
+        identities: of the training split; a batch has their classes as `identity`.
+        clothes: outfits of the training split, each of one identity; 0 where they are not known. A batch has their
+            classes as `clothes`, -1 where unknown, and as `clothes_range` [batch, 2] the first class of an image's
+            identity and the one after its last.
+    """
 
     identities: int
     clothes: int = 0

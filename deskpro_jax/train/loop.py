@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from deskpro_jax.checkpoints.selection import METRICS, Steps, refuse_not_finite, restore_reported
 from deskpro_jax.checkpoints.store import CheckpointStore, Restored
 from deskpro_jax.data.load import pipeline
-from deskpro_jax.data.load.dataset import train_classes
+from deskpro_jax.data.load.dataset import clothes_classes, train_classes
 from deskpro_jax.errors import RunError, Stopped
 from deskpro_jax.models.contract import Counts, image_sizes
 from deskpro_jax.models.initialisers import init_variables
@@ -94,7 +94,8 @@ def prepare(
     schedule = schedules.schedule(rates, epoch_steps)
     optimizer = optimisers.of_recipe(phase.recipe, schedule, config.train, epoch_steps)
     with guard.expendable(f"the {phase.name} made no new step; run again to go on."):
-        seed, counts = _init_seed(config.seed, phase.name), Counts(len(train_classes(phase.split)))
+        seed = _init_seed(config.seed, phase.name)
+        counts = Counts(len(train_classes(phase.split)), len(clothes_classes(phase.split)))
         variables = init_variables(phase.module, seed, image_sizes(config))
         variables = loss_terms.with_own_parameters(variables, phase.recipe.losses, counts, seed)
         restored = store.restore(state_.as_tree(state_.expected_state(variables, optimizer, mesh)))

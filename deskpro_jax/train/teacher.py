@@ -12,7 +12,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from deskpro_jax.checkpoints.selection import Steps, read_variables
-from deskpro_jax.data.load.dataset import ReIDSplit, train_classes
+from deskpro_jax.data.load.dataset import ReIDSplit, clothes_classes, train_classes
 from deskpro_jax.errors import InputError
 from deskpro_jax.methods.deskpro import needs_teacher
 from deskpro_jax.models.contract import PhaseSpec, image_sizes
@@ -59,7 +59,7 @@ def read_given(config: ml_collections.ConfigDict, spec: PhaseSpec, split: ReIDSp
     path = Path(config.teacher.checkpoint).expanduser()
     steps: Steps = 0
     identities = len(train_classes(split))
-    module = spec.network(config, identities).module
+    module = spec.network(config, identities, len(clothes_classes(split))).module
     if path.is_file():
         try:
             if config.teacher.method:

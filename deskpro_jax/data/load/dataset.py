@@ -11,7 +11,7 @@ import numpy as np
 
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.records import Records, dataset_path, read_columns
-from deskpro_jax.data.schema import DISTRACTOR, JUNK, SCHEMES, SPLITS, Example, LabelScheme
+from deskpro_jax.data.schema import DISTRACTOR, JUNK, SCHEMES, SPLITS, UNKNOWN_CLOTHES, Example, LabelScheme
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import require_json
 
@@ -177,6 +177,36 @@ def hold_out(split: ReIDSplit, count: int, seed: int) -> tuple[ReIDSplit, ReIDSp
 def train_classes(split: ReIDSplit) -> np.ndarray:
     """Returns the identities of a training split in ascending order; the position is the class of an identity."""
     return np.unique(split.identity)
+
+
+def clothes_classes(split: ReIDSplit) -> np.ndarray:
+    """Returns the outfits of a training split, [outfits, 2] identity and clothes in ascending order.
+
+    The position is the class of an outfit, so that those of one identity are neighbours. Images of unknown clothes
+    make no class.
+    """
+    known = split.clothes > UNKNOWN_CLOTHES
+    return np.unique(np.stack([split.identity[known], split.clothes[known]], axis=1), axis=0)
+
+
+def clothes_indices(identity: np.ndarray, clothes: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the clothes class of images, and which classes are outfits of their identities.
+
+    Args:
+        identity: [images] the dataset's own numbers.
+        clothes: [images] the dataset's own numbers, negative where unknown.
+        classes: [outfits, 2] from `clothes_classes`, with every known outfit of these images.
+
+    Returns:
+        [images] int32 class, -1 where unknown; and [images, 2] int32: the first class of the image's identity and the
+        one after its last, which are equal where the identity has none.
+    """
+    ends = [np.searchsorted(classes[:, 0], identity, side) for side in ("left", "right")]
+    indices = np.full(len(identity), UNKNOWN_CLOTHES, np.int32)
+    for row in np.flatnonzero(clothes > UNKNOWN_CLOTHES):
+        first, end = int(ends[0][row]), int(ends[1][row])
+        indices[row] = first + np.searchsorted(classes[first:end, 1], clothes[row])
+    return indices, np.stack(ends, axis=1).astype(np.int32)
 
 
 def class_indices(identity: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -14,7 +14,14 @@ import numpy as np
 from absl import flags, logging
 
 from deskpro_jax.data.load import augment, decoding, sampling
-from deskpro_jax.data.load.dataset import ReIDSplit, class_indices, train_classes, usable
+from deskpro_jax.data.load.dataset import (
+    ReIDSplit,
+    class_indices,
+    clothes_classes,
+    clothes_indices,
+    train_classes,
+    usable,
+)
 from deskpro_jax.data.load.decoding import FULL, Box, resize
 from deskpro_jax.errors import InputError, RunError
 from deskpro_jax.runtime import cores
@@ -112,6 +119,7 @@ class _TrainLoader:
 
     split: ReIDSplit
     classes: np.ndarray
+    clothes_classes: np.ndarray
     decoder: decoding.Decoder
     identities: int
     images_per_identity: int
@@ -142,7 +150,9 @@ class _TrainLoader:
             box = augment.draw_crop(draw, self.crop, self.crop_scale)
             used[row] = self._fill(batch, row, int(indices[slot]), box, key, skipped)
             batch["valid"][row] = True
-        batch["identity"] = class_indices(self.split.identity[used], self.classes)
+        identity, clothes = self.split.identity[used], np.where(batch["valid"], self.split.clothes[used], -1)
+        batch["identity"] = class_indices(identity, self.classes)
+        batch["clothes"], batch["clothes_range"] = clothes_indices(identity, clothes, self.clothes_classes)
         if self.with_index:
             batch["index"] = np.where(batch["valid"], used, -1).astype(np.int32)
         batch[_SKIPPED] = np.array(skipped, np.int64)
@@ -241,7 +251,7 @@ def train_batches(
     """Yields training batches without end, a function of (seed, phase, step) whatever the workers and hosts.
 
     Args:
-        split: the training split; its identities in ascending order are the classes.
+        split: the training split; its identities in ascending order are the classes, likewise its outfits.
         config: the configuration; `data` and the crop fields of `augment` are read.
         seed: the run's seed.
         phase: name of the training phase; phases see the images in different orders.
@@ -255,8 +265,9 @@ def train_batches(
         with_index: adds `index` [batch] int32, the position among the usable images of the split; -1 for padding.
 
     Returns:
-        Iterator of batches: the images of `fields` (uint8), identity (int32 class), has_face, has_mask, valid.
-        has_face is True where every face among `fields` exists.
+        Iterator of batches: the images of `fields` (uint8), identity (int32 class), clothes and clothes_range (int32,
+        as `clothes_indices` gives them), has_face, has_mask, valid. has_face is True where every face among `fields`
+        exists.
 
     Raises:
         InputError: on a field that does not fit, too few identities, or (while iterating) an unreadable image.
@@ -274,6 +285,7 @@ def train_batches(
     loader = _TrainLoader(
         split=chosen,
         classes=train_classes(split),
+        clothes_classes=clothes_classes(split),
         decoder=_decoder(split, config, fields, enlarge),
         identities=d.identities,
         images_per_identity=d.images_per_identity,
@@ -310,9 +322,9 @@ def eval_batches(
         process_count: number of hosts; each gets an equal, contiguous part of every batch.
 
     Returns:
-        Iterator of batches as of `train_batches`, but `identity` holds the dataset's own numbers, and `index` [batch]
-        int32 the position in the split. Where valid is False (padding of the last batch, and with data.skip_corrupt
-        unreadable images) both are -1.
+        Iterator of batches as of `train_batches`, but `identity` holds the dataset's own numbers, there are no clothes,
+        and `index` [batch] int32 is the position in the split. Where valid is False (padding of the last batch, and
+        with data.skip_corrupt unreadable images) both are -1.
 
     Raises:
         InputError: on a field that does not fit, or (while iterating) an unreadable image.
