@@ -36,7 +36,7 @@ ADAM_EPS_REGION = 1e-7  # where |g| is near Adam's eps the first step is not lr 
 
 in_ci = pytest.mark.skipif(
     os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
-    reason="steps of three whole networks in float64 take minutes: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
+    reason="several whole networks take minutes to compile: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
 )
 
 
@@ -54,6 +54,14 @@ def cases(kind: str) -> list[Any]:
     found = [path for path in sorted(FOLDER.glob("*.npz")) if json.loads(str(np.load(path)["meta"]))["kind"] == kind]
     skip = pytest.mark.skip(reason=f"{FOLDER} holds no {kind} case")
     return [pytest.param(path, id=path.stem) for path in found] or [pytest.param(None, id="none", marks=skip)]
+
+
+def first_of(parameters: list[Any]) -> list[Any]:
+    """Returns parameters of which only .ci/run takes those after the first."""
+    return [
+        *parameters[:1],
+        *(pytest.param(*one.values, id=one.id, marks=(*one.marks, in_ci)) for one in parameters[1:]),
+    ]
 
 
 def read(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -101,7 +109,7 @@ def two_stream_embeddings(model: Streams, variables: Any, body: Any, face: Any) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", cases("deskpro_eval"))
+@pytest.mark.parametrize("path", first_of(cases("deskpro_eval")))
 def test_deskpro_embeddings_and_attention_equal_the_released_codes(path):
     data, meta = read(path)
     model, variables, _, _ = deskpro_networks(meta, jnp.float32)
@@ -228,7 +236,7 @@ def test_training_step_in_float64_agrees_term_by_term(path, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", cases("deskpro_train"))
+@pytest.mark.parametrize("path", first_of(cases("deskpro_train")))
 def test_training_losses_in_float32_agree(path):
     data, meta = read(path)
     model, variables, teacher, frozen = deskpro_networks(meta, jnp.float32)

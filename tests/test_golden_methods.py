@@ -2,7 +2,7 @@
 
 Files come from tests/golden/methods, or from the folder `methods` in the one that DESKPRO_GOLDEN names. Each method has
 a module of its own in `golden_cases` with `run(golden, case)`, and `HEAVY`, the beginnings of the names of cases
-that only .ci/run takes.
+that only .ci/run takes; it alone takes a method's further cases of embeddings.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def _parameters() -> Iterator[Any]:
             continue
         heavy = importlib.import_module(f"golden_cases.{path.stem}").HEAVY
         golden = Golden(path)
-        for case in golden.cases:
-            if units.is_unit(case):  # tests/test_golden_units.py
-                continue
+        cases = [case for case in golden.cases if not units.is_unit(case)]  # of tests/test_golden_units.py
+        further = [case for case in cases if case.startswith("eval")][1:]  # the network of the first once more
+        for case in cases:
             skip = pytest.mark.skipif(
-                case.startswith(tuple(heavy)) and os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
-                reason="whole networks in float64 take minutes: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
+                (case in further or case.startswith(tuple(heavy))) and os.environ.get("DESKPRO_TEST_OPTIMISED") != "1",
+                reason="whole networks take minutes to compile: .ci/run takes them, with DESKPRO_TEST_OPTIMISED=1",
             )
             yield pytest.param(golden, case, id=f"{path.stem}-{case}", marks=skip)
 
