@@ -15,8 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    # synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, folder, or "module:name" of a dataset in
-    # a module of your own (docs/forking.md).
+    # synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, last, folder, or "module:name" of a
+    # dataset in a module of your own (docs/forking.md).
     d.name = "synthetic_small"
     # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
     d.data_dir = ""

@@ -96,6 +96,18 @@ VC_CLOTHES = {
         ("0006-02-01-01.jpg", 6, 2, 1), ("0006-03-01-02.jpg", 6, 3, 1), ("0006-04-02-02.jpg", 6, 4, 2),
     ]),
 }  # fmt: skip
+# Fields between the identity and the outfit are of any number; val/ is there and not read.
+LAST = {
+    "last/train/000001/000001_s02_07_1.jpg": Photo("train", "000001_s02_07_1", 1, -1, 1),
+    "last/train/000001/000001_s03_08_2.jpg": Photo("train", "000001_s03_08_2", 1, -1, 2),
+    "last/train/000001/000001_9_2.crop.jpg": Photo("train", "000001_9_2.crop", 1, -1, 2),
+    "last/train/000020/000020_s02_07_1.jpg": Photo("train", "000020_s02_07_1", 20, -1, 1),
+    "last/test/query/000001_s01_1.jpg": Photo("query", "000001_s01_1", 1, -1, -1),
+    "last/test/query/000007_s01_2.jpg": Photo("query", "000007_s01_2", 7, -1, -1),
+    "last/test/gallery/000001/000001_s01_3.jpg": Photo("gallery", "000001_s01_3", 1, -1, -1),
+    "last/test/gallery/000007/000007_s01_1.jpg": Photo("gallery", "000007_s01_1", 7, -1, -1),
+    "last/test/gallery/000009/000009_s05_1.jpg": Photo("gallery", "000009_s05_1", 9, -1, -1),
+}
 FOLDER = {
     "anna/door.jpg": Photo("train", "anna/door", 10, 1, 0),
     "anna/yard.jpg": Photo("train", "anna/yard", 10, 2, 3),
@@ -110,6 +122,7 @@ TREES: dict[str, dict[str, Photo]] = {
     "prcc": PRCC,
     "ltcc": LTCC,
     "vc_clothes": VC_CLOTHES,
+    "last": LAST,
     "folder": FOLDER,
 }
 

@@ -54,6 +54,8 @@ def test_the_settings_of_every_dataset_by_name():
     assert names["prcc"] == shots
     assert names["ltcc"] == ["general", "cc", "sc"]
     assert names["vc_clothes"] == ["all", "same_clothes", "cross_clothes"]
+    assert names["last"] == ["general"]
+    assert [p.rule for p in find_protocols("last")] == ["none"]
     assert names["folder"] == ["general", "cc", "sc", "none"]
     assert [p.draws for p in find_protocols("prcc")] == [10, 0, 10, 0]
     assert find_protocols("celeb", ["none, first_digit"]) == (find_protocols("celeb")[2], find_protocols("celeb")[1])

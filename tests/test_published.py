@@ -48,7 +48,7 @@ def whole(dataset: str, with_val: bool = False) -> list[ImageSource]:
 def test_sizes_are_those_of_the_papers() -> None:
     figures = {
         name: [(size.split, size.images, size.identities) for size in published(name)]
-        for name in ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "folder", "synthetic_tiny")
+        for name in ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "last", "folder", "synthetic_tiny")
     }
     assert figures == {
         "celeb": [("train", 20208, 632), ("query", 2972, 420), ("gallery", 11006, 420)],
@@ -56,13 +56,14 @@ def test_sizes_are_those_of_the_papers() -> None:
         "prcc": [("train", 17896, 150), ("query", 3873, None), ("query", 3543, None), ("gallery", 3384, 71)],
         "ltcc": [("train", 9576, 77), ("query", 493, None), ("gallery", 7050, 75)],
         "vc_clothes": [("train", 9449, 256), ("query", 1020, None), ("gallery", 8591, None)],
+        "last": [("train", 71248, 5000), ("query", 10176, 5805), ("gallery", 125353, 5806)],
         "folder": [],
         "synthetic_tiny": [],
     }
     assert published("prcc", with_val=True)[0] == Size("train", 17896 + 5002, 150)
 
 
-@pytest.mark.parametrize("dataset", ["celeb", "celeb_light", "prcc", "ltcc", "vc_clothes"])
+@pytest.mark.parametrize("dataset", ["celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "last"])
 def test_what_is_as_published_is_in_order(dataset: str) -> None:
     assert differences(dataset, whole(dataset)) == []
     assert differences(dataset, whole(dataset)[1:])[0].endswith("(1 images missing)")

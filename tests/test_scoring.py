@@ -29,6 +29,7 @@ ORDER = {
         *("0001-04-02-05", "0006-02-01-01", "0001-02-01-05"),
         *("0006-03-01-02", "0006-04-02-02", "0006-01-03-01"),
     ),
+    "last": ("000009_s05_1", "000001_s01_3", "000007_s01_1"),
     "folder": ("test/g2", "test/g1"),
 }
 # Average precisions of the queries in the order of their names, None where no correct image is left.
@@ -52,6 +53,7 @@ PRECISIONS: dict[str, dict[str, list[float | None]]] = {
         "same_clothes": [1 / 2, 1 / 1],  # cameras 2 and 3: the query of camera 4 takes no part
         "cross_clothes": [1 / 1, 1 / 2, 1 / 2],
     },
+    "last": {"general": [1 / 2, 1 / 3]},
     "folder": {"general": [1 / 2], "cc": [1 / 2], "none": [1 / 2]},
 }
 PRECISIONS["celeb_light"] = PRECISIONS["celeb"]

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deskpro_jax.data.build.image_sources import Finding, files_below
+from deskpro_jax.data.build.outfits import number_outfits
 from deskpro_jax.data.datasets.spec import DatasetSpec, PhotoFolder
 from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
+from deskpro_jax.data.schema import UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
+
+UNKNOWN = -1  # camera of a dataset without cameras
 
 
 class NamedPhoto(NamedTuple):
@@ -25,6 +29,7 @@ class NamedPhoto(NamedTuple):
         file: the photo.
         path: relative to the raw folder, as `photo_names.normalised_stem` gives it.
         frame: the numbers that tell images of one person and camera apart.
+        outfit: the label of the outfit that `clothes` is the number of; "" where it has no label of its own.
     """
 
     split: str
@@ -35,6 +40,7 @@ class NamedPhoto(NamedTuple):
     file: Path
     path: str
     frame: tuple[int, ...]
+    outfit: str = ""
 
 
 def list_photos(spec: DatasetSpec, raw_dir: Path, with_val: bool = False) -> tuple[list[NamedPhoto], list[Finding]]:
@@ -74,7 +80,11 @@ def list_photos(spec: DatasetSpec, raw_dir: Path, with_val: bool = False) -> tup
                 f"{paths} holds no images of split {split}, named {expected}{wrong}: "
                 f"put the {split} images of {spec.name} there"
             )
-    return [photo for by_id in photos.values() for photo in by_id.values()], findings
+    listed = [photo for by_id in photos.values() for photo in by_id.values()]
+    clothes = number_outfits([photo.outfit for photo in listed])
+    return [
+        photo._replace(clothes=number) if photo.outfit else photo for photo, number in zip(listed, clothes, strict=True)
+    ], findings
 
 
 def left_out(spec: DatasetSpec, raw_dir: Path) -> list[str]:
@@ -133,7 +143,7 @@ def _list_folder(
         if "letter" in groups:
             camera, clothes = spec.letters[groups["letter"]]
         else:
-            camera, clothes = int(groups["camera"]), int(groups.get("clothes", -1))
+            camera, clothes = int(groups.get("camera", UNKNOWN)), UNKNOWN_CLOTHES
         yield NamedPhoto(
             split=folder.split,
             image_id=folder.image_id.format(**groups),
@@ -143,4 +153,5 @@ def _list_folder(
             file=file,
             path=normalised_stem(file.relative_to(raw_dir)),
             frame=tuple(map(int, re.findall(r"\d+", groups["frame"]))),
+            outfit=groups.get("clothes", ""),
         )

@@ -122,7 +122,7 @@ def _sizes(values: dict[str, np.ndarray]) -> dict[str, int]:
     return {
         "images": len(values["identity"]),
         "identities": len(np.unique(values["identity"])),
-        "cameras": len(np.unique(values["camera"])),
+        "cameras": len(np.unique(values["camera"][values["camera"] >= 0])),
         "masks": int(values["has_mask"].sum()),
         "faces": int(values["has_face"].sum()),
         "restored_faces": int(values["has_restored_face"].sum()),

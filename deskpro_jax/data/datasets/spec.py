@@ -18,7 +18,8 @@ class PhotoFolder(NamedTuple):
         split: one of `schema.SPLITS`.
         folder: path below the dataset's root.
         pattern: regular expression of a photo's path below the folder, without the suffix. Named groups: identity,
-            camera (or letter), frame, and clothes where outfits are known.
+            frame, camera (or letter) where there are cameras, and clothes where outfits are known: numbers, or labels
+            that are numbered (`outfits.number_outfits`).
         expected: the pattern in words, for errors.
         image_id: how the groups of the pattern are joined to the name of an image.
     """
