@@ -24,16 +24,18 @@ from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
 from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
-from deskpro_jax.evaluation import evaluate, results_files, scoring
+from deskpro_jax.evaluation import evaluate, results_files, scoring, sentences
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.losses import check as loss_check
-from deskpro_jax.models.contract import Network, PhaseSpec, Recipe
+from deskpro_jax.models.contract import Network, PhaseSpec, Recipe, embedding_streams
 from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.forking import refuse_after_fork
+from deskpro_jax.runtime.progress import say
 from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.runtime.time_left import Outlook
 from deskpro_jax.storage.files import check_writable
 from deskpro_jax.train import check as train_check
-from deskpro_jax.train import initial_weights, teacher
+from deskpro_jax.train import initial_weights, plan, teacher
 from deskpro_jax.train.loop import run_phase
 from deskpro_jax.train.phase import PhaseSetup
 from deskpro_jax.workdir import layout, transfer
@@ -61,6 +63,9 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train", *,
     first = jax.process_index() == 0
     if mode == "train":
         layout.settle_config(folder, config, write=first)
+        if first:
+            specs = methods.phases(config)
+            say(*plan.describe(config, folder, specs, plan.epochs_done(folder, specs)))
     elif not folder.is_dir():
         raise MissingInputError(f"no workdir at {folder}: train first, or correct --workdir.")
     else:
@@ -99,7 +104,11 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train", *,
         if first:
             file = results_files.find_results_file(config, folder, splits[0], own=mode == "train")
             published = results, baselines, steps, chosen.left_out, skipped
-            results_files.publish(config, file, splits[0], *published, write=write)
+            streams = embedding_streams(networks)
+            rows = [*(result.row() for result in results), *baselines]
+            shown = sentences.of_rows(rows, streams, splits, config.eval.missing_face)
+            results_files.publish(config, file, splits[0], *published, write=write, sentences=shown)
+            print("next:", *sentences.next_commands(folder, config.data, streams), sep="\n  ")
     return results
 
 
@@ -114,17 +123,18 @@ def _train(
     starts = {}
     # Before the hours of a first phase: weights that a later one cannot start from are refused here.
     for spec in reversed(specs):
-        if not _is_given(config, spec):
+        if not plan.is_given(config, spec):
             module = networks[spec.name].module
             starts[spec.name] = initial_weights.begin(spec, module, config, folder / spec.name, data.train)
+    work = plan.work_left(config, data, specs, plan.epochs_done(folder, specs))
     for spec in specs:
         network = networks[spec.name]
-        if _is_given(config, spec):
+        if plan.is_given(config, spec):
             variables, steps = teacher.read_given(config, spec, data.train, mesh)
         else:
             frozen = trained.get(spec.recipe.teacher)
-            start = starts[spec.name]
-            variables, steps = _train_phase(config, folder, mesh, data, guard, spec, network, start, frozen)
+            start, outlook = starts[spec.name], Outlook(work.get(spec.name, ()))
+            variables, steps = _train_phase(config, folder, mesh, data, guard, spec, network, start, frozen, outlook)
         trained[spec.name] = _Trained(network, variables, steps)
     embeds = [trained[spec.name] for spec in reversed(specs) if spec.embeds]
     steps_of = {name: phase.steps for name, phase in trained.items()}
@@ -135,10 +145,6 @@ class _Trained(NamedTuple):
     network: Network
     variables: Any
     steps: Steps
-
-
-def _is_given(config: ml_collections.ConfigDict, spec: PhaseSpec) -> bool:
-    return spec.name == "teacher" and bool(config.teacher.checkpoint)
 
 
 def _load_trained(
@@ -183,11 +189,10 @@ def _train_phase(
     network: Network,
     start: Callable[[Any], Any] | None,
     frozen: _Trained | None,
+    outlook: Outlook,
 ) -> tuple[Any, Steps]:
     """Trains one phase to its end; `frozen` is the teacher that its losses compare with."""
-    if "face" in spec.recipe.requires:
-        config = config.copy_and_resolve_references()
-        config.data.require_face = True
+    config = plan.config_of(config, spec)
     images = [*network.images, *spec.recipe.fields, *(frozen.network.images if frozen else ())]
     phase = PhaseSetup(
         spec.name,
@@ -201,6 +206,7 @@ def _train_phase(
         frozen.variables if frozen else None,
         start,
         _embed_training(config, mesh, data.train, network) if spec.recipe.between_epochs else None,
+        outlook,
     )
     _warn_if_no_masks(spec.recipe, data.train)
     return run_phase(phase, config, mesh, folder / spec.name, guard, _scorer(config, mesh, data, [network]))

@@ -87,3 +87,30 @@ def test_a_disabled_progress_shows_nothing():
     with Progress(2, "x", console=console, enabled=False) as progress:
         progress.advance({"loss": 1.0})
     assert console.file.getvalue() == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_how_long_it_takes_is_said_once_as_soon_as_a_few_steps_are_measured(terminal, monkeypatch):
+    now, console, asked = _clock(monkeypatch), _console(terminal), []
+
+    def outlook(steps, seconds):
+        asked.append((steps, seconds))
+        return "about 3 min left"
+
+    with Progress(100, "student", log_seconds=1e9, console=console, outlook=outlook) as progress:
+        now[0] += 60.0  # the first step compiles
+        for _ in range(10):
+            progress.advance()
+            now[0] += 2.0
+    assert asked == [(95, 2.0)]
+    assert console.file.getvalue().count("student  about 3 min left\n") == 1
+
+
+def test_steps_that_are_too_few_or_too_fast_to_measure_say_nothing(monkeypatch):
+    now, console = _clock(monkeypatch), _console(False)
+    for seconds, steps in ((0.01, 50), (100.0, 3)):
+        with Progress(100, "x", log_seconds=1e9, console=console, outlook=lambda *_: "wrong") as progress:
+            for _ in range(steps):
+                progress.advance()
+                now[0] += seconds
+    assert "wrong" not in console.file.getvalue()

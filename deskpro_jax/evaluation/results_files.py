@@ -58,6 +58,7 @@ def publish(
     left_out: Mapping[str, str],
     skipped: Mapping[str, Any] | None = None,
     *,
+    sentences: Sequence[str] = (),
     write: bool = True,
 ) -> None:
     """Prints the results and writes them into the workdir, as JSON and as Markdown.
@@ -71,6 +72,7 @@ def publish(
         steps: step of each phase's checkpoint.
         left_out: protocols that could not be scored -> why.
         skipped: unreadable images, of `score_networks` and by training phase.
+        sentences: what the rows show, of `sentences.of_rows`.
         write: False only prints them.
     """
     rows = [*(result.row() for result in results), *baselines]
@@ -84,8 +86,9 @@ def publish(
     # A log file has no width, and a cut table is of no use on a terminal either.
     console.width = max(console.width, console.measure(table, options=console.options.update(max_width=400)).maximum)
     console.print(table)
-    for name, text in notes.items():
-        console.print(f"{name}: {text}", markup=False, highlight=False, soft_wrap=True)
+    lines = [*(f"{name}: {text}" for name, text in notes.items()), *sentences]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not write:
         return
     record = {
@@ -108,7 +111,7 @@ def publish(
         "config": json.loads(config.to_json_best_effort()),
     }
     write_json(file.path, record)
-    listed = "".join(f"- {name}: {text}\n" for name, text in notes.items())
+    listed = "".join(f"- {line}\n" for line in lines)
     write_text(file.path.with_suffix(".md"), f"{title}\n\n{results_markdown(rows)}\n{listed}")
 
 

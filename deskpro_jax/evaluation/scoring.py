@@ -30,6 +30,7 @@ from deskpro_jax.runtime import sharding
 Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
 Skipped = dict[str, Any]  # unreadable images: names of "query" and "gallery", number of reads of "teacher", "student"
 _TEST = ("query", "gallery")
+RAW_PIXELS, UNTRAINED = "raw pixels", ", untrained"  # a baseline, and what ends the names of the others
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def baselines(
     rows = [
         ResultRow(
             protocol.name,
-            "raw pixels",
+            RAW_PIXELS,
             pixels.map,
             pixels.ranks,
             pixels.counted,
@@ -248,5 +249,5 @@ def baselines(
     sizes = image_sizes(config)
     untrained = [sharding.put_variables(mesh, init_variables(net.module, config.seed, sizes)) for net in networks]
     for result in score_networks(config, mesh, splits, networks, untrained, [protocol], show=show):
-        rows.append(result.row()._replace(stream=f"{result.stream}, untrained"))
+        rows.append(result.row()._replace(stream=result.stream + UNTRAINED))
     return rows

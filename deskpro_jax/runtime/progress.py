@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 import rich.console
@@ -15,6 +15,17 @@ import rich.progress
 
 _REFRESH_SECONDS = 0.1  # the bar is redrawn at most this often, so that a step costs microseconds
 _RATE_SECONDS = 30.0  # the images/s shown are those of about the last half minute
+_MEASURED_STEPS, _MEASURED_SECONDS = 4, 1.0  # what an outlook needs at least
+
+
+def say(*lines: str) -> None:
+    """Prints lines where progress lines go."""
+    for line in lines:
+        _console().print(line, markup=False, highlight=False)
+
+
+def _console() -> rich.console.Console:
+    return rich.console.Console(file=sys.stderr, soft_wrap=True)
 
 
 class Progress:
@@ -30,6 +41,7 @@ class Progress:
         log_seconds: float = 30.0,
         console: rich.console.Console | None = None,
         enabled: bool = True,
+        outlook: Callable[[int, float], str] | None = None,
     ):
         """Prepares the line; nothing appears before the `with` block is entered.
 
@@ -41,10 +53,13 @@ class Progress:
             log_seconds: seconds between two plain lines where the output is not a terminal.
             console: where to print; None is standard error, where log lines go too.
             enabled: False shows nothing: for every process but the first.
+            outlook: from the steps that are left and the seconds that one takes to a line that is printed once ("" is
+                not), as soon as a few steps are measured.
         """
         self._total, self._description, self._done = total, description, start
         self._images, self._log_seconds, self._enabled = images_per_step, log_seconds, enabled
-        self._console = console or rich.console.Console(file=sys.stderr, soft_wrap=True)
+        self._outlook = outlook
+        self._console = console or _console()
         self._terms: dict[str, float] = {}
         self._marks: deque[tuple[float, int]] = deque()
         self._shown = -math.inf
@@ -91,9 +106,19 @@ class Progress:
             self._marks.append((now, self._done))
             while now - self._marks[0][0] > _RATE_SECONDS and len(self._marks) > 2:
                 self._marks.popleft()
+        if self._outlook is not None:
+            self._look_ahead(*self._marks[0], now)
         if now - self._shown >= (_REFRESH_SECONDS if self._bar is not None else self._log_seconds):
             self._shown = now
             self._show()
+
+    def _look_ahead(self, since: float, first: int, now: float) -> None:
+        steps, seconds = self._done - first, now - since
+        if self._outlook is None or steps < _MEASURED_STEPS or seconds < _MEASURED_SECONDS:
+            return
+        if line := self._outlook(self._total - self._done, seconds / steps):
+            self._console.print(f"{self._description}  {line}", markup=False, highlight=False)
+        self._outlook = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -131,10 +131,13 @@ def train_steps(run: Training, folder: Path) -> None:
     epoch_work = EpochWork(phase.recipe, folder, run.epoch_steps, phase.embed)
     key = _phase_key(run)
     program: jax.stages.Compiled | None = None
+    images = _batch_images(config)
     with (
         contextlib.closing(_batches(run)) as batches,
         MetricWriter(folder, resume_step=first, redo=METRICS if redo else (), enabled=main) as writer,
-        Progress(run.total, phase.name, start=first, images_per_step=_batch_images(config), enabled=main) as progress,
+        Progress(
+            run.total, phase.name, start=first, images_per_step=images, enabled=main, outlook=phase.outlook
+        ) as progress,
         profile.StepProfile(folder / "profile", config.train.profile_steps, enabled=main) as profiled,
     ):
         if redo:
@@ -145,7 +148,8 @@ def train_steps(run: Training, folder: Path) -> None:
             with _compiling(run, first):
                 arguments = (run.state, phase.teacher_variables, batch, key)
                 if program is None or run.step == run.frozen_steps:  # the next steps are of another kind
-                    program = compile_now(_jitted_step(run), *arguments)
+                    with phase.outlook.compiling():
+                        program = compile_now(_jitted_step(run), *arguments)
                 run_step(run, program, arguments, profiled)
             stop = run.guard.stop_requested(run.epoch_ends)
             if config.data.skip_corrupt and (stop or run.epoch_ends):

@@ -15,6 +15,7 @@ from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.models.contract import Recipe
 from deskpro_jax.runtime.signals import SignalGuard
+from deskpro_jax.runtime.time_left import Outlook
 from deskpro_jax.train.loss_terms import StepTerms
 from deskpro_jax.train.step import TrainState
 
@@ -36,6 +37,7 @@ class PhaseSetup:
     teacher_variables: Any = None
     pretrained: Callable[[Any], Any] | None = None  # random variables -> initial ones, some of them from a file
     embed: Callable[[Any], np.ndarray] | None = None  # variables -> embeddings of the training images
+    outlook: Outlook = field(default_factory=Outlook)  # how long the run still takes
 
 
 class ResumeInfo(NamedTuple):
