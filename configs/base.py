@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
     m.stem_relu = True  # bot: whether the stem has a ReLU; the authors' code and weights have none
-    m.parts = 6  # pcb: stripes
+    m.parts = 6  # pcb, cssc: stripes; of cssc 8
     m.dropout = 0.5  # pcb, reidcaps: fraction of the features that is dropped in front of (the first) classifiers
     m.pool = "avg"  # mgn: how maps are pooled, "avg" or "max"
     m.routing = 4  # reidcaps: rounds of routing between capsules
@@ -113,6 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.margin = 0.7  # of the metric loss
     # Of the metric loss, L_trip in Eq. 7; less of it helps a network that starts from random weights.
     l.triplet_weight = 1.0
+    l.triplet_start = 0  # epochs at the beginning without it (fire: without everything that its clustering is for)
     l.soft_margin = False  # log(1 + exp(.)) instead of the triplet loss's hinge
     l.outputs = "sum"  # cross-entropy and metric loss over a stream's outputs: their "sum" or "mean"
     l.centre_weight = 0.0  # of the centre loss; 0 leaves it out

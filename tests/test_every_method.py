@@ -21,7 +21,7 @@ from deskpro_jax.train.loss_terms import with_own_parameters
 
 OTHERS = tuple(name for name in methods.METHODS if name in methods.variants())
 ROWS, CLASSES = 6, 5
-SLOW = ("hacnn", "lmbn", "lmbn_r", "mgn", "osnet", "osnet_ain", "osnet_ibn", "reidcaps_plus")  # to compile
+SLOW = ("cssc", "hacnn", "lmbn", "lmbn_r", "mgn", "osnet", "osnet_ain", "osnet_ibn", "reidcaps_plus")  # to compile
 CI_ONLY = pytest.mark.skipif(
     os.environ.get("DESKPRO_TEST_OPTIMISED") != "1", reason=".ci/run takes it, with DESKPRO_TEST_OPTIMISED=1"
 )

@@ -28,7 +28,7 @@ def _parameters() -> Iterator[Any]:
             continue
         heavy = importlib.import_module(f"golden_cases.{path.stem}").HEAVY
         golden = Golden(path)
-        cases = [case for case in golden.cases if not units.is_unit(case)]  # of tests/test_golden_units.py
+        cases = [case for case in golden.cases if not units.is_unit(golden, case)]  # of tests/test_golden_units.py
         further = [case for case in cases if case.startswith("eval")][1:]  # the network of the first once more
         for case in cases:
             skip = pytest.mark.skipif(

@@ -12,7 +12,7 @@ CASES = [
     for path in sorted(FOLDER.glob("*.npz"))
     for golden in [Golden(path)]
     for case in golden.cases
-    if units.is_unit(case)
+    if units.is_unit(golden, case)
 ]
 
 

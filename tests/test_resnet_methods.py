@@ -19,16 +19,16 @@ from configs import celeb, synthetic
 from deskpro_jax import methods
 from deskpro_jax.cli import convert
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods import bot, lmbn, lmbn_r, mgn, pcb
+from deskpro_jax.methods import bot, cssc, lmbn, lmbn_r, mgn, pcb
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.contract import PRETRAINED, Counts
-from deskpro_jax.models.stripes import stripes
+from deskpro_jax.models.stripes import equal_stripes, stripes
 from deskpro_jax.weights import published
 from deskpro_jax.workdir.networks import load_networks
 from small_backbones import TINY, TINY_RESNET
 
 GOLDEN = Path(__file__).parent / "golden" / "methods"
-ON_RESNET = {"bot": bot, "pcb": pcb, "mgn": mgn, "lmbn_r": lmbn_r}
+ON_RESNET = {"bot": bot, "pcb": pcb, "mgn": mgn, "lmbn_r": lmbn_r, "cssc": cssc}
 SIZE = {"mgn": (96, 32)}
 # Method, variant in its manifest, its names, parts.
 PUBLISHED = [
@@ -180,6 +180,18 @@ def test_stripes_overlap_where_the_height_is_no_multiple() -> None:
     spans = [(int(part.min()), int(part.max())) for part in stripes(rows, 6)]
     assert spans == [(0, 1), (1, 2), (2, 3), (4, 5), (5, 6), (6, 7)]
     assert [part.shape[1] for part in stripes(rows, 4)] == [2, 2, 2, 2]
+
+
+def test_equal_stripes_leave_out_the_rows_that_are_over() -> None:
+    rows = jnp.arange(9.0).reshape(1, 9, 1, 1)
+    assert [part.ravel().tolist() for part in equal_stripes(rows, 4)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert [part.ravel().tolist() for part in equal_stripes(rows[:, :2], 4)] == [[0], [1], [1], [1]]
+
+
+def test_a_metric_loss_may_begin_after_some_epochs() -> None:
+    (phase,) = methods.phases(celeb.get_config("cssc"))
+    (weight,) = (term.weight for term in phase.recipe.losses if term.name == "triplet_body")
+    assert [float(weight(jnp.asarray(epoch))) for epoch in (0, 34, 35, 119)] == [0, 0, 1, 1]
 
 
 def test_variants_are_trained_with_the_published_losses() -> None:

@@ -25,6 +25,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "loss.metric", METRICS)
     expect.number(config, "loss.margin", least=0)
     expect.number(config, "loss.triplet_weight", least=0)
+    expect.integer(config, "loss.triplet_start", least=0)
     expect.choice(config, "loss.outputs", OUTPUTS)
     expect.number(config, "loss.centre_weight", least=0)
     expect.number(config, "loss.centre_rate", least=0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
@@ -48,10 +49,15 @@ def identity_terms(
         return _joined(loss, each)
 
     terms = [
-        LossTerm(f"{loss.metric}_{spec.name}", metric, loss.triplet_weight),
+        LossTerm(f"{loss.metric}_{spec.name}", metric, from_epoch(loss.triplet_start, loss.triplet_weight)),
         LossTerm(f"ce_{spec.name}", identification, loss.ce_weight * ce_weight),
     ]
     return [*terms, centre_term(loss, spec)] if loss.centre_weight else terms
+
+
+def from_epoch(start: int, weight: float) -> float | Callable[[Any], Any]:
+    """Returns a weight that is 0 before epoch `start`, counted from 0, as `LossTerm.weight`."""
+    return (lambda epoch: weight * (epoch >= start)) if start and weight else weight
 
 
 def weighted_terms(loss: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]:

@@ -151,18 +151,23 @@ class ResNetTrunk(nn.Module):
 
 
 class ResNetTail(nn.Module):
-    """The rest of layer3, and layer4: [B, H, W, features(3)] -> [B, H/last_stride, W/last_stride, features(4)]."""
+    """The rest of layer3, and layer4: [B, H, W, features(3)] -> [B, H/last_stride, W/last_stride, features(4)].
+
+    `numbers` (3,) leaves layer4 to the network that goes on from here.
+    """
 
     backbone: ResNetBackbone
     last_stride: int = 1
     dtype: layers.Dtype = jnp.float32
     remat: str = "none"
+    numbers: tuple[int, ...] = (3, 4)
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch height width channels"], *, train: bool, valid: Array | None = None
     ) -> Float[Array, "batch rows columns features"]:
-        for block in _bottlenecks(self.backbone, (3, 4), trunk=False, dtype=self.dtype, last_stride=self.last_stride):
+        blocks = _bottlenecks(self.backbone, self.numbers, trunk=False, dtype=self.dtype, last_stride=self.last_stride)
+        for block in blocks:
             x = run_block(block, x, train=train, valid=valid, remat=self.remat)
         return x
 

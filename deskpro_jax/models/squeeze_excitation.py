@@ -11,15 +11,19 @@ from deskpro_jax.models.initialisers import uniform_fan_in
 
 
 class SqueezeExcitation(nn.Module):
-    """Two linear layers without biases, ReLU between them, sigmoid after: weights in (0, 1), one for each channel."""
+    """Two linear layers, ReLU between them, sigmoid after: weights in (0, 1), one for each channel."""
 
     reduction: int = 16
+    use_bias: bool = False
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, pooled: Float[Array, "batch channels"]) -> Float[Array, "batch channels"]:
         channels, x = pooled.shape[-1], pooled[:, None, None]
         few = channels // self.reduction
-        x = nn.relu(layers.Pointwise(few, dtype=self.dtype, kernel_init=uniform_fan_in(channels), name="fc_0")(x))
-        x = layers.Pointwise(channels, dtype=self.dtype, kernel_init=uniform_fan_in(few), name="fc_2")(x)
-        return nn.sigmoid(x)[:, 0, 0]
+        x = nn.relu(self._linear(channels, few, "fc_0")(x))
+        return nn.sigmoid(self._linear(few, channels, "fc_2")(x))[:, 0, 0]
+
+    def _linear(self, fan_in: int, features: int, name: str) -> layers.Pointwise:
+        init = uniform_fan_in(fan_in)
+        return layers.Pointwise(features, (), self.use_bias, self.dtype, init, init, name=name)

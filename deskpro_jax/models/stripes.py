@@ -1,4 +1,4 @@
-"""Horizontal stripes of feature maps, pooled: the parts of PCB, MGN and LightMBN."""
+"""Horizontal stripes of feature maps, pooled: the parts of PCB, MGN, LightMBN and CSSC."""
 
 from __future__ import annotations
 
@@ -22,6 +22,22 @@ def stripes(x: Float[Array, "batch height width channels"], parts: int) -> list[
     """
     height = x.shape[1]
     return [x[:, part * height // parts : -(-(part + 1) * height // parts)] for part in range(parts)]
+
+
+def equal_stripes(x: Float[Array, "batch height width channels"], parts: int) -> list[Array]:
+    """Cuts maps into stripes of equally many rows, floor(H / parts); rows left over at the bottom belong to none.
+
+    Args:
+        x: feature maps.
+        parts: number of stripes; where there are fewer rows each stripe has one, and the last row stands for those
+            that are missing.
+
+    Returns:
+        The stripes from top to bottom, each [batch, rows, width, channels].
+    """
+    rows = max(x.shape[1] // parts, 1)
+    starts = [min(part * rows, x.shape[1] - rows) for part in range(parts)]
+    return [x[:, start : start + rows] for start in starts]
 
 
 def pool(x: Float[Array, "batch height width channels"], kind: str) -> Float[Array, "batch 1 1 channels"]:

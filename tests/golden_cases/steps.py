@@ -92,6 +92,7 @@ def step(
     optimizer: optax.GradientTransformation,
     written: Callable[[Any], dict[str, np.ndarray]],
     state: Mapping[str, np.ndarray] | None = None,
+    epoch: int = 0,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes one training step in float64.
 
@@ -104,6 +105,7 @@ def step(
         optimizer: of the case.
         written: from a tree like the network's variables to tensors by published name.
         state: the reference's tensors, where its manifest is not by variant.
+        epoch: epochs done.
 
     Returns:
         The body stream's outputs before the step, and by name: `terms`, `intermediates`, and tensors `gradients`,
@@ -124,7 +126,7 @@ def step(
     @jax.jit
     def run(state: Any, inputs: Any) -> Any:
         (outputs, middle), _ = module.apply(state.variables, inputs, train=True, mutable=["batch_stats"])
-        return *train.update(state, inputs, module, optimizer, losses), outputs, middle
+        return *train.update(state, inputs, module, optimizer, losses, epoch=epoch), outputs, middle
 
     before = train.create_state(held, optimizer)
     after, terms, gradients, outputs, middle = run(before, inputs)
