@@ -92,14 +92,13 @@ def begun(alone: Path, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.slow
 def test_meshes_give_the_same_losses(tiny_data: Path) -> None:
     # Eight images on three devices are nine rows, one of them padding.
-    code, out, err = runs.finish(runs.start([str(SCRIPT), str(tiny_data), "1x1", "8x1", "3x1"], devices=8))
+    code, out, err = runs.finish(runs.start([str(SCRIPT), str(tiny_data), "1x1", "3x1"], devices=3))
     assert code == 0, err
-    one, *others = json.loads(out.splitlines()[-1])
+    one, three = json.loads(out.splitlines()[-1])
     assert len(one) == 10
-    for other in others:
-        for step, (found, expected) in enumerate(zip(other, one, strict=True)):
-            for name, value in expected.items():
-                np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=f"{name}, step {step}")
+    for step, (found, expected) in enumerate(zip(three, one, strict=True)):
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, err_msg=f"{name}, step {step}")
 
 
 @pytest.mark.slow
@@ -118,7 +117,7 @@ def test_four_processes_train_and_embed_as_one_does_and_read_a_quarter_each(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_begun_on_eight_devices_goes_on(
     processes: int, begun: Path, alone: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
