@@ -35,7 +35,7 @@ from deskpro_jax.workdir import conversion
 from deskpro_jax.workdir.networks import load_networks, read_checkpoint
 from golden_networks import deskpro_networks, lightmbn_network, osnet_network
 from golden_rule import state_dict
-from small_networks import config_of, drawn, small, spec
+from small_networks import config_of, drawn, only, small, spec
 from torch_files import Raw, save, torch_legacy, torch_zip
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -263,15 +263,14 @@ def test_the_names_written_are_the_published_ones():
 
 
 def test_a_new_number_of_identities_is_said(tmp_path, capsys):
-    path = save(tmp_path / "deskpro.pth", torch_zip(small("aacd")))
+    path = save(tmp_path / "deskpro.pth", torch_zip(only("body", small("aacd"))))
     assert main([str(path), "--to", str(tmp_path / "out"), "--identities", "4"]) == 0
     assert "body: classifiers of 3 identities dropped, 7 of 4 drawn anew" in capsys.readouterr().out
-    for role, variables in networks_of(tmp_path / "out").items():
-        expected = drawn(spec(role, "released" if role == "body" else "none"), "aacd")
-        assert variables["params"]["classifier"]["kernel"].shape == (7, 8, 4)
-        assert_equal(variables["batch_stats"], expected["batch_stats"])  # nothing else changed
-        for name in expected["params"].keys() - {"classifier"}:
-            assert_equal(variables["params"][name], expected["params"][name])
+    variables, expected = networks_of(tmp_path / "out")["body"], drawn(spec("body", "released"), "aacd")
+    assert variables["params"]["classifier"]["kernel"].shape == (7, 8, 4)
+    assert_equal(variables["batch_stats"], expected["batch_stats"])  # nothing else changed
+    for name in expected["params"].keys() - {"classifier"}:
+        assert_equal(variables["params"][name], expected["params"][name])
 
 
 def test_lightmbn_and_osnet_take_a_new_number_of_identities(tmp_path, capsys):
@@ -303,7 +302,8 @@ def test_a_lone_network_needs_its_role(tmp_path, capsys):
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys):
-    whole = torch_zip(small("aacd"))
+    tensors = only("body", small("aacd"))
+    whole = torch_zip(tensors)
     path, out = save(tmp_path / "deskpro.pth", whole), tmp_path / "out"
     assert_refused([str(path), "--streams", "abcd"], out, capsys, str(path), "are of aacd")
     assert_refused([str(path), "--family", "lmbn"], out, capsys, "holds deskpro, not lmbn")
@@ -322,14 +322,14 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, capsys):
         ("evil.pth", torch_zip({"w": Raw(b"cos\nsystem\nX\x02\x00\x00\x00id\x85R")}), "os.system"),
     ):
         assert_refused([str(save(tmp_path / name, data))], out, capsys, name, word)
-    broken = dict(small("aacd"))
+    broken = dict(tensors)
     del broken["nocloth_net.spatial_attn.conv1.weight"]
     message = assert_refused([str(save(tmp_path / "broken.pth", torch_zip(broken)))], out, capsys, "spatial_attn.conv2")
     assert "broken.pth" in message
 
 
 def test_averaged_weights_are_taken_when_asked_for(tmp_path, capsys):
-    plain = small("aacd")
+    plain = only("body", small("aacd"))
     averaged = {name: value + 1 if value.dtype.kind == "f" else value for name, value in plain.items()}
     path = save(tmp_path / "both.pth", torch_zip({"model": plain, "model_ema": averaged}))
     for flags, shift in (([], 0), (["--weights", "plain"], 0), (["--weights", "ema"], 1)):
@@ -342,7 +342,7 @@ def test_averaged_weights_are_taken_when_asked_for(tmp_path, capsys):
 
 
 def test_weights_that_are_not_finite_and_folders_that_are_no_workdir_are_refused(tmp_path, capsys):
-    broken = dict(small("aacd"))
+    broken = only("student", small("aacd"))
     name = "lr_face_net.backbone.2.0.conv1.bn.running_var"
     broken[name] = np.full_like(broken[name], np.inf)
     path = save(tmp_path / "broken.pth", torch_zip(broken))

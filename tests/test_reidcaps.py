@@ -116,51 +116,48 @@ def test_small_images_are_refused_before_anything_is_built() -> None:
         reidcaps.check(config)
 
 
-@pytest.fixture(scope="module", params=["reidcaps", "reidcaps_plus"])
-def drawn_networks(request: pytest.FixtureRequest, tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workdir of each, untrained."""
-    folder = tmp_path_factory.mktemp(request.param) / "run"
-    return small_models.write_workdir(
-        folder, tiny_data, f"{request.param},debug", model__backbone=TINY, data__body_size=SIZE
-    )
+def workdir(folder: Path, tiny_data: Path, variant: str) -> Path:
+    """Returns the workdir of an untrained network."""
+    return small_models.write_workdir(folder, tiny_data, f"{variant},debug", model__backbone=TINY, data__body_size=SIZE)
 
 
-def test_files_under_published_names_go_in_and_out(drawn_networks: Path, tmp_path: Path) -> None:
-    trained = drawn_networks
-    file, plus = tmp_path / "out.safetensors", trained.parent.name.startswith("reidcaps_plus")
-    assert convert.main([str(trained), "--to", str(file)]) == 0
+@pytest.fixture(scope="module")
+def untrained_reidcaps(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a ReIDCaps."""
+    return workdir(tmp_path_factory.mktemp("reidcaps") / "run", tiny_data, "reidcaps")
+
+
+# test_method_files.py takes files of both in and out.
+
+
+def test_files_under_published_names_may_have_imagenets_classifier(untrained_reidcaps: Path, tmp_path: Path) -> None:
+    file = tmp_path / "out.safetensors"
+    assert convert.main([str(untrained_reidcaps), "--to", str(file)]) == 0
     with safe_open(file, "numpy") as opened:
-        assert opened.metadata()["family"] == ("reidcaps_plus" if plus else "reidcaps")
+        assert opened.metadata()["family"] == "reidcaps"
     tensors = load_file(file)
-    start = "2_1." if plus else ""
-    assert tensors[f"{start}base.features.denseblock2.denselayer1.conv2.weight"].shape == (8, 32, 3, 3)
-    identities, nodes = tensors[f"{start}digit_capsules.route_weights"].shape[:2]
+    assert tensors["base.features.denseblock2.denselayer1.conv2.weight"].shape == (8, 32, 3, 3)
+    identities, nodes = tensors["digit_capsules.route_weights"].shape[:2]
     assert nodes == 32
-    assert tensors[f"{start}classifer2.classifier.weight"].shape == (identities, 17)
-    assert tensors[f"{start}primary_capsules.capsules.7.bias"].shape == (32,)
+    assert tensors["classifer2.classifier.weight"].shape == (identities, 17)
+    assert tensors["primary_capsules.capsules.7.bias"].shape == (32,)
     parallel = {f"module.{name}": array for name, array in tensors.items()}
-    parallel[f"module.{start}base.classifier.weight"] = np.zeros((1000, 17), np.float32)
+    parallel["module.base.classifier.weight"] = np.zeros((1000, 17), np.float32)
     save_file(parallel, tmp_path / "parallel.safetensors")
-    same = {"body_size": SIZE}
-    if plus:
-        assert convert.main([str(tmp_path / "parallel.safetensors"), "--to", str(tmp_path / "converted")]) == 0
-        settings = json.loads((tmp_path / "converted" / "conversion.json").read_text())
-        assert settings["family"] == "reidcaps_plus"
-    else:
-        embedder = Embedder(tmp_path / "parallel.safetensors", **same)
-        assert embedder.checksum == Embedder(trained).checksum
+    embedder = Embedder(tmp_path / "parallel.safetensors", body_size=SIZE)
+    assert embedder.checksum == Embedder(untrained_reidcaps).checksum
 
 
-def test_parts_are_weighed_where_embeddings_are_compared(drawn_networks: Path, tiny_data: Path) -> None:
-    embedder = Embedder(drawn_networks)
+def test_parts_are_weighed_where_embeddings_are_compared(tiny_data: Path, tmp_path: Path) -> None:
+    embedder = Embedder(workdir(tmp_path / "run", tiny_data, "reidcaps_plus"))
     split = dataset.load("synthetic_tiny", tiny_data, "query")
     rows = embedder.embed(small_models.images(split)[:4])
-    parts = rows.reshape(4, embedder.parts, -1)
+    parts = rows.reshape(4, len(IMAGE_PARTS), -1)
     np.testing.assert_allclose(np.linalg.norm(parts, axis=2), 1, atol=1e-5)
-    weights = np.array(reidcaps.WEIGHTS if embedder.parts > 1 else (1.0,))
+    weights = np.array(reidcaps.WEIGHTS)
     expected = np.einsum("p,qpd,gpd->qg", weights, parts, parts) / weights.sum()
     np.testing.assert_allclose(embedder.similarity.between(rows, rows), expected, atol=1e-5)
-    assert ("stream_parts" in settings_of(embedder.similarity)) == (embedder.parts > 1)
+    assert "stream_parts" in settings_of(embedder.similarity)
 
 
 def test_imagenets_densenet_starts_every_network() -> None:
@@ -168,6 +165,8 @@ def test_imagenets_densenet_starts_every_network() -> None:
     assert [one.family for one in names] == ["torchvision_densenet121", "torchvision_densenet121_older"]
     network = reidcaps.network(configured("reidcaps_plus"), Counts(3))
     variables = drawn(network, (96, 48))
+    whole = {entry.name for entry in published.entries(reidcaps.NAMES[1], variables)[0]}
+    assert {"2_1.base.features.denseblock2.denselayer1.conv2.weight", "all.digit_capsules.route_weights"} <= whole
     for one in names:
         entries, absent = published.entries(one, variables)
         files = {entry.name for entry in entries}
@@ -183,10 +182,10 @@ def test_imagenets_densenet_starts_every_network() -> None:
     assert dataclasses.replace(densenet.DENSENETS["densenet121"]).features == 1024
 
 
-def test_a_workdir_starts_a_training_of_other_people(drawn_networks: Path, tmp_path: Path) -> None:
-    loaded = load_networks(drawn_networks)
+def test_a_workdir_starts_a_training_of_other_people(untrained_reidcaps: Path, tmp_path: Path) -> None:
+    loaded = load_networks(untrained_reidcaps)
     config = loaded.config
-    config.init.body = str(drawn_networks)
+    config.init.body = str(untrained_reidcaps)
     (spec,) = methods.phases(config)
     module = spec.network(config, runs.CLASSES + 1).module
     initial = initialisers.init_variables(module, 5, {"body": SIZE})

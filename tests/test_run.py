@@ -83,41 +83,30 @@ def test_evaluation_without_a_run_says_so(tiny_data: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_killed_at_random_steps_it_ends_with_the_same_bits(reference: Path, tiny_data: Path, tmp_path: Path) -> None:
+def test_killed_and_stopped_at_random_steps_it_ends_with_the_same_bits(
+    reference: Path, tiny_data: Path, tmp_path: Path
+) -> None:
     config, arguments = runs.config(tiny_data), runs.flags(tmp_path, tiny_data)
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the steps: {seed}")  # shown when the test fails
-    steps = random.Random(seed)
-    for phase in PHASES:
-        step = steps.randint(1, 2 * runs.STEPS[phase] - 1)
-        code, _, err = runs.interrupt("SIGKILL", phase, step, arguments)
-        assert code == -9, f"{phase}, step {step}: {err}"
-        assert max(runs.losses(tmp_path / phase)) == step
+    killed, stopped = (random.Random(seed).randint(1, 2 * runs.STEPS[phase] - 2) for phase in PHASES)
+    code, _, err = runs.interrupt("SIGKILL", "teacher", killed, arguments)
+    assert code == -9, f"teacher, step {killed}: {err}"
+    assert max(runs.losses(tmp_path / "teacher")) == killed
+    code, _, err = runs.interrupt("SIGTERM", "student", stopped, arguments)
+    assert code == 0, err
+    assert f"SIGTERM: saved the student after step {stopped + 1} of 12" in err
+    assert runs.saved_steps(tmp_path / "student")[-1] == stopped + 1
+    before = runs.lines(tmp_path / "student")
+    assert [line["step"] for line in before] == list(range(1, stopped + 2))
+
     runs.run(config, tmp_path)
+    assert runs.lines(tmp_path / "student")[: stopped + 1] == before
     for phase in PHASES:
         found, expected = (runs.saved_state(folder, phase, config) for folder in (tmp_path, reference))
         runs.assert_same_state(found, expected)
         assert runs.losses(tmp_path / phase) == runs.losses(reference / phase), phase
     assert scores(tmp_path) == scores(reference)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_the_run_goes_on_from_that_step(reference: Path, tiny_data: Path, tmp_path: Path) -> None:
-    fields = {"teacher__checkpoint": str(reference)}
-    config = runs.config(tiny_data, **fields)
-    code, _, err = runs.interrupt("SIGTERM", "student", 7, runs.flags(tmp_path, tiny_data, **fields))
-    assert code == 0, err
-    assert "SIGTERM: saved the student after step 8 of 12" in err
-    assert runs.saved_steps(tmp_path / "student")[-1] == 8  # in the middle of the second epoch
-    before = runs.lines(tmp_path / "student")
-    assert [line["step"] for line in before] == list(range(1, 9))
-
-    runs.run(config, tmp_path)
-    assert runs.lines(tmp_path / "student")[:8] == before
-    assert runs.losses(tmp_path / "student") == runs.losses(reference / "student")
-    found, expected = (runs.saved_state(folder, "student", config) for folder in (tmp_path, reference))
-    runs.assert_same_state(found, expected)
-    assert not (tmp_path / "teacher").exists()  # it was given
 
 
 @pytest.mark.slow
