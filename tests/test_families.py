@@ -286,8 +286,12 @@ def test_deskpro_and_lightmbn_start_a_stream_of_other_identities():
     assert equal(after["batch_stats"], source["batch_stats"])
     assert equal(after["params"]["drop_block"], source["params"]["drop_block"])
     assert "classifiers of 3 identities dropped, 7 of 6 drawn anew" in notes
-    with pytest.raises(InputError, match="no teacher network"):
-        load.initialise(found, "teacher", before, os_streams="abcd", attention="none")
+    taught, notes = load.initialise(found, "teacher", before, os_streams="abcd", attention="none")
+    assert equal(taught["params"], after["params"])  # where there is no teacher, the student's network starts one
+    assert "the file has no teacher: its face student is read" in notes
+    body = {name: value for name, value in small().items() if name.startswith("nocloth_net.")}
+    with pytest.raises(InputError, match="holds no teacher network, only body"):
+        load.initialise(recognise(body), "teacher", before, os_streams="abcd", attention="none")
     with pytest.raises(InputError, match="are of abcd"):
         load.initialise(found, "student", before, os_streams="aacd", attention="none")
     lone = export.to_tensors(

@@ -34,6 +34,7 @@ SAFETENSORS = ".safetensors"
 # Options by purpose; each is None when the flag is absent.
 _IMPORT = {"--as": "role", "--streams": "streams", "--attention": "attention", "--identities": "identities",
            "--dont-load": "dont_load", "--weights": "weights"}  # fmt: skip
+_EXPORT = {"--report": "report", "--compact": "compact"}
 _PROGRAM = {"--network": "network", "--images": "images", "--flip": "flip", "--body-size": "body_size",
             "--face-size": "face_size"}  # fmt: skip
 
@@ -45,11 +46,17 @@ def _families() -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("convert", main.__doc__)
-    parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, or a workdir")
+    parser.add_argument("source", type=Path, help="a PyTorch or safetensors file, pretrained:NAME, or a workdir")
     endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
     parser.add_argument("--to", type=Path, required=True, help=f"new folder; from a workdir {endings}")
     parser.add_argument("--family", choices=_families(), help="family of the weights that are read or written")
     parser.add_argument("--report", choices=REPORTS, help="checkpoint of a workdir to export (default: last)")
+    parser.add_argument(
+        "--compact",
+        action="store_true",
+        default=None,
+        help=f"write a FILE{SAFETENSORS} of only what embeddings depend on, in float16: no teacher, no classifiers",
+    )
     files = parser.add_argument_group("from a weights file to a workdir")
     files.add_argument("--as", dest="role", choices=ROLES, help="network in the file, if its names do not show it")
     files.add_argument("--streams", choices=OS_STREAMS, help="OSBlock streams, if the file does not show them")
@@ -77,7 +84,7 @@ def _refuse(options: argparse.Namespace, flags: dict[str, str], purpose: str) ->
 def _import(options: argparse.Namespace) -> None:
     if options.to.suffix in (SAFETENSORS, *FORMATS):
         raise InputError(f"{options.source} is a file; --to takes a new folder then. Convert that to {options.to}.")
-    _refuse(options, _PROGRAM | {"--report": "report"}, "a weights file")
+    _refuse(options, _PROGRAM | _EXPORT, "a weights file")
     if options.identities is not None and options.identities < 1:
         raise InputError(f"--identities is {options.identities}; it must be an integer >= 1.")
     record = import_weights(
@@ -104,13 +111,14 @@ def _export(options: argparse.Namespace) -> None:
     report = options.report or "last"
     if options.to.suffix == SAFETENSORS:
         _refuse(options, _PROGRAM, f"{SAFETENSORS} files")
-        steps = export_weights(options.source, options.to, family=options.family, report=report)
+        compact = bool(options.compact)
+        steps = export_weights(options.source, options.to, family=options.family, report=report, compact=compact)
         print(f"{options.to}: {', '.join(f'{phase} of {_step_text(step)}' for phase, step in steps.items())}")
         return
     if options.to.suffix not in FORMATS:
         endings = ", ".join(f"FILE{ending}" for ending in (SAFETENSORS, *FORMATS))
         raise InputError(f"{options.source} is a workdir; --to takes {endings} then, not {options.to}.")
-    _refuse(options, {"--family": "family"}, f"{options.to.suffix} files")
+    _refuse(options, {"--family": "family", "--compact": "compact"}, f"{options.to.suffix} files")
     choices = {name: getattr(options, name) for name in _PROGRAM.values() if name != "images"}
     described = export_program(options.source, options.to, **choices, images=options.images or IMAGES[0], report=report)
     for network in described["networks"]:

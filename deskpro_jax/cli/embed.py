@@ -32,7 +32,9 @@ _LISTED = 100  # unreadable photos that are printed
 def main(arguments: Sequence[str] | None = None) -> int:
     """Embeds photos into Parquet, or .npy with JSON lines; returns the exit code."""
     parser = command_parser("embed", main.__doc__)
-    parser.add_argument("--checkpoint", required=True, help="a workdir, or a weights file (safetensors, PyTorch)")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a workdir, a weights file (safetensors, PyTorch), or pretrained:NAME"
+    )
     parser.add_argument(
         "--images", required=True, help="a folder, a pattern, a photo, a .txt, or a .csv or .parquet with a column path"
     )

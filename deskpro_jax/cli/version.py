@@ -19,6 +19,7 @@ from deskpro_jax.cli.commands import command_parser
 from deskpro_jax.errors import InputError, MissingInputError, RunError, end_command
 from deskpro_jax.storage import files as files_
 from deskpro_jax.storage.checksums import CHECKSUM_FILE, file_sha256, find_damage, has_checksums
+from deskpro_jax.weights.pretrained import find_weights
 from deskpro_jax.workdir import layout
 
 # Packages that decide numbers, and optional ones that commands may miss.
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "target",
         nargs="?",
         type=Path,
-        metavar="WORKDIR|FILE",
+        metavar="WORKDIR|FILE|pretrained:NAME",
         help="print its checksums as well",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     std_logging.getLogger("absl").setLevel(std_logging.WARNING)
 
     def report() -> None:
-        sums = {} if options.target is None else {str(options.target): checksums(options.target.expanduser())}
+        sums = {} if options.target is None else {str(options.target): checksums(find_weights(options.target))}
         values = about() | ({"checksums": sums} if sums else {})
         print(json.dumps(values, indent=2) if options.json else "\n".join(lines(values)))
 

@@ -14,6 +14,9 @@ from deskpro_jax.train import teacher
 from deskpro_jax.train.optimisers import OPTIMIZERS
 from deskpro_jax.train.schedules import SCHEDULES
 from deskpro_jax.train.step import TEACHER_STATISTICS
+from deskpro_jax.weights.pretrained import find_weights
+
+_WEIGHTS = ("teacher.checkpoint", "init.body", "init.face", "init.teacher")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -41,11 +44,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_profile_steps(config)
     expect.choice(config, "train.remat", REMATS)
     expect.choice(config, "train.depthwise", DEPTHWISE_FORMS)
-    expect.text(config, "teacher.checkpoint")
     expect.boolean(config, "teacher.train")
     expect.choice(config, "teacher.statistics", TEACHER_STATISTICS)
     expect.integer(config, "teacher.epochs", least=0)
-    for name in ("init.body", "init.face", "init.teacher"):
+    for name in _WEIGHTS:
         expect.text(config, name)
     for pattern in expect.texts(config, "init.dont_load"):
         try:
@@ -73,7 +75,7 @@ def _check_profile_steps(config: ml_collections.ConfigDict) -> None:
 
 
 def check_training(config: ml_collections.ConfigDict) -> None:
-    """Checks what training needs and evaluation does not: a teacher, identities to choose a checkpoint by.
+    """Checks what training needs and evaluation does not: a teacher, weights, identities to choose a checkpoint by.
 
     Args:
         config: whose fields have been checked one by one.
@@ -82,6 +84,11 @@ def check_training(config: ml_collections.ConfigDict) -> None:
         InputError: fields do not go together; the message names them.
     """
     teacher.check(config)
+    for name in _WEIGHTS:
+        try:
+            find_weights(expect.text(config, name))
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
     if config.eval.report == "validation" and config.data.validation_identities < 1:
         raise InputError(
             "eval.report is 'validation', but data.validation_identities is "

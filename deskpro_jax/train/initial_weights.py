@@ -23,8 +23,9 @@ from deskpro_jax.models.initialisers import init_variables
 from deskpro_jax.storage import files
 from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import file_class_order
-from deskpro_jax.weights.load import initialise
+from deskpro_jax.weights.load import initialise, stream_for
 from deskpro_jax.weights.opening import PLACES, family_in_words
+from deskpro_jax.weights.pretrained import find_weights, name_of
 from deskpro_jax.weights.published import fill
 from deskpro_jax.weights.published import recognise as recognise_method
 from deskpro_jax.weights.read import read_file
@@ -95,7 +96,7 @@ def _replace(
     variables = {collection: dict(tree) for collection, tree in initial.items()}
     record: dict[str, Any] = {}
     for stream, text in paths.items():
-        field, path = f"init.{spec.init[stream]}", Path(text).expanduser()
+        field, path = f"init.{spec.init[stream]}", find_weights(text)
         role, key = _ROLES.get((spec.name, stream), stream), f"{stream}_stream"
         own = {collection: tree[key] for collection, tree in initial.items() if key in tree}
         try:
@@ -165,9 +166,9 @@ def start_of_method(
         expected = " or ".join(dict.fromkeys(one.family for one in names)) or "a workdir of the same network"
         raise InputError(f"the file holds {family_in_words(file.tensors)}; {method} starts from {expected}.")
     filled = fill(own, initial, dont_load=config.init.dont_load)
-    notes = filled.notes + _idle_patterns(own.tensors, config.init.dont_load, path.name)
+    notes = filled.notes + _idle_patterns(own.tensors, config.init.dont_load, name_of(path))
     class_order = file_class_order(file.metadata) if filled.classifiers else None
-    source = {"source": path.name, "sha256": file_sha256(path), "format": file.format, "family": own.names.family}
+    source = {"source": name_of(path), "sha256": file_sha256(path), "format": file.format, "family": own.names.family}
     return Start(filled.variables, notes, class_order, source)
 
 
@@ -224,7 +225,8 @@ def _start_of_stream(path: Path, role: str, initial: Mapping[str, Any], config: 
         dont_load=config.init.dont_load,
     )
     classes = filled["params"]["classifier"]["kernel"].shape[-1]
-    kept = any(s.role in (role, "") and s.identities == classes for s in found.recognised.streams)
+    stream = stream_for(found.recognised, role)
+    kept = stream.role != "osnet" and stream.identities == classes
     notes += _idle_patterns(found.recognised.tensors, config.init.dont_load, found.name)
     source = {"source": found.name, "sha256": found.sha256, "format": found.format}
     return Start(filled, notes, found.class_order if kept else None, {**source, "family": found.recognised.family})

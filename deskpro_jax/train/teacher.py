@@ -22,6 +22,7 @@ from deskpro_jax.storage.files import read_json
 from deskpro_jax.train.initial_weights import reorder_classes, start_of_method
 from deskpro_jax.weights.families import Stream
 from deskpro_jax.weights.load import load
+from deskpro_jax.weights.pretrained import find_weights
 from deskpro_jax.workdir.networks import teacher_checkpoints
 from deskpro_jax.workdir.record import CONVERSION_FILE
 from deskpro_jax.workdir.source import read_published, refusal
@@ -56,7 +57,7 @@ def read_given(config: ml_collections.ConfigDict, spec: PhaseSpec, split: ReIDSp
     """
     if config.init.teacher:
         logging.warning("init.teacher is not used: teacher.checkpoint gives a trained teacher")
-    path = Path(config.teacher.checkpoint).expanduser()
+    path = find_weights(config.teacher.checkpoint)
     steps: Steps = 0
     identities = len(train_classes(split))
     module = spec.network(config, identities, len(clothes_classes(split))).module
@@ -113,7 +114,8 @@ def _read_method_file(
 def _check_fits(stream: Stream, model: ml_collections.ConfigDict, identities: int) -> None:
     if stream.identities != identities:
         raise InputError(
-            f"its classifiers know {stream.identities} identities, the training split has {identities}: {_ADVICE}."
+            f"its classifiers know {stream.identities or 'no'} identities, the training split has {identities}:"
+            f" {_ADVICE}."
         )
     for field, own, expected in (
         ("model.backbone", stream.backbone, model.backbone),

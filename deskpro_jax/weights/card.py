@@ -39,6 +39,7 @@ class Card(NamedTuple):
         results: of the evaluation, None where there was none.
         starts: pretrained initialisation by phase, then role.
         versions: of the packages that wrote the file.
+        compact: whether the file has only what an embedding depends on.
     """
 
     networks: Mapping[str, CardNetwork]
@@ -48,20 +49,24 @@ class Card(NamedTuple):
     results: Mapping[str, Any] | None
     starts: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
+    compact: bool = False
 
 
-def model_card(path: Path, card: Card) -> str:
+def model_card(path: Path, card: Card, size: int, sha256: str) -> str:
     """Returns the model card of an exported file, as Markdown.
 
     Args:
         path: the exported file.
         card: what it says.
+        size: of the file, in bytes.
+        sha256: its checksum.
     """
     config, results = card.config or {}, card.results or {}
     lines = [
         f"# {path.stem}",
         "",
         "Weights for cloth-changing person re-identification, in the PyTorch names of the reference implementation.",
+        f"`{path.name}`: {size} bytes, SHA-256 `{sha256}`.",
         "",
         "| network | names start with | method or backbone | attention | features | identities | step |",
         "|---|---|---|---|---|---|---|",
@@ -76,10 +81,17 @@ def model_card(path: Path, card: Card) -> str:
         lines += ["", f"OSBlock streams: `{card.os_streams}`."]
     if card.os_streams == "aacd":
         lines.append("Stream a runs twice and b never; what is under `conv2b` is there only for strict loading.")
+    if card.compact:
+        lines += ["", "Compact: no classifiers, no counters, each tensor once, kernels in float16."]
     lines += ["", "## Data", ""]
     data = config.get("data", {})
     if data:
         lines.append(f"Trained on `{data.get('name')}`, seed {config.get('seed')}.")
+        if str(data.get("name")).startswith("synthetic_"):
+            lines.append(f"Its people are drawn: data.build_seed {data.get('build_seed')}.")
+        if results.get("checksums") and results.get("dataset") == data.get("name"):
+            sums = ", ".join(f"{split} `{digest}`" for split, digest in results["checksums"].items())
+            lines.append(f"Checksums of its splits: {sums}.")
     elif card.conversion is not None:
         source, digest = card.conversion["source"], card.conversion["sha256"]
         lines.append(f"Converted from `{source}` (SHA-256 `{digest}`); see its own documentation.")

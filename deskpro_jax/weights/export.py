@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import safetensors.numpy
 import deskpro_jax
 from deskpro_jax.storage.files import write_files
 from deskpro_jax.weights import table
+from deskpro_jax.weights.card import Card, model_card
 from deskpro_jax.weights.families import ALIASES, Stream
-from deskpro_jax.weights.load import stream_entries
+from deskpro_jax.weights.load import stream_entries, without_classifiers
+from deskpro_jax.weights.table import Entry
 
 
 def to_tensors(
@@ -61,21 +64,42 @@ def to_tensors(
     return {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in tensors.items()}
 
 
-def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], card: str) -> Path:
+def compacted(tensors: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+    """Returns only what an embedding depends on: no classifiers, counters or second names, kernels in float16.
+
+    Args:
+        tensors: a network as a state dict.
+        entries: its name table.
+
+    Returns:
+        Tensors by name. BatchNorms stay in float32, and kernels with numbers beyond the range of float16.
+    """
+    needed = {entry.name for entry in without_classifiers(entries)}
+    return {name: _float16(value) if value.ndim > 1 else value for name, value in tensors.items() if name in needed}
+
+
+def _float16(tensor: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        half = tensor.astype(np.float16)
+    return half if np.isfinite(half).all() else tensor
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str], card: Card) -> Path:
     """Writes a safetensors file and its model card beside it, each whole or not at all.
 
     Args:
         path: the file, ending in .safetensors.
         tensors: contiguous arrays by name.
         metadata: text kept in the file's header.
-        card: Markdown.
+        card: what the model card says, beside the size and checksum of the file.
 
     Returns:
         The path of the card.
     """
     card_path = path.with_suffix(".md")
     content = safetensors.numpy.save(dict(tensors), metadata=dict(metadata))
-    write_files({card_path: card.encode(), path: content})
+    text = model_card(path, card, len(content), hashlib.sha256(content).hexdigest())
+    write_files({card_path: text.encode(), path: content})
     return card_path
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from deskpro_jax.errors import InputError
 from deskpro_jax.models import initialisers
+from deskpro_jax.models.contract import CLASSIFIER
 from deskpro_jax.models.lmbn import BRANCHES, LightMBN
 from deskpro_jax.models.osnet import BACKBONES, Backbone, OSNet
 from deskpro_jax.weights import deskpro, lmbn, osnet, table
@@ -47,15 +48,18 @@ def stream_entries(family: str, stream: Stream, os_streams: str) -> list[Entry]:
     """Returns the name table of one network of a file, paths from the network's own root."""
     spec = BACKBONES[stream.backbone]
     if family == "osnet":
-        entries = osnet.osnet(streams=os_streams, spec=spec)
-        return [entry for entry in entries if entry.path[0] != "classifier"]
+        return without_classifiers(osnet.osnet(streams=os_streams, spec=spec))
     naming = lmbn.PUBLISHED if family == "lmbn" else lmbn.DESKPRO
-    entries = list(lmbn.light_mbn(naming, streams=os_streams, spec=spec))
-    return [e.under(stream.prefix, ()) for e in (*entries, *deskpro.attention(stream.attention))]
+    entries = [*lmbn.light_mbn(naming, streams=os_streams, spec=spec), *deskpro.attention(stream.attention)]
+    entries = entries if stream.identities is not None else without_classifiers(entries)
+    return [entry.under(stream.prefix, ()) for entry in entries]
 
 
 def initial_variables(stream: Stream, os_streams: str, seed: int) -> dict[str, Any]:
-    """Returns freshly drawn variables of the network that a file's stream is; an OSNet's without classifier."""
+    """Returns freshly drawn variables of the network that a file's stream is; an OSNet's without classifier.
+
+    Nor have those of other networks classifiers where the file has none (`Stream.identities` is None).
+    """
     own_seed = seed + zlib.crc32(stream.role.encode())  # networks of one file do not start alike
     module: LightMBN | OSNet
     if stream.role == "osnet":
@@ -64,8 +68,8 @@ def initial_variables(stream: Stream, os_streams: str, seed: int) -> dict[str, A
         classes = stream.identities or 1
         module = LightMBN(classes, stream.backbone, os_streams, stream.attention, stream.feature_dim)
     variables = initialisers.fill(*_init_and_shapes(module, jnp.zeros(()).dtype), own_seed)
-    if stream.role == "osnet":
-        variables["params"] = {name: value for name, value in variables["params"].items() if name != "classifier"}
+    if stream.role == "osnet" or stream.identities is None:
+        variables["params"] = {name: value for name, value in variables["params"].items() if name != CLASSIFIER}
     return variables
 
 
@@ -103,15 +107,15 @@ def load(
     notes: list[str] = []
     networks, keep = [], []
     for stream in recognised.streams:
-        entries = stream_entries(recognised.family, stream, os_streams)
-        if identities is not None and identities != stream.identities and recognised.family != "osnet":
-            necks = [entry.name for entry in entries if entry.path[0] == "classifier"]
-            notes.append(
-                f"{_where(stream)}classifiers of {stream.identities} identities dropped,"
-                f" {len(necks)} of {identities} drawn anew"
-            )
-            keep += necks
+        known = stream.identities
+        if identities is not None and recognised.family != "osnet":
             stream = replace(stream, identities=identities)
+        entries = stream_entries(recognised.family, stream, os_streams)
+        if stream.identities != known:
+            classifiers = [entry.name for entry in entries if entry.path[0] == CLASSIFIER]
+            dropped = f"classifiers of {known} identities dropped" if known else "the file has no classifiers"
+            notes.append(f"{_where(stream)}{dropped}, {len(classifiers)} of {identities} drawn anew")
+            keep += classifiers
         networks.append((stream, entries))
     # One tree with a branch for each network, so that one message lists everything that does not fit.
     combined: dict[str, dict[str, Any]] = {"params": {}, "batch_stats": {}}
@@ -144,9 +148,10 @@ def initialise(
 
     Args:
         recognised: the file's contents.
-        role: which of a DeSKPro file's networks: "body", "student" or "teacher".
-        variables: the stream's initial values, kept where the file has nothing: what OSNet lacks of LightMBN, the
-            classifiers of another number of identities, an attention module that the file lacks.
+        role: which of a DeSKPro file's networks: "body", "student" or "teacher", which a file without one gives the
+            student for.
+        variables: the stream's initial values, kept where the file has nothing: what OSNet lacks of LightMBN,
+            classifiers that are absent or of another number of identities, an attention module that the file lacks.
         os_streams: OSBlock streams of the stream. A network pretrained with "abcd" may start one of "aacd".
         attention: form of the stream's CSA module.
         dont_load: as in `load`.
@@ -157,10 +162,7 @@ def initialise(
     Raises:
         InputError: the file does not fit.
     """
-    stream = next((s for s in recognised.streams if s.role in (role, "", "osnet")), None)
-    if stream is None:
-        roles = ", ".join(s.role for s in recognised.streams)
-        raise InputError(f"the file holds no {role} network, only {roles}: name another file or another stream.")
+    stream = stream_for(recognised, role)
     if recognised.family == "deskpro":
         settle_os_streams(recognised, os_streams)
     spec = BACKBONES[stream.backbone]
@@ -171,11 +173,13 @@ def initialise(
         entries = stream_entries(recognised.family, stream, os_streams)
         if stream.attention != attention:
             entries = [entry for entry in entries if entry.path[0] != "attention"]
-    notes: list[str] = []
+    notes = []
+    if role == "teacher" and stream.role == "student":
+        notes.append("the file has no teacher: its face student is read")
     classes = int(variables["params"]["classifier"]["kernel"].shape[-1])
     keep = []
-    if recognised.family != "osnet" and stream.identities != classes:
-        keep = [entry.name for entry in entries if entry.path[0] == "classifier"]
+    if recognised.family != "osnet" and stream.identities not in (None, classes):
+        keep = [entry.name for entry in entries if entry.path[0] == CLASSIFIER]
         notes.append(f"classifiers of {stream.identities} identities dropped, {len(keep)} of {classes} drawn anew")
     covered = {(entry.collection, entry.path, entry.index) for entry in entries}
     rest = [
@@ -192,6 +196,29 @@ def initialise(
     network = looks_like(recognised.tensors)
     filled = table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems, network=network)
     return filled, notes
+
+
+def stream_for(recognised: Recognised, role: str) -> Stream:
+    """Returns the network of a file that a stream starts from.
+
+    Args:
+        recognised: the file's contents.
+        role: "body", "student" or "teacher"; for a teacher the student does, the same network for other faces.
+
+    Raises:
+        InputError: the file holds only networks of other roles.
+    """
+    for roles in ((role, "", "osnet"), ("student",) if role == "teacher" else ()):
+        for stream in recognised.streams:
+            if stream.role in roles:
+                return stream
+    others = ", ".join(stream.role for stream in recognised.streams)
+    raise InputError(f"the file holds no {role} network, only {others}: name another file or another stream.")
+
+
+def without_classifiers(entries: Iterable[Entry]) -> list[Entry]:
+    """Returns the entries of a name table that belong to no classifier."""
+    return [entry for entry in entries if not any(part.startswith(CLASSIFIER) for part in entry.path)]
 
 
 def _osnet_entries(os_streams: str, spec: Backbone) -> list[Entry]:

@@ -18,11 +18,12 @@ from deskpro_jax.storage import files
 from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import versions
 from deskpro_jax.weights.opening import OpenedWeights, open_weights
+from deskpro_jax.weights.pretrained import find_weights, name_of, warn_of_drawn_people
 from deskpro_jax.workdir.record import CONVERSION_FILE, LEFT_OUT, PREPROCESSING
 
 
 def import_weights(
-    source: Path,
+    source: str | Path,
     folder: Path,
     *,
     family: str | None = None,
@@ -36,7 +37,7 @@ def import_weights(
     """Writes the networks of a weights file as checkpoints of a workdir, step 0.
 
     Args:
-        source: a PyTorch or safetensors file of a known family.
+        source: a PyTorch or safetensors file of a known family, or "pretrained:NAME".
         folder: new or empty; gets `student/` (face student, body), `teacher/` or `osnet/` with their `checkpoints/`,
             `conversion.json`, and `left_out.safetensors` with the tensors that no variable holds. On failure nothing.
         family: what the file must be; None takes what its names say.
@@ -57,8 +58,10 @@ def import_weights(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already exists and is not empty; choose a new folder.")
     files.check_writable(folder.parent, "choose another new folder")
+    path = find_weights(source)
+    warn_of_drawn_people(path)
     opened = open_weights(
-        source,
+        path,
         family=family,
         role=role,
         os_streams=os_streams,
@@ -68,12 +71,12 @@ def import_weights(
     )
     if weights == "ema":
         opened.notes.append("the EMA weights of the file are read")
-    _check_attention(source, opened, attention)
-    record = _record(source, opened)
+    _check_attention(path, opened, attention)
+    record = _record(path, opened)
     with files.atomic_folder(folder) as partial:
         for phase, state in opened.states.items():
             with CheckpointStore(partial / phase / "checkpoints", best_metric=None, asynchronous=False) as store:
-                store.save(0, jax.tree.map(jnp.asarray, state), data={"source": source.name}, wait=True)
+                store.save(0, jax.tree.map(jnp.asarray, state), data={"source": record["source"]}, wait=True)
         if opened.left_out:
             (partial / LEFT_OUT).write_bytes(safetensors.numpy.save(_contiguous(opened.left_out)))
         files.write_json(partial / CONVERSION_FILE, record)
@@ -94,7 +97,7 @@ def _check_attention(source: Path, opened: OpenedWeights, attention: str | None)
 
 def _record(source: Path, opened: OpenedWeights) -> dict[str, Any]:
     return {
-        "source": source.name,
+        "source": name_of(source),
         "sha256": file_sha256(source),
         "bytes": source.stat().st_size,
         "format": opened.format,

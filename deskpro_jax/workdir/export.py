@@ -14,13 +14,14 @@ import deskpro_jax
 from deskpro_jax import methods
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.contract import PublishedNames
+from deskpro_jax.models.contract import CLASSIFIER, PublishedNames
 from deskpro_jax.storage.files import check_new
 from deskpro_jax.weights import published
-from deskpro_jax.weights.card import Card, CardNetwork, model_card
+from deskpro_jax.weights.card import Card, CardNetwork
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
-from deskpro_jax.weights.export import to_tensors, versions, write
+from deskpro_jax.weights.export import compacted, to_tensors, versions, write
 from deskpro_jax.weights.families import Stream
+from deskpro_jax.weights.load import stream_entries
 from deskpro_jax.weights.opening import CHOICES, PLACES, stream_of_role
 from deskpro_jax.weights.read import read_file
 from deskpro_jax.workdir.networks import LoadedNetworks, LoadedPhase, load_networks
@@ -65,13 +66,17 @@ def families_of(loaded: LoadedNetworks) -> tuple[str, ...]:
 
 def describe(loaded: LoadedNetworks, role: str, phase: LoadedPhase, family: str) -> Stream:
     """Returns the description of a network under the names of a family."""
-    classifier = phase.stream_variables(PLACES[role][1])["params"].get("classifier")
-    identities = None if classifier is None or role == "osnet" else int(classifier["kernel"].shape[-1])
+    stream = PLACES[role][1]
+    classifier = phase.stream_variables(stream)["params"].get(CLASSIFIER)
+    none = classifier is None or role == "osnet" or stream in phase.no_classifiers
+    identities = None if none else int(classifier["kernel"].shape[-1])
     prefix = PREFIXES[role] if family == "deskpro" else ""
     return stream_of_role(role, loaded.config.model, identities, prefix)
 
 
-def export_weights(folder: Path, target: Path, *, family: str | None = None, report: str = "last") -> dict[str, Steps]:
+def export_weights(
+    folder: Path, target: Path, *, family: str | None = None, report: str = "last", compact: bool = False
+) -> dict[str, Steps]:
     """Writes the networks of a workdir as one safetensors file in the reference's names, and a model card beside it.
 
     Args:
@@ -80,6 +85,7 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         family: whose names, "deskpro" or "lmbn" (a lone body network); None for the family it came from, or the
             method's own.
         report: which checkpoint, as `eval.report`.
+        compact: writes only what the embedding depends on, kernels in float16, and no teacher of a student.
 
     Returns:
         The step or steps of each phase.
@@ -89,10 +95,10 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         MissingInputError: `folder` holds no checkpoints.
     """
     check_new(target, target.with_suffix(".md"))
-    loaded = load_networks(folder, report=report, every_phase=True)
+    loaded = load_networks(folder, report=report, every_phase=not compact)
     record = loaded.record
     own = any(not names.start for names in methods.names_of(loaded.config.model.name))
-    written = (_of_method if own else _of_families)(folder, loaded, family)
+    written = (_of_method if own else _of_families)(folder, loaded, family, compact)
     metadata = {
         "format": "pt",
         "family": written.family,
@@ -112,8 +118,9 @@ def export_weights(folder: Path, target: Path, *, family: str | None = None, rep
         record.results,
         record.starts,
         versions(),
+        compact,
     )
-    write(target, written.tensors, {name: text for name, text in metadata.items() if text}, model_card(target, card))
+    write(target, written.tensors, {name: text for name, text in metadata.items() if text}, card)
     return loaded.steps
 
 
@@ -126,7 +133,7 @@ class _Written(NamedTuple):
     os_streams: str = ""
 
 
-def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Written:
+def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None, compact: bool) -> _Written:
     """Returns networks under the names of OSNet, LightMBN or DeSKPro."""
     roles = networks_by_role(loaded)
     own, os_streams = families_of(loaded), loaded.config.model.streams
@@ -138,19 +145,22 @@ def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None) -> _W
     networks = {}
     for role, (phase, stream) in roles.items():
         described, step = describe(loaded, role, phase, family), phase.step(stream)
-        tensors |= to_tensors(family, described, os_streams, phase.stream_variables(stream), step, left_out)
+        own_tensors = to_tensors(family, described, os_streams, phase.stream_variables(stream), step, left_out)
+        if compact:
+            own_tensors = compacted(own_tensors, stream_entries(family, described, os_streams))
+        tensors |= own_tensors
         networks[role] = CardNetwork(
             described.prefix,
             f"OSNet {described.backbone}",
             described.attention,
             described.feature_dim,
-            described.identities,
+            None if compact else described.identities,
             step,
         )
     return _Written(family, tensors, networks, os_streams)
 
 
-def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Written:
+def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None, compact: bool) -> _Written:
     """Returns the network of a method under the names of its published files."""
     config = loaded.config
     by_family = {names.family: names for names in methods.names_of(config.model.name) if not names.start}
@@ -162,7 +172,10 @@ def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None) -> _Wri
         raise InputError(f"{folder} holds {config.model.name}, whose names are those of {', '.join(by_family)}.")
     left_out = _left_out(folder, loaded, family, [step])
     tensors = published.to_tensors(by_family[family], variables, step, left_out)
-    identities = getattr(getattr(phase.network.module, f"{stream.name}_stream", None), "num_classes", None)
+    if compact:
+        tensors = compacted(tensors, published.entries(by_family[family], variables)[0])
+    module = getattr(phase.network.module, f"{stream.name}_stream", None)
+    identities = None if compact else getattr(module, "num_classes", None)
     network = CardNetwork("", config.model.name, config.model.attention, stream.dim, identities, step)
     return _Written(family, tensors, {stream.name: network})
 

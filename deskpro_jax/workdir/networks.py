@@ -27,6 +27,7 @@ from deskpro_jax.models.contract import CLASSIFIER, Network, PhaseSpec, StreamSp
 from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.weights.opening import open_weights
 from deskpro_jax.weights.other_files import refuse_unzipped
+from deskpro_jax.weights.pretrained import find_weights, warn_of_drawn_people
 from deskpro_jax.workdir.record import Record, file_record, read_record
 
 Size = tuple[int, int]  # height, width in pixels
@@ -42,6 +43,7 @@ class LoadedPhase(NamedTuple):
         variables: `params` and `batch_stats` on the host.
         steps: training step or, with "stitched", steps of its checkpoint.
         embeds: whether its streams are part of the embedding.
+        no_classifiers: streams that were kept without classifiers, which are zeros in `variables`.
     """
 
     name: str
@@ -49,6 +51,7 @@ class LoadedPhase(NamedTuple):
     variables: dict[str, Any]
     steps: Steps
     embeds: bool
+    no_classifiers: frozenset[str]
 
     def stream_variables(self, stream: str) -> dict[str, Any]:
         """Returns the variables of one stream, by collection."""
@@ -125,7 +128,7 @@ def load_networks(
     """Opens the networks of a workdir, a converted workdir or a weights file.
 
     Args:
-        source: the folder or file.
+        source: the folder or file, or "pretrained:NAME" for weights that come with the package.
         face: "student", "teacher" (reads restored faces) or "none"; None for what the workdir was configured with.
         body: False leaves the body network out.
         dtype: of the computation, "float32" or "bfloat16"; None for that of the training.
@@ -145,10 +148,11 @@ def load_networks(
         RunError: the process was forked after jax had started.
     """
     refuse_after_fork("networks cannot be opened")
-    source = Path(source).expanduser()
+    source = find_weights(source)
+    warn_of_drawn_people(source)
     if not source.exists():
         raise MissingInputError(
-            f"no file or folder at {source}: give a workdir, a converted workdir or a weights file."
+            f"no file or folder at {source}: give a workdir, a converted workdir, a weights file or pretrained:NAME."
         )
     if face is not None and face not in FACES:
         raise InputError(f"face is {face!r}; expected one of {', '.join(FACES)}.")
@@ -212,7 +216,7 @@ def _read_phase(
     """Reads the checkpoint of a phase, of the teacher that the configuration names where it names one."""
     folder = source / spec.name / "checkpoints"
     if spec.name == "teacher" and config.teacher.checkpoint:
-        path = Path(config.teacher.checkpoint).expanduser()
+        path = find_weights(config.teacher.checkpoint)
         if path.is_file():
             if config.teacher.method:
                 return _as_face(path, open_weights(path).states), 0
@@ -297,6 +301,11 @@ def _fit(
                 f" {missing[0].removesuffix('_stream')} network."
             )
         variables[collection] = {name: held[name] for name in expected}
+    no_classifiers = frozenset(
+        stream.removesuffix("_stream")
+        for stream, tree in variables["params"].items()
+        if not any(name.startswith(CLASSIFIER) for name in tree)
+    )
     variables["params"] = _with_classifiers(shapes["params"], variables["params"])
     wrong = _differences(shapes, variables)
     if wrong:
@@ -305,7 +314,7 @@ def _fit(
             f"{source}: the {spec.name} network is not what its configuration says: {'; '.join(wrong[:_SHOWN])}{more}."
             " Restore the files that belong together."
         )
-    return LoadedPhase(spec.name, network, variables, steps, spec.embeds)
+    return LoadedPhase(spec.name, network, variables, steps, spec.embeds, no_classifiers)
 
 
 def _nested(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from deskpro_jax.storage.checksums import file_sha256
 from deskpro_jax.weights.export import file_class_order, to_tensors
 from deskpro_jax.weights.families import Recognised, recognise
 from deskpro_jax.weights.opening import recognise_file
+from deskpro_jax.weights.pretrained import name_of
 from deskpro_jax.workdir.export import describe, networks_by_role
 from deskpro_jax.workdir.networks import load_networks
 
@@ -21,7 +22,7 @@ class PublishedTensors(NamedTuple):
 
     Attributes:
         recognised: the networks.
-        name: of the file or workdir.
+        name: of the file or workdir, as `pretrained.name_of`.
         sha256: of the file; "" for a workdir.
         format: as `WeightFile.format`, or "workdir".
         class_order: how the classifiers count identities, one of `data.load.classes.ORDERS`.
@@ -51,7 +52,7 @@ def read_published(path: Path) -> PublishedTensors:
         return PublishedTensors(recognised, path.name, "", "workdir", class_order)
     file, recognised = recognise_file(path)
     digest = file_sha256(path)
-    return PublishedTensors(recognised, path.name, digest, file.format, file_class_order(file.metadata))
+    return PublishedTensors(recognised, name_of(path), digest, file.format, file_class_order(file.metadata))
 
 
 def refusal(field: str, path: Path, error: InputError) -> InputError:
