@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from deskpro_jax.errors import MissingInputError
+from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.report import attention
 from deskpro_jax.report.opened import open_data, open_networks
@@ -34,6 +34,7 @@ def of_demo(folder: Path) -> dict[str, str]:
         folder: the finished workdir.
 
     Raises:
+        InputError: an earlier version made it, whose results have no sentences.
         MissingInputError: it is not finished.
     """
     record = require_json(folder / RESULTS_FILE, "finish the run, or name another workdir")
@@ -49,6 +50,8 @@ def of_demo(folder: Path) -> dict[str, str]:
         "demo machine": _measured(record, _duration(record, [folder])),
         "demo baselines": _short_table(baselines),
     }
+    if not texts["demo sentences"]:
+        raise InputError(f"{folder}: its results.md has no sentences, as earlier versions wrote it: run it again.")
     for protocol in dict.fromkeys(entry["protocol"] for entry in scored):
         rows = [entry for entry in (*scored, *baselines) if entry["protocol"] == protocol]
         texts[f"demo {protocol}"] = _short_table(rows)

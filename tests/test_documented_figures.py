@@ -82,6 +82,9 @@ def test_a_demo_gives_tables_sentences_and_machine(tmp_path: Path) -> None:
     assert documented_tables.of_demo(tmp_path)["demo machine"].endswith("2026-11-28).")
     with pytest.raises(MissingInputError):
         documented_tables.of_demo(tmp_path / "student")
+    (tmp_path / "results.md").write_text("title\n\n| a | b |\n\n- general: a rule\n")
+    with pytest.raises(InputError, match="no sentences"):
+        documented_tables.of_demo(tmp_path)
 
 
 def test_an_ablation_gives_its_table_and_its_findings(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_photos_are_built_a_given_teacher_is_named_and_a_method_of_one_phase_has
     given = described(tmp_path, runs.config(tmp_path, teacher__checkpoint="runs/other", **fields))
     assert given[1] == f"  1. build the dataset prcc from photos into {tmp_path}"
     assert given[2] == "  2. teacher: given by teacher.checkpoint, runs/other"
-    one = described(tmp_path, runs.config(tmp_path, "osnet,debug", train__epochs=3, **fields))
+    one = described(tmp_path, runs.config(tmp_path, "osnet,debug", train__epochs=3, model__backbone="x0_25", **fields))
     assert one[2:-1] == ["  2. train the osnet, 3 epochs"]
 
 

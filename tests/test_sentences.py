@@ -18,7 +18,7 @@ from deskpro_jax.models.contract import embedding_streams
 
 
 def streams(*variant: str):
-    config = runs.config(Path("data"), ",".join((*variant, "debug")))
+    config = runs.config(Path("data"), ",".join((*variant, "debug")), model__backbone="x0_25")
     return embedding_streams([spec.network(config, 3) for spec in methods.phases(config) if spec.embeds])
 
 
