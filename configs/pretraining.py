@@ -1,40 +1,27 @@
-"""What made the weights that come with the package (deskpro_jax/pretrained): small networks on many drawn people.
+"""What made the weights that come with the package (deskpro_jax/pretrained): the demo's networks on more drawn people.
 
-    python -m deskpro_jax.main --config configs/pretraining.py --workdir runs/drawn_deskpro
-    python -m deskpro_jax.main --config configs/pretraining.py:osnet --workdir runs/drawn_osnet
+    python -m deskpro_jax.main --config configs/pretraining.py --workdir runs/pretraining
 
-Networks and images are those of the demo (configs/synthetic.py), which can therefore start from them; the people are
-490 others, of a seed that no benchmark uses. `deskpro convert RUN --to NAME.safetensors --compact` writes the file and
-its model card.
+Networks, images and recipe are those of configs/synthetic.py, whose demo can therefore start from them; the people are
+others, of a seed that no benchmark uses. The commands that write the files are in deskpro_jax/pretrained/README.md, the
+scores in the model cards beside it.
 """
 
 from __future__ import annotations
 
 import ml_collections
 
-from deskpro_jax.configs import synthetic, variants
-
-# An OSNet by itself, on photos, from random weights: not the recipe of the variant `osnet`, which starts from ImageNet.
-OSNET = {
-    "model.name": "osnet",
-    "model.face": "none",
-    "model.attention": "none",
-    "model.feature_dim": 512,
-}
+from deskpro_jax.configs import synthetic
 
 
 def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
-    """Returns the configuration; `variant` is "osnet" or any of `variants.VARIANTS`, joined by commas."""
-    names = [name for name in (variant or "").split(",") if name]
-    config = synthetic.get_config()
-    config.data.name = "synthetic_tiny" if "debug" in names else "synthetic_full"
+    """Returns the configuration; `variant` is any of `variants.VARIANTS`, joined by commas."""
+    config = synthetic.get_config(variant)
+    if "debug" not in (variant or "").split(","):
+        config.data.name = "synthetic_full"
+        config.teacher.epochs = 6
+        config.train.epochs = 8
     config.data.build_seed = 1000
     config.init.body = config.init.face = config.init.teacher = ""  # from random weights
     config.eval.baselines = False
-    config.eval.every = 0
-    config.teacher.epochs = 12
-    config.train.epochs = 20
-    if "osnet" in names:
-        config.update_from_flattened_dict(OSNET)
-        names.remove("osnet")
-    return variants.apply(config, ",".join(names))
+    return config

@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--identities", type=int, help="size of new classifiers (default: the file's own are kept)")
     files.add_argument("--dont-load", action="append", metavar="REGEX", help="names of tensors to leave out")
     files.add_argument("--weights", choices=CHOICES_OF_WEIGHTS, help="plain (default) or EMA, of a file that has both")
+    parser.add_argument("--network", choices=CHOICES, help="network of a workdir to export (default: as configured)")
     programs = parser.add_argument_group("from a workdir to StableHLO or ONNX")
-    programs.add_argument("--network", choices=CHOICES, help="network to export (default: that of the configuration)")
     programs.add_argument("--images", choices=IMAGES, help="uint8 images (default), or normalised floats")
     programs.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="add the mirrored image's features (default: eval.flip)"
@@ -110,9 +110,13 @@ def _export(options: argparse.Namespace) -> None:
     _refuse(options, _IMPORT, "a workdir")
     report = options.report or "last"
     if options.to.suffix == SAFETENSORS:
-        _refuse(options, _PROGRAM, f"{SAFETENSORS} files")
+        others = {flag: name for flag, name in _PROGRAM.items() if name != "network"}
+        _refuse(options, others, f"{SAFETENSORS} files")
         compact = bool(options.compact)
-        steps = export_weights(options.source, options.to, family=options.family, report=report, compact=compact)
+        only = CHOICES[options.network] if options.network else None
+        steps = export_weights(
+            options.source, options.to, family=options.family, report=report, compact=compact, only=only
+        )
         print(f"{options.to}: {', '.join(f'{phase} of {_step_text(step)}' for phase, step in steps.items())}")
         return
     if options.to.suffix not in FORMATS:

@@ -15,7 +15,7 @@ class CardNetwork(NamedTuple):
         prefix: what its names start with.
         kind: backbone or method.
         attention: form of its CSA module.
-        feature_dim: size of each part of its embedding.
+        feature_dim: size of each part of its embedding; 0 where it has none.
         identities: size of its classifiers; None where there are none.
         step: of the training.
     """
@@ -74,7 +74,7 @@ def model_card(path: Path, card: Card, size: int, sha256: str) -> str:
     for role, network in card.networks.items():
         names = f"`{network.prefix}`" if network.prefix else "-"
         lines.append(
-            f"| {role} | {names} | {network.kind} | {network.attention} | {network.feature_dim}"
+            f"| {role} | {names} | {network.kind} | {network.attention} | {network.feature_dim or '-'}"
             f" | {network.identities or '-'} | {network.step} |"
         )
     if card.os_streams:

@@ -75,10 +75,13 @@ def compacted(tensors: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> di
         Tensors by name. BatchNorms stay in float32, and kernels with numbers beyond the range of float16.
     """
     needed = {entry.name for entry in without_classifiers(entries)}
-    return {name: _float16(value) if value.ndim > 1 else value for name, value in tensors.items() if name in needed}
+    return {name: to_float16(value) for name, value in tensors.items() if name in needed}
 
 
-def _float16(tensor: np.ndarray) -> np.ndarray:
+def to_float16(tensor: np.ndarray) -> np.ndarray:
+    """Returns a kernel in float16; other tensors, and kernels with numbers beyond its range, stay as they are."""
+    if tensor.ndim < 2:
+        return tensor
     with np.errstate(over="ignore"):
         half = tensor.astype(np.float16)
     return half if np.isfinite(half).all() else tensor

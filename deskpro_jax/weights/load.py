@@ -221,6 +221,22 @@ def without_classifiers(entries: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in entries if not any(part.startswith(CLASSIFIER) for part in entry.path)]
 
 
+def as_osnet(stream: Stream, os_streams: str, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the trunk and the global branch of a LightMBN stream as an OSNet's, for other trainings to start from.
+
+    Args:
+        stream: what the network is.
+        os_streams: OSBlock streams that it runs.
+        variables: of the network.
+
+    Returns:
+        Tensors by name, without the OSNet's last layers, `fc` and `classifier`, which the stream has nothing for.
+    """
+    entries = _osnet_entries(os_streams, BACKBONES[stream.backbone])
+    first = [entry for entry in entries if entry.path[0] == "trunk" or entry.index[0] == 0]
+    return {name: np.ascontiguousarray(value) for name, value in table.dump(first, variables).items()}
+
+
 def _osnet_entries(os_streams: str, spec: Backbone) -> list[Entry]:
     """Returns the table from an OSNet into a LightMBN stream: each tensor of its tail goes to three branches."""
     entries = []

@@ -19,9 +19,9 @@ from deskpro_jax.storage.files import check_new
 from deskpro_jax.weights import published
 from deskpro_jax.weights.card import Card, CardNetwork
 from deskpro_jax.weights.deskpro import STREAMS as PREFIXES
-from deskpro_jax.weights.export import compacted, to_tensors, versions, write
+from deskpro_jax.weights.export import compacted, to_float16, to_tensors, versions, write
 from deskpro_jax.weights.families import Stream
-from deskpro_jax.weights.load import stream_entries
+from deskpro_jax.weights.load import as_osnet, stream_entries
 from deskpro_jax.weights.opening import CHOICES, PLACES, stream_of_role
 from deskpro_jax.weights.read import read_file
 from deskpro_jax.workdir.networks import LoadedNetworks, LoadedPhase, load_networks
@@ -75,17 +75,24 @@ def describe(loaded: LoadedNetworks, role: str, phase: LoadedPhase, family: str)
 
 
 def export_weights(
-    folder: Path, target: Path, *, family: str | None = None, report: str = "last", compact: bool = False
+    folder: Path,
+    target: Path,
+    *,
+    family: str | None = None,
+    report: str = "last",
+    compact: bool = False,
+    only: tuple[str, bool] | None = None,
 ) -> dict[str, Steps]:
     """Writes the networks of a workdir as one safetensors file in the reference's names, and a model card beside it.
 
     Args:
         folder: a workdir of a training or of converted weights.
         target: a new file ending in .safetensors; the card has the same name ending in .md.
-        family: whose names, "deskpro" or "lmbn" (a lone body network); None for the family it came from, or the
-            method's own.
+        family: whose names, "deskpro" or "lmbn" (a lone body network); "osnet" for trunk and global branch of one
+            network, as a start of others; None for the family it came from, or the method's own.
         report: which checkpoint, as `eval.report`.
         compact: writes only what the embedding depends on, kernels in float16, and no teacher of a student.
+        only: the networks to write, as `face` and `body` of `load_networks`; None for all of them.
 
     Returns:
         The step or steps of each phase.
@@ -95,7 +102,8 @@ def export_weights(
         MissingInputError: `folder` holds no checkpoints.
     """
     check_new(target, target.with_suffix(".md"))
-    loaded = load_networks(folder, report=report, every_phase=not compact)
+    face, body = only or (None, True)
+    loaded = load_networks(folder, face=face, body=body, report=report, every_phase=not compact and only is None)
     record = loaded.record
     own = any(not names.start for names in methods.names_of(loaded.config.model.name))
     written = (_of_method if own else _of_families)(folder, loaded, family, compact)
@@ -138,6 +146,8 @@ def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None, compa
     roles = networks_by_role(loaded)
     own, os_streams = families_of(loaded), loaded.config.model.streams
     family = family or loaded.record.family or own[0]
+    if family == "osnet" and "lmbn" in own:
+        return _start_of_others(folder, loaded, roles, compact)
     if family not in own or (family == "lmbn" and len(roles) > 1):
         raise InputError(f"{folder} holds {', '.join(roles)}, which have no names in the family {family}.")
     left_out = _left_out(folder, loaded, family, [phase.step(stream) for phase, stream in roles.values()])
@@ -158,6 +168,24 @@ def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None, compa
             step,
         )
     return _Written(family, tensors, networks, os_streams)
+
+
+def _start_of_others(
+    folder: Path, loaded: LoadedNetworks, roles: Mapping[str, tuple[LoadedPhase, str]], compact: bool
+) -> _Written:
+    """Returns what one network has of an OSNet, under an OSNet's names."""
+    os_streams = loaded.config.model.streams
+    if len(roles) > 1 or os_streams != "abcd":
+        raise InputError(
+            f"{folder} holds {', '.join(roles)}, streams {os_streams}; as an OSNet goes one network of abcd: add"
+            " --network body or face."
+        )
+    ((role, (phase, stream)),) = roles.items()
+    described, step = describe(loaded, role, phase, "osnet"), phase.step(stream)
+    tensors = as_osnet(described, os_streams, phase.stream_variables(stream))
+    tensors = {name: to_float16(value) for name, value in tensors.items()} if compact else tensors
+    kind = f"OSNet {described.backbone}, without its last layers"
+    return _Written("osnet", tensors, {role: CardNetwork("", kind, "none", 0, None, step)}, os_streams)
 
 
 def _of_method(folder: Path, loaded: LoadedNetworks, family: str | None, compact: bool) -> _Written:
