@@ -110,6 +110,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.temperature = 5.0  # tau of Eq. 5
     l.ce_weight = 1.0  # of the cross-entropy of a stream
     l.metric = "triplet"  # the metric loss: batch-hard "triplet", or "multi_similarity" as LightMBN has it
+    l.triplet_distance = "euclidean"  # that the triplet loss compares by: "euclidean", or "cosine" for 1 - cosine
     l.margin = 0.7  # of the metric loss
     # Of the metric loss, L_trip in Eq. 7; less of it helps a network that starts from random weights.
     l.triplet_weight = 1.0
@@ -120,6 +121,13 @@ def get_config() -> ml_collections.ConfigDict:
     l.centre_rate = 0.5  # learning rate of its centres, by plain SGD whatever the weight and the schedule
     l.capsule_margins = (0.9987, 0.0013)  # reidcaps: m+ and m- of the capsules' margin loss
     l.capsule_absent = 0.5  # weight of the other identities in it
+    # cal, aim: epoch (from 0) from which the clothes classifier trains, and losses that need it count.
+    l.clothes_epoch = 25
+    l.clothes_scale = 16.0  # cosines of clothes classifiers are multiplied by this: 1 / tau
+    l.clothes_epsilon = 0.1  # part of the adversarial loss's target that all outfits of a person share
+    l.clothes_rate = 0.00035  # learning rate of the clothes classifier, whatever the schedule
+    l.clothes_divergence = 1.0  # aim: weight of the divergence between its two classifiers of clothes
+    l.counterfactual_weight = 1.0  # aim: of the cross-entropy of logits without those of the fused feature
     l.label_smoothing = 0.0  # 0.1 in the released code
     l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 

@@ -20,7 +20,7 @@ from deskpro_jax.train import step as train
 from deskpro_jax.train.loss_terms import with_own_parameters
 
 OTHERS = tuple(name for name in methods.METHODS if name in methods.variants())
-ROWS, CLASSES = 6, 5
+ROWS, CLASSES, OUTFITS = 6, 5, 5
 SLOW = ("cssc", "hacnn", "lmbn", "lmbn_r", "mgn", "osnet", "osnet_ain", "osnet_ibn", "reidcaps_plus")  # to compile
 CI_ONLY = pytest.mark.skipif(
     os.environ.get("DESKPRO_TEST_OPTIMISED") != "1", reason=".ci/run takes it, with DESKPRO_TEST_OPTIMISED=1"
@@ -48,9 +48,10 @@ class Step:
     def __init__(self, variant: str) -> None:
         self.config = synthetic.get_config(f"{variant},debug")
         self.config.train.freeze_epochs = 0
+        self.config.loss.clothes_epoch = 0
         experiment.validate(self.config)
         (phase,) = methods.phases(self.config)
-        counts, sizes = Counts(CLASSES), image_sizes(self.config)
+        counts, sizes = Counts(CLASSES, OUTFITS), image_sizes(self.config)
         module = phase.build(self.config, counts)
         variables = initialisers.init_variables(module, 0, sizes)
         variables = with_own_parameters(variables, phase.recipe.losses, counts, 0)
@@ -72,6 +73,8 @@ class Step:
             "valid": jnp.asarray(valid),
             "has_face": jnp.asarray(valid),
             "has_mask": jnp.asarray(valid),
+            "clothes": jnp.asarray([0, 1, 3, 4, -1, 2], jnp.int32),
+            "clothes_range": jnp.asarray([[0, 2], [0, 2], [3, 5], [3, 5], [0, 2], [2, 3]], jnp.int32),
         }
 
 

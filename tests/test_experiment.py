@@ -1,4 +1,4 @@
-"""A run warns of losses that the dataset has no labels for."""
+"""A run warns of losses that the dataset has no labels for, or ends before it starts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import runs
+from configs import synthetic
 from deskpro_jax import experiment, methods
 from deskpro_jax.data.load import dataset
+from deskpro_jax.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,16 @@ def test_a_run_without_any_mask_warns_that_l_att_is_off(
     for phase in methods.phases(config):
         experiment._warn_if_no_masks(phase.recipe, dataclasses.replace(split, has_mask=has_mask))
     assert ("L_att is off: no image of synthetic_tiny/train has a mask" in caplog.text) == warned
+
+
+def test_losses_on_clothes_need_outfits(tiny_data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = dataset.load("synthetic_tiny", tiny_data, "train")
+    specs = {name: methods.phases(synthetic.get_config(f"{name},debug"))[0] for name in ("cal", "bot")}
+    unknown = dataclasses.replace(split, clothes=np.full(len(split), -1))
+    with pytest.raises(InputError, match="cal learns from the clothes of each image, and no image of synthetic_tiny"):
+        experiment._check_clothes(specs["cal"], unknown)
+    experiment._check_clothes(specs["bot"], unknown)
+    experiment._check_clothes(specs["cal"], dataclasses.replace(split, clothes=split.clothes // 2))
+    assert not caplog.text
+    experiment._check_clothes(specs["cal"], split)
+    assert "every image of synthetic_tiny/train is an outfit of its own (48)" in caplog.text

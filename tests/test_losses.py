@@ -52,6 +52,10 @@ def soft_triplet(features: Any, valid: Any) -> Array:
     return losses.batch_hard_triplet(features, jnp.asarray(LABELS), valid, soft=True).sum()
 
 
+def cosine_triplet(features: Any, valid: Any) -> Array:
+    return losses.batch_hard_triplet(features, jnp.asarray(LABELS), valid, margin=0.3, cosine=True).sum()
+
+
 def similarity(features: Any, valid: Any) -> Array:
     return losses.multi_similarity(features, jnp.asarray(LABELS), valid, margin=0.7).sum()
 
@@ -64,12 +68,29 @@ def propagation(student: Any, valid: Any) -> Array:
     return losses.knowledge_propagation(jnp.asarray(normal(9, PARTS, BATCH, CLASSES)), student, valid, temperature=5.0)
 
 
+OUTFITS = np.array([0, 1, 2, 3, 4, 4])  # of LABELS: two of identity 0, two of 1, one of 2
+
+
+def adversarial(cosine: Any, valid: Any) -> Array:
+    first, end = np.array([0, 2, 4])[LABELS], np.array([2, 4, 5])[LABELS]
+    number = np.arange(CLASSES)
+    own = jnp.asarray((number >= first[:, None]) & (number < end[:, None]))
+    return losses.clothes_adversarial(cosine, jnp.asarray(OUTFITS), own, valid, scale=4.0)
+
+
+def divergence(scores: Any, valid: Any) -> Array:
+    return losses.symmetric_divergence(scores, jnp.asarray(normal(11, BATCH, CLASSES)), valid)
+
+
 # Each loss as a function of what is learned and of the mask, with an input and the axis of its rows.
 LOSSES = [
     pytest.param(attention, attention_maps(), 0, id="attention"),
     pytest.param(smoothed_cross_entropy, normal(3, PARTS, BATCH, CLASSES), 1, id="cross_entropy"),
     pytest.param(hinge_triplet, normal(4, 3, BATCH, DIM), 1, id="triplet"),
     pytest.param(soft_triplet, normal(4, 3, BATCH, DIM), 1, id="soft_triplet"),
+    pytest.param(cosine_triplet, normal(4, 3, BATCH, DIM), 1, id="cosine_triplet"),
+    pytest.param(adversarial, 0.3 * normal(12, BATCH, CLASSES), 0, id="adversarial"),
+    pytest.param(divergence, normal(12, BATCH, CLASSES), 0, id="divergence"),
     pytest.param(similarity, normal(4, 3, BATCH, DIM), 1, id="multi_similarity"),
     pytest.param(centre, normal(4, 3, BATCH, DIM), 1, id="centre"),
     pytest.param(propagation, normal(5, PARTS, BATCH, CLASSES), 1, id="propagation"),
@@ -315,3 +336,26 @@ def test_no_gradient_flows_into_the_teacher() -> None:
     )
     assert (into_teacher == 0).all()
     assert (jnp.abs(into_student).max((1, 2)) > 0).all()
+
+
+def test_outfits_of_a_person_compete_with_those_of_others_only() -> None:
+    cosine = 0.3 * normal(12, BATCH, CLASSES).astype(np.float64)
+    expected = []
+    for row, (worn, own) in enumerate(zip(OUTFITS, [{0, 1}, {0, 1}, {2, 3}, {2, 3}, {4}, {4}], strict=True)):
+        others = sum(math.exp(4 * cosine[row, j]) for j in range(CLASSES) if j not in own)
+        log_p = {j: 4 * cosine[row, j] - math.log(math.exp(4 * cosine[row, j]) + others) for j in own}
+        target = {j: 0.1 / len(own) + (0.9 if j == worn else 0) for j in own}
+        expected.append(-sum(target[j] * log_p[j] for j in own))
+    np.testing.assert_allclose(adversarial(cosine.astype(np.float32), EVERY), np.mean(expected), rtol=1e-5)
+
+
+def test_the_cosine_triplet_loss_does_not_see_lengths() -> None:
+    features = normal(4, 3, BATCH, DIM)
+    longer = features * np.random.default_rng(0).uniform(0.5, 2, (3, BATCH, 1)).astype(np.float32)
+    np.testing.assert_allclose(cosine_triplet(longer, EVERY), cosine_triplet(features, EVERY), rtol=1e-5)
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    squared = jax.jit(losses.pairwise_distance)(unit) ** 2 / 2  # of unit vectors: 1 - cosine
+    hardest = np.where(LABELS[:, None] == LABELS, squared, -np.inf).max(-1)
+    nearest = np.where(LABELS[:, None] != LABELS, squared, np.inf).min(-1)
+    expected = np.maximum(hardest - nearest + 0.3, 0).mean(-1).sum()
+    np.testing.assert_allclose(cosine_triplet(features, EVERY), expected, rtol=1e-4)

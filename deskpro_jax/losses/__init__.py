@@ -2,6 +2,9 @@
 
 from deskpro_jax.losses.attention import MASK_RULES, attention_loss, cloth_target
 from deskpro_jax.losses.capsule import margin_loss as capsule_margin
+from deskpro_jax.losses.clothes import adversarial as clothes_adversarial
+from deskpro_jax.losses.clothes import cosines, symmetric_divergence
+from deskpro_jax.losses.clothes import update_memory as update_clothes_memory
 from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
 from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_similarity, pairwise_distance
@@ -16,11 +19,15 @@ __all__ = [
     "centre_loss",
     "centre_term",
     "cloth_target",
+    "clothes_adversarial",
+    "cosines",
     "cross_entropy",
     "identity_terms",
     "knowledge_propagation",
     "masked_mean",
     "multi_similarity",
     "pairwise_distance",
+    "symmetric_divergence",
+    "update_clothes_memory",
     "weighted_terms",
 ]

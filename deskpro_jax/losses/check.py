@@ -7,7 +7,7 @@ import ml_collections
 from deskpro_jax.config import expect
 from deskpro_jax.losses.attention import MASK_RULES
 from deskpro_jax.losses.extra import extra_terms
-from deskpro_jax.losses.terms import METRICS, OUTPUTS
+from deskpro_jax.losses.terms import DISTANCES, METRICS, OUTPUTS
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -23,6 +23,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "loss.temperature", above=0)
     expect.number(config, "loss.ce_weight", least=0)
     expect.choice(config, "loss.metric", METRICS)
+    expect.choice(config, "loss.triplet_distance", DISTANCES)
     expect.number(config, "loss.margin", least=0)
     expect.number(config, "loss.triplet_weight", least=0)
     expect.integer(config, "loss.triplet_start", least=0)
@@ -32,5 +33,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.boolean(config, "loss.soft_margin")
     expect.numbers_of(config, "loss.capsule_margins", 2, least=0, most=1)
     expect.number(config, "loss.capsule_absent", least=0)
+    expect.integer(config, "loss.clothes_epoch", least=0)
+    expect.number(config, "loss.clothes_scale", above=0)
+    expect.number(config, "loss.clothes_epsilon", least=0, most=1)
+    expect.number(config, "loss.clothes_rate", least=0)
+    expect.number(config, "loss.clothes_divergence", least=0)
+    expect.number(config, "loss.counterfactual_weight", least=0)
     expect.number(config, "loss.label_smoothing", least=0, most=1)
     extra_terms(expect.texts(config, "loss.extra"))

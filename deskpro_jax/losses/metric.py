@@ -28,6 +28,7 @@ def batch_hard_triplet(
     *,
     margin: float = 0.7,
     soft: bool = False,
+    cosine: bool = False,
 ) -> Float[Array, "*parts"]:
     """Batch-hard triplet loss: each anchor's farthest positive against its nearest negative.
 
@@ -37,12 +38,13 @@ def batch_hard_triplet(
         valid: rows that take part, as anchors and as positives or negatives.
         margin: of the hinge max(0, d_ap - d_an + margin).
         soft: softplus(d_ap - d_an) in place of the hinge.
+        cosine: whether the distance is 1 - cosine in place of the Euclidean one.
 
     Returns:
         The mean over the anchors that have a positive and a negative, 0 when there are none; one value per
         leading index. Reference: Hermans et al., arXiv:1703.07737.
     """
-    distance = pairwise_distance(features)
+    distance = 1.0 - _pairwise_cosine(features) if cosine else pairwise_distance(features)
     same = labels[:, None] == labels[None, :]
     pairs = valid[:, None] & valid[None, :]
     positive = same & pairs & ~jnp.eye(labels.shape[0], dtype=bool)
@@ -84,10 +86,7 @@ def multi_similarity(
         The sum over the anchors, over the number of valid rows; one value per leading index. References: Wang et al.,
         CVPR 2019; Herzog et al., ICIP 2021 (code).
     """
-    features = features.astype(float_type(features))
-    tiny = 1e-12  # what the reference clamps lengths at
-    unit = features / jnp.maximum(_length(features), tiny)
-    cosine = jnp.einsum("...id,...jd->...ij", unit, unit, precision=_HIGHEST)
+    cosine = _pairwise_cosine(features)
     same, pairs = labels[:, None] == labels[None, :], valid[:, None] & valid[None, :]
     positive, negative = same & pairs & (cosine < 1.0 - 1e-5), ~same & pairs
     least = jnp.min(jnp.where(positive, cosine, jnp.inf), axis=-1, keepdims=True)
@@ -122,6 +121,13 @@ def centre_loss(
     features = features.astype(float_type(features))
     own = jnp.take(centres.astype(features.dtype), jnp.where(valid, labels, 0), axis=-2)
     return masked_mean(jnp.square(features - own).sum(-1), valid)
+
+
+def _pairwise_cosine(features: Float[Array, "*parts batch dim"]) -> Float[Array, "*parts batch batch"]:
+    features = features.astype(float_type(features))
+    tiny = 1e-12  # what the references clamp lengths at
+    unit = features / jnp.maximum(_length(features), tiny)
+    return jnp.einsum("...id,...jd->...ij", unit, unit, precision=_HIGHEST)
 
 
 def _length(vectors: Array) -> Array:

@@ -16,6 +16,7 @@ from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_sim
 from deskpro_jax.models.contract import Counts, LossTerm, Optimizer, StepValues, StreamSpec
 
 METRICS = ("triplet", "multi_similarity")  # values of loss.metric
+DISTANCES = ("euclidean", "cosine")  # values of loss.triplet_distance
 OUTPUTS = ("sum", "mean")  # values of loss.outputs
 
 
@@ -38,8 +39,8 @@ def identity_terms(
         features, labels, rows = _metric_inputs(spec, values)
         if loss.metric == "multi_similarity":
             return _joined(loss, multi_similarity(features, labels, rows, margin=loss.margin))
-        triplet = batch_hard_triplet(features, labels, rows, margin=loss.margin, soft=loss.soft_margin)
-        return _joined(loss, triplet)
+        form = {"margin": loss.margin, "soft": loss.soft_margin, "cosine": loss.triplet_distance == "cosine"}
+        return _joined(loss, batch_hard_triplet(features, labels, rows, **form))
 
     def identification(values: StepValues) -> Array:
         labels, rows = values.inputs["identity"], spec.rows(values.inputs)

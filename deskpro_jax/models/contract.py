@@ -162,6 +162,7 @@ class StepValues(NamedTuple):
         teacher: outputs of the frozen teacher, by stream; empty without one.
         epoch: epochs done, counted from 0; an integer.
         parameters: of the term that is computed, see `LossTerm.parameters`.
+        parameters_of: those of each term by its name; of one that is `first` after its step, and constants.
     """
 
     outputs: Outputs
@@ -170,6 +171,7 @@ class StepValues(NamedTuple):
     teacher: Outputs
     epoch: Array | int
     parameters: Mapping[str, Any] = MappingProxyType({})
+    parameters_of: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Optimizer:
         weight_decay: L2 added to the gradient.
         momentum: of "sgd".
         gradient_scale: factor of the gradient, before everything else.
+        start_epoch: epoch (from 0) of the first update: until then the parameters and their moments stay.
     """
 
     name: str = ""
@@ -191,6 +194,7 @@ class Optimizer:
     weight_decay: float | None = None
     momentum: float | None = None
     gradient_scale: float = 1.0
+    start_epoch: int = 0
 
 
 @dataclass(frozen=True)
@@ -201,16 +205,22 @@ class LossTerm:
         name: in the metrics.
         compute: the function.
         weight: a number, or a function of the epoch.
-        parameters: initial values by name of parameters that the term has for itself, as a centre of each class, from
-            the numbers of classes and a generator; `compute` gets them as `values.parameters`.
+        parameters: initial values by name (arrays, or trees of them) of parameters that the term has for itself, as a
+            centre of each class, from the numbers of classes and a generator; `compute` gets them as
+            `values.parameters`.
         optimizer: of these parameters.
+        first: whether the term trains nothing but these parameters, and they take their step before the other terms
+            are computed, which see them moved (`StepValues.parameters_of`). It is no part of the total.
+        needs_clothes: whether it learns from the clothes of each image: the training split must have outfits.
     """
 
     name: str
     compute: Callable[[StepValues], Array]
     weight: float | Callable[[Any], Any] = 1.0
-    parameters: Callable[[Counts, np.random.Generator], Mapping[str, np.ndarray]] | None = None
+    parameters: Callable[[Counts, np.random.Generator], Mapping[str, Any]] | None = None
     optimizer: Optimizer = Optimizer()
+    first: bool = False
+    needs_clothes: bool = False
 
 
 @dataclass(frozen=True)

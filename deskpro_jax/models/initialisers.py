@@ -30,12 +30,13 @@ Initialiser = Callable[..., Any]
 
 
 class Drawn(flax.struct.PyTreeNode, flax.core.meta.AxisMetadata):
-    """A parameter and the distribution it comes from: normal(0, scale), uniform(-scale, scale), or `values`."""
+    """A parameter and the distribution it comes from: normal(mean, scale), uniform(-scale, scale), or `values`."""
 
     value: Any
     distribution: str = flax.struct.field(pytree_node=False)
     scale: float = flax.struct.field(pytree_node=False)
     values: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+    mean: float = flax.struct.field(pytree_node=False, default=0.0)
 
     def unbox(self) -> Any:
         return self.value
@@ -50,11 +51,11 @@ class Drawn(flax.struct.PyTreeNode, flax.core.meta.AxisMetadata):
         return self
 
 
-def normal(stddev: float) -> Initialiser:
-    """Returns an initialiser that draws from N(0, stddev^2)."""
+def normal(stddev: float, mean: float = 0.0) -> Initialiser:
+    """Returns an initialiser that draws from N(mean, stddev^2)."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Drawn:
-        return Drawn(stddev * jax.random.normal(key, shape, dtype), "normal", stddev)
+        return Drawn(mean + stddev * jax.random.normal(key, shape, dtype), "normal", stddev, mean=mean)
 
     return init
 
@@ -193,5 +194,5 @@ def _fill(box: Drawn, seed: int, path: str) -> np.ndarray:
     values = np.empty(math.prod(shape), dtype)
     for start in range(0, len(values), _CHUNK):  # the same draws as at once, without a float64 copy of all of them
         part = values[start : start + _CHUNK]
-        part[:] = box.scale * rng.standard_normal(len(part))
+        part[:] = box.mean + box.scale * rng.standard_normal(len(part))
     return values.reshape(shape)

@@ -257,7 +257,7 @@ class BatchNorm(nn.Module):
     rows only. `passes` is how often each group sees the batch in one step, since the released code's `aacd`
     blocks run their first stream twice and so move its running statistics twice. `calls > 1` is one module
     applied to that many inputs one after the other: the inputs lie on a leading axis and share all parameters.
-    `frozen_bias` keeps the bias at its initial zero (a BNNeck).
+    `frozen_bias` keeps the bias at its initial zero (a BNNeck). `eps` is added to the variance.
     """
 
     groups: tuple[int, ...] = ()
@@ -265,6 +265,8 @@ class BatchNorm(nn.Module):
     calls: int = 1
     frozen_bias: bool = False
     dtype: Dtype = jnp.float32
+    eps: float = BATCH_NORM_EPS
+    scale_init: Initialiser = constant(1.0)
 
     @nn.compact
     def __call__(
@@ -275,7 +277,7 @@ class BatchNorm(nn.Module):
         valid: Array | None = None,
     ) -> Array:
         shape = (*self.groups, x.shape[-1])
-        scale = self.param("scale", constant(1.0), shape)
+        scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", constant(0.0), shape)
         if self.frozen_bias:
             bias = jax.lax.stop_gradient(bias)
@@ -284,24 +286,25 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", constant(1.0), None, shape, float_type)
         running = running_mean.value, running_var.value
         if not train:
-            return _normalised(x, scale, bias, *running, self.dtype)
-        y, *moved = _batch_normalised(x, valid, scale, bias, *running, self.passes, self.calls, self.dtype)
+            return _normalised(x, scale, bias, *running, self.dtype, self.eps)
+        form = self.passes, self.calls, self.dtype, self.eps
+        y, *moved = _batch_normalised(x, valid, scale, bias, *running, *form)
         if not self.is_initializing():
             running_mean.value, running_var.value = moved
         return y
 
 
-@functools.partial(jax.jit, static_argnames="dtype")
-def _normalised(x: Array, scale: Array, bias: Array, mean: Array, var: Array, dtype: Dtype) -> Array:
+@functools.partial(jax.jit, static_argnames=("dtype", "eps"))
+def _normalised(x: Array, scale: Array, bias: Array, mean: Array, var: Array, dtype: Dtype, eps: float) -> Array:
     """Scale and shift are folded into one multiply-add over the feature map."""
     stats = at_least_float32(x.dtype)
-    factor = scale.astype(stats) * jax.lax.rsqrt(var.astype(stats) + BATCH_NORM_EPS)
+    factor = scale.astype(stats) * jax.lax.rsqrt(var.astype(stats) + eps)
     shift = bias.astype(stats) - mean.astype(stats) * factor
     y = x.astype(stats) * factor[..., None, None, None, :] + shift[..., None, None, None, :]
     return y.astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("passes", "calls", "dtype"))
+@functools.partial(jax.jit, static_argnames=("passes", "calls", "dtype", "eps"))
 def _batch_normalised(
     x: Array,
     valid: Array | None,
@@ -312,6 +315,7 @@ def _batch_normalised(
     passes: tuple[int, ...] | None,
     calls: int,
     dtype: Dtype,
+    eps: float,
 ) -> tuple[Array, Array, Array]:
     """Returns `x` normalised by its own statistics, and the running statistics after it."""
     mean, var, count = _batch_moments(x.astype(at_least_float32(x.dtype)), valid)
@@ -323,7 +327,7 @@ def _batch_normalised(
     for old, new in ((running_mean, mean), (running_var, unbiased)):
         moved = jnp.where(count > 0, _move(old, new, passes, calls), old)  # without a valid row they stay
         after.append(moved.astype(old.dtype))
-    return _normalised(x, scale, bias, mean, var, dtype), after[0], after[1]
+    return _normalised(x, scale, bias, mean, var, dtype, eps), after[0], after[1]
 
 
 def _move(running: Array, batch: Array, passes: tuple[int, ...] | None, calls: int) -> Array:

@@ -81,7 +81,13 @@ def frozen(params: Any) -> Any:
 
 
 def optimizer(
-    name: str, learning_rate: Rate, weight_decay: float, *, momentum: float = 0.9, freeze_steps: int = 0
+    name: str,
+    learning_rate: Rate,
+    weight_decay: float,
+    *,
+    momentum: float = 0.9,
+    freeze_steps: int = 0,
+    start_step: int = 0,
 ) -> optax.GradientTransformation:
     """Returns an optimiser with `weight_decay` * parameter added to the gradient, as PyTorch does.
 
@@ -94,6 +100,7 @@ def optimizer(
         momentum: of "sgd".
         freeze_steps: steps at the beginning in which only classifiers are updated, and the moments of everything else
             wait for the first gradient; the schedule runs on.
+        start_step: first step in which anything is updated; the schedule runs on until then as well.
     """
     trained = lambda params: jax.tree.map(lambda is_frozen: not is_frozen, frozen(params))  # noqa: E731
     direction: tuple[optax.GradientTransformation, ...] = (
@@ -102,9 +109,17 @@ def optimizer(
         optax.masked(optax.set_to_zero(), frozen),
     )
     if freeze_steps:
-        later = optax.conditionally_mask(optax.chain(*direction), lambda step: step >= freeze_steps)
-        direction = (optax.multi_transform({"open": optax.chain(*direction), "later": later}, _open_or_later),)
+        open_, later = (_from_step(step, direction) for step in (start_step, max(start_step, freeze_steps)))
+        direction = (optax.multi_transform({"open": open_, "later": later}, _open_or_later),)
+    elif start_step:
+        direction = (_from_step(start_step, direction),)
     return optax.chain(*direction, optax.scale_by_learning_rate(learning_rate))
+
+
+def _from_step(first: int, parts: tuple[optax.GradientTransformation, ...]) -> optax.GradientTransformation:
+    """Returns parts of an optimiser that change nothing, their own moments included, before the step `first`."""
+    chained = optax.chain(*parts)
+    return optax.conditionally_mask(chained, lambda step: step >= first) if first else chained
 
 
 def adam(learning_rate: Rate, weight_decay: float) -> optax.GradientTransformation:
@@ -141,7 +156,10 @@ def of_recipe(
             raise InputError(
                 "the recipe has several optimisers and no label; expected a function from a parameter's path."
             )
-    by_label = {name: _build(one, learning_rate, train, freeze_steps) for name, one in (several | own).items()}
+    by_label = {
+        name: _build(one, learning_rate, train, freeze_steps, one.start_epoch * steps_per_epoch)
+        for name, one in (several | own).items()
+    }
     return optax.multi_transform(by_label, functools.partial(_labels, recipe))
 
 
@@ -163,7 +181,7 @@ def _labels(recipe: Recipe, params: Any) -> Any:
 
 
 def _build(
-    one: Optimizer, learning_rate: Rate, train: ml_collections.ConfigDict, freeze_steps: int
+    one: Optimizer, learning_rate: Rate, train: ml_collections.ConfigDict, freeze_steps: int, start_step: int = 0
 ) -> optax.GradientTransformation:
     name = one.name or train.optimizer
     if name not in OPTIMIZERS:
@@ -173,7 +191,7 @@ def _build(
         rate = _times(one.rate, rate)
     decay = train.weight_decay if one.weight_decay is None else one.weight_decay
     momentum = train.momentum if one.momentum is None else one.momentum
-    built = optimizer(name, rate, decay, momentum=momentum, freeze_steps=freeze_steps)
+    built = optimizer(name, rate, decay, momentum=momentum, freeze_steps=freeze_steps, start_step=start_step)
     return built if one.gradient_scale == 1 else optax.chain(optax.scale(one.gradient_scale), built)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from deskpro_jax.models.streams import with_choices
 from deskpro_jax.runtime import sharding
 from deskpro_jax.runtime.compilation import compiler_options
 from deskpro_jax.train.optimisers import LOSS
+from deskpro_jax.train.total_loss import first_steps, loss_terms
 
 TEACHER_STATISTICS = ("running", "batch")
 NORMS = ("gradient_norm", "parameter_norm", "update_norm")  # logged with the loss terms, no part of the loss
@@ -101,29 +101,6 @@ def _split_logits(mesh: Mesh | None, outputs: Outputs) -> dict[str, dict[str, Ar
     return {name: {**out, "logits": sharding.split_logits(mesh, out["logits"])} for name, out in outputs.items()}
 
 
-def loss_terms(values: StepValues, losses: Sequence[LossTerm]) -> tuple[Array, Terms]:
-    """Computes the terms of a loss and adds them up, each with its weight, in their order.
-
-    Args:
-        values: outputs, intermediates and batch of a step; `parameters` of the terms that have some, by term.
-        losses: the terms.
-
-    Returns:
-        The total, and the terms by name.
-
-    Raises:
-        InputError: two terms have one name.
-    """
-    names = [term.name for term in losses] + ["total"]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"the loss has two terms called {twice!r} (loss.extra may add one): rename one of them.")
-    own = values.parameters
-    terms = {term.name: term.compute(values._replace(parameters=own.get(term.name, {}))) for term in losses}
-    weights = [term.weight(values.epoch) if callable(term.weight) else term.weight for term in losses]
-    weighted = [weight * term for weight, term in zip(weights, terms.values(), strict=True)]
-    return functools.reduce(jnp.add, weighted), terms
-
-
 def norms(gradients: Any, params: Any, updates: Any) -> Terms:
     """Returns the L2 norms of gradients, parameters and updates, each over all of its arrays, for the metrics.
 
@@ -168,10 +145,11 @@ def update(
         The state after the step, the loss terms with their `total` and the norms, and the gradients.
     """
 
-    def loss(params: Any) -> tuple[Array, tuple[Terms, Any]]:
+    def loss(params: Any) -> tuple[Array, tuple[Terms, Any, Any]]:
         if classifiers_only:
             params = _only_classifiers_learn(params)
-        variables = {"params": sharding.in_step(mesh, _of_module(params)), "batch_stats": state.batch_stats}
+        params = sharding.in_step(mesh, params)
+        variables = {"params": _of_module(params), "batch_stats": state.batch_stats}
         if classifiers_only:
             outputs, middle = module.apply(variables, inputs, train=False)
             statistics = state.batch_stats
@@ -181,11 +159,19 @@ def update(
             )
             statistics = moved.get("batch_stats", {})
         own = params.get(LOSS, {})
-        values = StepValues(_split_logits(mesh, outputs), middle, inputs, teacher or {}, epoch, own)
+        values = StepValues(_split_logits(mesh, outputs), middle, inputs, teacher or {}, epoch, parameters_of=own)
+        before: Terms = {}
+        first: dict[str, Any] = {}
+        if takes_first:
+            stepped, before, first = first_steps(values, losses, optimizer, state.params, state.opt_state)
+            values = values._replace(parameters_of={**own, **stepped})
         total, terms = loss_terms(values, losses)
-        return total, (terms, statistics)
+        return total, ({**terms, **before}, statistics, first)
 
-    (total, (terms, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    takes_first = any(term.first for term in losses)
+    (total, (terms, batch_stats, first)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    if takes_first:
+        grads = {**grads, LOSS: {**grads[LOSS], **first}}
     changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, changes)
     logged = {**terms, "total": total, **norms(grads, state.params, changes)}

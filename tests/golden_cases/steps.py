@@ -14,6 +14,7 @@ import optax
 import golden_rule
 from configs import base
 from deskpro_jax.models.contract import Counts, PublishedNames
+from deskpro_jax.train import optimisers
 from deskpro_jax.train import step as train
 from golden_cases import Golden, cast, published_tensors, tensors, variables, worst
 
@@ -93,6 +94,8 @@ def step(
     written: Callable[[Any], dict[str, np.ndarray]],
     state: Mapping[str, np.ndarray] | None = None,
     epoch: int = 0,
+    own: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes one training step in float64.
 
@@ -106,20 +109,25 @@ def step(
         written: from a tree like the network's variables to tensors by published name.
         state: the reference's tensors, where its manifest is not by variant.
         epoch: epochs done.
+        own: parameters that terms have for themselves, by term.
+        fields: of the batch, beside photos and identities.
 
     Returns:
         The body stream's outputs before the step, and by name: `terms`, `intermediates`, and tensors `gradients`,
-        `before` and `after`.
+        `before` and `after`; `own`, the same of the terms' own parameters.
     """
     network = network_of(method, config, meta, jnp.float64)
     state = tensors(manifest_of(golden, meta), meta["weights_seed"]) if state is None else state
     held = {name: {"body_stream": tree} for name, tree in cast(read(state, network), jnp.float64).items()}
+    if own:
+        held["params"][optimisers.LOSS] = cast(own, jnp.float64)
     module = method.build(config, Counts(meta["num_classes"]))
     labels = jnp.asarray(meta["labels"], jnp.int32)
     inputs = {
         "body": jnp.asarray(golden_rule.images(meta["input_seed"], meta["input"]), jnp.float64),
         "identity": labels,
         "valid": jnp.ones(labels.shape, bool),
+        **(fields or {}),
     }
     losses = method.recipe(config).losses
 
@@ -137,6 +145,12 @@ def step(
         "gradients": written(of_stream({"params": gradients})),
         "before": written(of_stream(before.variables)),
         "after": written(of_stream(after.variables)),
+        "own": jax.device_get(
+            {
+                name: tree.get(optimisers.LOSS, {})
+                for name, tree in (("gradients", gradients), ("before", before.params), ("after", after.params))
+            }
+        ),
     }
 
 
@@ -153,7 +167,7 @@ def compare_step(
     """
     gradients, before, after = values["gradients"], values["before"], values["after"]
     norms = dict(zip(expected["grad_names"], expected["grad_norms"], strict=True))
-    without = {name for name in expected["no_gradient"] if not ignores(name)}
+    without = {name for name in expected.get("no_gradient", ()) if not ignores(name)}
     assert set(gradients) == set(norms) | without
     for name in without:
         np.testing.assert_array_equal(gradients[name], 0, err_msg=name)
