@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from deskpro_jax.checkpoints.metadata import saved_tree
 from deskpro_jax.checkpoints.scores import SCORES_FILE
 from deskpro_jax.checkpoints.selection import METRICS
 from deskpro_jax.checkpoints.store import CheckpointStore
@@ -36,14 +35,16 @@ def progress(folder: Path) -> int:
     return sum(max((line["step"] for line in lines(folder / phase)), default=0) for phase in PHASES)
 
 
+def _as_saved(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
 def saved(phase: Path) -> dict[int, dict[str, np.ndarray]]:
     """Returns every array of every checkpoint of a phase, by step and path."""
     found = {}
     with CheckpointStore(phase / "checkpoints", best_metric=METRICS, read_only=True) as store:
-        tree = saved_tree(phase / "checkpoints")
         for step in store.steps():
-            template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-            restored = store.restore(template, step)
+            restored = store.restore(_as_saved, step)
             assert restored is not None
             leaves = jax.tree_util.tree_leaves_with_path(restored.state)
             found[step] = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}

@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     m.feature_dim = 512  # size of each of the seven part embeddings
     m.drop_ratio = 0.33  # fraction of rows that the top-drop block zeroes in training
     m.stem_relu = True  # bot: whether the stem has a ReLU; the authors' code and weights have none
-    m.parts = 6  # pcb, cssc: stripes; of cssc 8
+    m.parts = 6  # pcb, cssc: stripes; cssc 8, fire 2
     m.dropout = 0.5  # pcb, reidcaps: fraction of the features that is dropped in front of (the first) classifiers
     m.pool = "avg"  # mgn: how maps are pooled, "avg" or "max"
     m.routing = 4  # reidcaps: rounds of routing between capsules
@@ -129,6 +129,15 @@ def get_config() -> ml_collections.ConfigDict:
     l.clothes_divergence = 1.0  # aim: weight of the divergence between its two classifiers of clothes
     l.counterfactual_weight = 1.0  # aim: of the cross-entropy of logits without those of the fused feature
     l.label_smoothing = 0.0  # 0.1 in the released code
+    # fire, between epochs from `triplet_start` on: neighbours that must be mutual (each image is among its own), those
+    # that are averaged over, and the largest Jaccard distance within a cluster.
+    l.cluster_k1 = 20
+    l.cluster_k2 = 6
+    l.cluster_eps = 0.4
+    l.fine_weight = 1.0  # of the cross-entropy over clusters
+    l.fine_scale = 16.0  # of its cosines
+    l.fine_smoothing = 0.1  # part of its target that is spread over the clusters of the identity
+    l.recomposition_weight = 0.3  # of the cross-entropy of maps with the appearance of other images
     l.extra = ()  # functions "module:name" of a fork that return further terms of the loss (docs/forking.md)
 
     c.teacher = t = ml_collections.ConfigDict()

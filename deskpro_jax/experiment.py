@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
@@ -27,7 +26,7 @@ from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import evaluate, results_files, scoring, sentences
 from deskpro_jax.evaluation.evaluate import Result
 from deskpro_jax.losses import check as loss_check
-from deskpro_jax.models.contract import Network, PhaseSpec, Recipe, embedding_streams
+from deskpro_jax.models.contract import Network, PhaseSpec, Recipe, TrainingImages, embedding_streams
 from deskpro_jax.runtime import compilation, sharding
 from deskpro_jax.runtime.forking import refuse_after_fork
 from deskpro_jax.runtime.progress import say
@@ -207,20 +206,23 @@ def _train_phase(
         frozen.network.module if frozen else None,
         frozen.variables if frozen else None,
         start,
-        _embed_training(config, mesh, data.train, network) if spec.recipe.between_epochs else None,
+        _training_images(config, mesh, data.train, network) if spec.recipe.between_epochs else None,
         outlook,
     )
     _warn_if_no_masks(spec.recipe, data.train)
     return run_phase(phase, config, mesh, folder / spec.name, guard, _scorer(config, mesh, data, [network]))
 
 
-def _embed_training(
+def _training_images(
     config: ml_collections.ConfigDict, mesh: Mesh, split: ReIDSplit, network: Network
-) -> Callable[[Any], np.ndarray]:
-    """Returns the function from variables to embeddings of the training images, for work between epochs."""
+) -> Callable[[Any], TrainingImages]:
+    """Returns the function from variables to the training images, for work between epochs."""
     images = dataset.usable(split, config.data.require_face, config.data.require_mask)
+    identity = dataset.class_indices(images.identity, dataset.train_classes(split))
     embed = evaluate.make_embed([network], False, mesh)
-    return lambda variables: evaluate.embed_split(embed, [variables], images, config, mesh, network.images)
+    return lambda variables: TrainingImages(
+        identity, lambda: evaluate.embed_split(embed, [variables], images, config, mesh, network.images)
+    )
 
 
 def _warn_if_no_masks(recipe: Recipe, split: ReIDSplit) -> None:

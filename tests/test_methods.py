@@ -18,7 +18,7 @@ from deskpro_jax import Embedder, experiment, methods
 from deskpro_jax.cli import convert, report, version
 from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError
-from deskpro_jax.models.contract import Counts, LossTerm, PhaseSpec, Recipe
+from deskpro_jax.models.contract import Counts, EpochStart, LossTerm, PhaseSpec, Recipe, TrainingImages
 from deskpro_jax.train import optimisers
 from deskpro_jax.train.epoch_work import EpochWork
 
@@ -128,10 +128,12 @@ def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed_and_losses_
         counted.add(counts)
         return {"unused": np.zeros(1, np.float32)}
 
-    def cluster(epoch: int, embeddings: np.ndarray) -> dict[str, np.ndarray]:
+    def cluster(epoch: int, images: TrainingImages) -> EpochStart:
         epochs.append(epoch)
+        embeddings = images.embed()
+        assert sorted(set(images.identity)) == list(range(len(set(images.identity))))
         assert embeddings.shape == (len(dataset.load("synthetic_tiny", tiny_data, "train")), new_method.DIM)
-        return {"cluster": (embeddings[:, 0] > np.median(embeddings[:, 0])).astype(np.int32)}
+        return EpochStart({"cluster": (embeddings[:, 0] > np.median(embeddings[:, 0])).astype(np.int32)})
 
     plain = new_method.recipe
 
@@ -153,11 +155,12 @@ def test_work_between_epochs_adds_fields_to_the_batch_and_is_resumed_and_losses_
     assert counted == {Counts(8, outfits)}
     assert 0 < terms[1]["clothes"] < outfits
     # A run that goes on in the middle of an epoch has the fields with which it began.
-    work = EpochWork(recipe(config), tmp_path / "new_method", 6, lambda _: np.zeros((2, 2)))
+    work = EpochWork(recipe(config), tmp_path / "new_method", 6, lambda _: pytest.fail("again"))
     batch = {"index": np.array([0, 2, -1], np.int32)}
     with np.load(tmp_path / "new_method" / "epoch_fields.npz") as stored:
         expected = stored["cluster"][[0, 2, 0]]
-    np.testing.assert_array_equal(work.add_fields(batch, 8, None)["cluster"], expected)
+    assert work.begin(8, None) is None
+    np.testing.assert_array_equal(work.add_fields(batch)["cluster"], expected)
     assert epochs == [0, 1]
 
 

@@ -98,6 +98,15 @@ def test_tensors_come_out_of_every_wrapping(form, wrap, tmp_path):
     assert_same(read_tensors(save(tmp_path / "w.pth", WRITERS[form](wrap(tensors())))), tensors())
 
 
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_classifier_that_is_kept_beside_its_network_is_read_with_it(form, tmp_path):
+    classifier = {"classifier.weight": np.ones((4, 3), np.float32)}
+    optimiser = {"state": {0: {"m": np.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    tree = {"model_state_dict": tensors(), "classifier_state_dict": classifier, "optimizer_state_dict": optimiser}
+    expected = tensors() | {"classifier.classifier.weight": classifier["classifier.weight"]}
+    assert_same(read_tensors(save(tmp_path / "w.pth", WRITERS[form](tree))), expected)
+
+
 def test_a_lightning_checkpoint_is_read_with_placeholders_for_its_settings(tmp_path):
     namespace = Raw(b"cargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrG?\xb9\x99\x99\x99\x99\x99\x9asb")
     callback = Raw(b"cpytorch_lightning.callbacks.model_checkpoint\nModelCheckpoint\n")

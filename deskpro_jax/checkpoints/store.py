@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -180,13 +180,19 @@ class CheckpointStore:
         return [step in kept for step in steps]
 
     def restore(
-        self, template: PyTree, step: Step = "latest", *, metric: str | None = None, subtree: bool = False
+        self,
+        template: PyTree | Callable[[PyTree], PyTree],
+        step: Step = "latest",
+        *,
+        metric: str | None = None,
+        subtree: bool = False,
     ) -> Restored | None:
         """Restores a whole state, bit for bit, onto the devices that the template names.
 
         Args:
             template: tree of arrays or `jax.ShapeDtypeStruct` equal to the saved one in names, shapes and types; its
-                shardings may be of other devices than those at the time of saving.
+                shardings may be of other devices than those at the time of saving. Or a function to it from the saved
+                tree, whose leaves have `shape` and `dtype`.
             step: a step, "latest", or "best" (largest `best_metric`). A damaged checkpoint is reported, and for
                 "latest" and "best" the next one is taken.
             metric: score that "best" goes by; None for the first `best_metric`.
@@ -301,10 +307,11 @@ class CheckpointStore:
             raise MissingInputError(f"no checkpoint of step {step} in {self._directory}: it holds {steps or 'none'}")
         return [int(step)]
 
-    def _read(self, folder: Path, step: int, template: PyTree, subtree: bool) -> Restored:
-        expected = templates.placed(template)
+    def _read(self, folder: Path, step: int, template: PyTree | Callable[[PyTree], PyTree], subtree: bool) -> Restored:
         metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
-        templates.check_fits(folder, getattr(metadata, "tree", metadata), expected, subtree)
+        saved = getattr(metadata, "tree", metadata)
+        expected = templates.placed(template(saved) if callable(template) else template)
+        templates.check_fits(folder, saved, expected, subtree)
         state_arguments = ocp.args.PyTreeRestore(
             item=expected,
             restore_args=ocp.checkpoint_utils.construct_restore_args(expected),

@@ -40,4 +40,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "loss.clothes_divergence", least=0)
     expect.number(config, "loss.counterfactual_weight", least=0)
     expect.number(config, "loss.label_smoothing", least=0, most=1)
+    for name in ("cluster_k1", "cluster_k2"):
+        expect.integer(config, f"loss.{name}", least=1)
+    expect.number(config, "loss.cluster_eps", above=0)
+    expect.number(config, "loss.fine_scale", above=0)
+    expect.number(config, "loss.fine_smoothing", least=0, most=1)
+    for name in ("fine_weight", "recomposition_weight"):
+        expect.number(config, f"loss.{name}", least=0)
     extra_terms(expect.texts(config, "loss.extra"))

@@ -223,6 +223,32 @@ class LossTerm:
     needs_clothes: bool = False
 
 
+class TrainingImages(NamedTuple):
+    """The images that a phase trains on, as work before an epoch sees them.
+
+    Attributes:
+        identity: class of each image [images].
+        embed: embeddings of all images [images, dimension], each part of unit length, by the network as it is now.
+    """
+
+    identity: np.ndarray
+    embed: Callable[[], np.ndarray]
+
+
+class EpochStart(NamedTuple):
+    """What work before an epoch gives.
+
+    Attributes:
+        fields: further fields of the batch, one value for each training image. The step is compiled anew where they
+            are others than before.
+        parameters: new values by name of parameters that terms have for themselves, by term. They may have another
+            shape than before; wherever one is given the optimiser starts anew, its moments at zero.
+    """
+
+    fields: Mapping[str, np.ndarray] = MappingProxyType({})
+    parameters: Mapping[str, Mapping[str, np.ndarray]] = MappingProxyType({})
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a module is trained.
@@ -236,8 +262,7 @@ class Recipe:
         fields: what the batch needs beside the images of the streams: "cloth_mask", "parts", "restored_face".
         requires: images that a training example must have; those without are left out of the training split.
         teacher: name of the earlier phase whose frozen network the losses compare with; "" without one.
-        between_epochs: work before each epoch (clustering), from the epoch and the embeddings [images, dimension] of
-            the training images to further fields of the batch, one value per image; None without any.
+        between_epochs: work before each epoch (clustering), from the number of epochs done; None without any.
     """
 
     losses: tuple[LossTerm, ...]
@@ -247,7 +272,7 @@ class Recipe:
     fields: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     teacher: str = ""
-    between_epochs: Callable[[int, np.ndarray], Mapping[str, np.ndarray]] | None = None
+    between_epochs: Callable[[int, TrainingImages], EpochStart] | None = None
 
 
 @dataclass(frozen=True)

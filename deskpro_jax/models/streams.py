@@ -16,7 +16,8 @@ class Streams(nn.Module):
     """A network on the photo, one on the face, or both; the parameters of each lie under the name of its field.
 
     A network maps normalised images [batch, height, width, 3], with `train` and the rows that count `valid` [batch], to
-    `(outputs, intermediates)` by name, as `contract` says of one stream.
+    `(outputs, intermediates)` by name, as `contract` says of one stream. In training it also gets the fields of the
+    batch that it names in an attribute `reads`, each under its name, as far as the batch has them.
 
     Attributes:
         body_stream: reads the photo, `body`.
@@ -50,12 +51,20 @@ class Streams(nn.Module):
         valid, has_face = inputs.get("valid"), inputs.get("has_face")
         if self.face_stream is not None and _has(inputs, "face", self.face_image, train):
             rows = has_face if valid is None or has_face is None else valid & has_face
-            outputs["face"], middle["face"] = self.face_stream(inputs[self.face_image], train=train, valid=rows)
+            outputs["face"], middle["face"] = self.face_stream(
+                inputs[self.face_image], train=train, valid=rows, **_read(self.face_stream, inputs, train)
+            )
         if self.body_stream is not None and _has(inputs, "body", "body", train):
-            outputs["body"], middle["body"] = self.body_stream(inputs["body"], train=train, valid=valid)
+            outputs["body"], middle["body"] = self.body_stream(
+                inputs["body"], train=train, valid=valid, **_read(self.body_stream, inputs, train)
+            )
         if not outputs:
             raise InputError(f"the batch has {', '.join(inputs) or 'no fields'}; expected the image of a stream.")
         return outputs, middle
+
+
+def _read(network: nn.Module, inputs: Inputs, train: bool) -> dict[str, Array]:
+    return {name: inputs[name] for name in getattr(network, "reads", ()) if train and name in inputs}
 
 
 def _has(inputs: Inputs, stream: str, image: str, train: bool) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
@@ -30,7 +31,7 @@ from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.train import loss_terms, optimisers, schedules
 from deskpro_jax.train import state as state_
 from deskpro_jax.train import step as train
-from deskpro_jax.train.epoch_work import EpochWork
+from deskpro_jax.train.epoch_work import EpochWork, with_new_parameters, with_saved_shapes
 from deskpro_jax.train.metrics_file import MetricWriter
 from deskpro_jax.train.phase import Evaluate, PhaseSetup, ResumeInfo, Training
 
@@ -98,7 +99,12 @@ def prepare(
         counts = Counts(len(train_classes(phase.split)), len(clothes_classes(phase.split)))
         variables = init_variables(phase.module, seed, image_sizes(config))
         variables = loss_terms.with_own_parameters(variables, phase.recipe.losses, counts, seed)
-        restored = store.restore(state_.as_tree(state_.expected_state(variables, optimizer, mesh)))
+
+        def template(saved: Any) -> Any:
+            fitting = variables if phase.recipe.between_epochs is None else with_saved_shapes(variables, saved)
+            return state_.as_tree(state_.expected_state(fitting, optimizer, mesh))
+
+        restored = store.restore(template)
         if restored is not None:
             state = train.TrainState(**restored.state)
             refuse_not_finite(store.directory, restored.step, state.variables)
@@ -123,15 +129,16 @@ def train_steps(run: Training, folder: Path) -> None:
         Stopped: on a signal, after saving.
         RunError: a loss is not finite.
     """
-    phase, config, first = run.phase, run.config, run.step
+    phase, config, mesh, first = run.phase, run.config, run.mesh, run.step
     redo = run.score_due and not run.resumed.scored  # the last run ended while it evaluated
     main = jax.process_index() == 0
     if main:
         _write_overview(folder, run.state.params)
-    epoch_work = EpochWork(phase.recipe, folder, run.epoch_steps, phase.embed)
+    epoch_work = EpochWork(phase.recipe, folder, run.epoch_steps, phase.images)
     key = _phase_key(run)
     program: jax.stages.Compiled | None = None
     images = _batch_images(config)
+    compiled_for: Any = None
     with (
         contextlib.closing(_batches(run)) as batches,
         MetricWriter(folder, resume_step=first, redo=METRICS if redo else (), enabled=main) as writer,
@@ -143,13 +150,17 @@ def train_steps(run: Training, folder: Path) -> None:
         if redo:
             score(run, writer)
         while run.step < run.total:
-            fields = epoch_work.add_fields(next(batches), run.step, run.state.variables)
-            batch = sharding.put_batch(run.mesh, fields)
+            start = epoch_work.begin(run.step, run.state.variables)
+            if start is not None:
+                run.state = with_new_parameters(run.state, start, run.optimizer, mesh)
+            batch = sharding.put_batch(mesh, epoch_work.add_fields(next(batches)))
             with _compiling(run, first):
                 arguments = (run.state, phase.teacher_variables, batch, key)
-                if program is None or run.step == run.frozen_steps:  # the next steps are of another kind
+                shapes = compiled_for if program and start is None else jax.tree.map(jnp.shape, arguments)
+                # The next steps are of another kind, or the epoch's batches or parameters of another shape.
+                if program is None or run.step == run.frozen_steps or shapes != compiled_for:
                     with phase.outlook.compiling():
-                        program = compile_now(_jitted_step(run), *arguments)
+                        program, compiled_for = compile_now(_jitted_step(run), *arguments), shapes
                 run_step(run, program, arguments, profiled)
             stop = run.guard.stop_requested(run.epoch_ends)
             if config.data.skip_corrupt and (stop or run.epoch_ends):

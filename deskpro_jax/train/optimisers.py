@@ -122,6 +122,21 @@ def _from_step(first: int, parts: tuple[optax.GradientTransformation, ...]) -> o
     return optax.conditionally_mask(chained, lambda step: step >= first) if first else chained
 
 
+def anew(optimizer: optax.GradientTransformation, params: Any, state: Any) -> Any:
+    """Returns the state of an optimiser that starts anew in the middle of its schedule: moments at zero.
+
+    Args:
+        optimizer: the optimiser.
+        params: whose update comes next.
+        state: before; its counts of steps, by which schedules go, are kept.
+    """
+    moments = (optax.ScaleByAdamState, optax.TraceState, AmsgradState)
+    is_moment = lambda part: isinstance(part, moments)  # noqa: E731
+    fresh, treedef = jax.tree.flatten(optimizer.init(params), is_leaf=is_moment)
+    kept = jax.tree.leaves(state, is_leaf=is_moment)
+    return jax.tree.unflatten(treedef, [new if is_moment(new) else old for new, old in zip(fresh, kept, strict=True)])
+
+
 def adam(learning_rate: Rate, weight_decay: float) -> optax.GradientTransformation:
     """Returns Adam, see `optimizer`."""
     return optimizer("adam", learning_rate, weight_decay)

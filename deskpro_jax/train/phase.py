@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from deskpro_jax.checkpoints.store import CheckpointStore
 from deskpro_jax.data.load.dataset import ReIDSplit
-from deskpro_jax.models.contract import Recipe
+from deskpro_jax.models.contract import Recipe, TrainingImages
 from deskpro_jax.runtime.signals import SignalGuard
 from deskpro_jax.runtime.time_left import Outlook
 from deskpro_jax.train.loss_terms import StepTerms
@@ -36,7 +36,7 @@ class PhaseSetup:
     teacher: nn.Module | None = None
     teacher_variables: Any = None
     pretrained: Callable[[Any], Any] | None = None  # random variables -> initial ones, some of them from a file
-    embed: Callable[[Any], np.ndarray] | None = None  # variables -> embeddings of the training images
+    images: Callable[[Any], TrainingImages] | None = None  # of variables, where there is work between epochs
     outlook: Outlook = field(default_factory=Outlook)  # how long the run still takes
 
 

@@ -21,6 +21,7 @@ _AVERAGED = {"ema", "swa", "averaged", "avg", "shadow"}  # words that name avera
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED_MODEL = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 _COUNTERS = {_AVERAGED_MODEL, "num_updates", "decay", "initted", "step"}  # beside averaged weights
+_CLASSIFIER = "classifier_state_dict"  # beside that of the network, in checkpoints of FIRe2
 _OPTIMISER = ("optimizer", "optimizer_state_dict", "optim")
 
 
@@ -133,7 +134,9 @@ def _find(
             averaged[0],
         )
     if wrapper is not None and depth < MAX_DEPTH:
-        return _find(inner[wrapper], source, weights, depth + 1, averaged_only)
+        network = _find(inner[wrapper], source, weights, depth + 1, averaged_only)
+        classifier = inner.get(_CLASSIFIER, {}) if wrapper != _CLASSIFIER else {}
+        return {**network, **{f"classifier.{name}": value for name, value in classifier.items()}}
     if own or weights == "ema":
         return choose_names(tree, source, weights, averaged_only)
     if any(name in tree for name in _OPTIMISER):
