@@ -3,15 +3,18 @@
     python -m deskpro_jax.main --config configs/synthetic.py --workdir runs/synthetic
 
 README.md has the expected scores and the time it takes. The rows of the paper's Table 3 (`:csa_att`, `:face_fkp`, ...)
-are trained longer than the demo: docs/ablation.md has their scores. `:full` is a benchmark of Celeb-reID-light's size
-with the paper's network and image sizes, meant for an accelerator; other variants are those of `variants.py`.
+are trained longer than the demo: docs/ablation.md has their scores. So are other methods (`:pcb`, ...), whose recipes
+are made to fit the small images (`small.py`); with `:full` they are as published. `:full` is a benchmark of
+Celeb-reID-light's size with the paper's network and image sizes, meant for an accelerator; other variants are those of
+`variants.py`.
 """
 
 from __future__ import annotations
 
 import ml_collections
 
-from deskpro_jax.configs import base, variants
+from deskpro_jax import methods
+from deskpro_jax.configs import base, small, variants
 
 
 def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
@@ -42,7 +45,8 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     config.train.base_lr = 0.003
     config.train.warmup_epochs = 1
     config.eval.every = 6
-    if any(name in variants.ROWS for name in names):
+    others = [name for name in names if name in methods.variants()]
+    if others or any(name in variants.ROWS for name in names):
         # As long as two cores train three seeds of all rows in an hour and a half. Faces as small as in the photos
         # (about 30 pixels): enlarged, drawn faces are distinguished so well by colour only that neither a teacher that
         # sees details nor a body stream from random weights has much to add.
@@ -51,4 +55,6 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
         config.eval.every = 0
     if "debug" in names:
         config.data.name = "synthetic_tiny"
-    return variants.apply(config, ",".join(names))
+    own = config.copy_and_resolve_references()
+    variants.apply(config, ",".join(names))
+    return small.fit(config, own) if others and "debug" not in names else config

@@ -36,12 +36,29 @@ def test_a_variant_called_like_a_method_trains_it() -> None:
 
 @pytest.mark.parametrize("variant", sorted(methods.variants()))
 def test_a_variant_is_the_same_recipe_on_every_dataset(variant: str) -> None:
-    configs = [fields.flatten(module.get_config(variant)) for module in (celeb, synthetic)]
+    configs = [fields.flatten(celeb.get_config(variant)), fields.flatten(synthetic.get_config(f"full,{variant}"))]
     of_datasets = ("data.name", "eval.baselines", "eval.every", "model.backbone", "model.feature_dim")
     of_deskpro = ("data.face_size", "teacher.", "loss.attention", "loss.mask", "loss.temperature", "loss.alpha")
     free = (*of_datasets, *of_deskpro)
     differ = [name for name, value in configs[0].items() if value != configs[1][name] and not name.startswith(free)]
     assert differ == [], "the variant leaves these to the configuration of the dataset"
+
+
+@pytest.mark.parametrize("variant", sorted(methods.variants()))
+def test_on_the_small_synthetic_people_recipes_fit(variant: str) -> None:
+    config, demo, published = (synthetic.get_config(name) for name in (variant, "deskpro", f"full,{variant}"))
+    experiment.validate(config)
+    assert config.train.epochs == demo.train.epochs  # as many images seen
+    assert config.data.identities * config.data.images_per_identity == 32
+    assert all(size >= least for size, least in zip(config.data.body_size, demo.data.body_size, strict=True))
+    assert all(epoch > 0 for epoch in config.train.milestones)
+    assert len(config.train.milestones) == len(published.train.milestones)
+    kept = ("augment.", "data.sampler", "loss.label_smoothing", "train.optimizer", "train.schedule", "eval.flip")
+    before, after = fields.flatten(published), fields.flatten(config)
+    assert {name for name in before if name.startswith(kept) and before[name] != after[name]} <= {
+        "train.schedule_epochs"
+    }
+    assert after["model.backbone"] not in ("resnet50", "densenet121", "x1_0", "hacnn")
 
 
 class Step:

@@ -25,7 +25,9 @@ from deskpro_jax.models.inception import ConvBlock, InceptionA, InceptionB
 from deskpro_jax.models.remat import run_block
 from deskpro_jax.models.streams import Streams
 
-BACKBONE = "hacnn"  # it has no other
+# Channels out of each block, by `model.backbone`.
+BACKBONES = {"hacnn": (128, 256, 384), "hacnn_x0_25": (32, 64, 96)}  # the published width, and one for short runs
+BACKBONE = "hacnn"
 BODY_SIZE = (160, 64)  # height and width of photos, the only ones
 PARTS = ("global", "local")
 REGION_SCALE = (1.0, 0.25)  # of the photo's width and height
@@ -36,7 +38,7 @@ class HACNN(nn.Module):
     """A global branch with soft attention, and a local one on four regions of what goes into each of its blocks."""
 
     num_classes: int
-    channels: tuple[int, int, int] = (128, 256, 384)
+    channels: tuple[int, int, int] = BACKBONES[BACKBONE]
     feature_dim: int = 512
     align_corners: bool = False
     dtype: layers.Dtype = jnp.float32
@@ -102,6 +104,7 @@ def network(config: ml_collections.ConfigDict, counts: Counts, *, attention: str
     model = config.model
     return HACNN(
         counts.identities,
+        BACKBONES[model.backbone],
         feature_dim=model.feature_dim,
         align_corners=model.align_corners,
         dtype=jnp.dtype(model.dtype),
@@ -142,8 +145,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     size = tuple(config.data.body_size)
     if size != BODY_SIZE:
         raise InputError(f"data.body_size is {size[0]}x{size[1]}; HACNN takes photos of 160x64 only.")
-    expect.choice(config, "model.backbone", (BACKBONE,))
+    expect.choice(config, "model.backbone", tuple(BACKBONES))
     check_body_only(config)
+
+
+def _backbone(channels: int) -> str:
+    """Returns the backbone with so many channels out of its first block."""
+    return next((name for name, widths in BACKBONES.items() if widths[0] == channels), BACKBONE)
 
 
 NAMES = (
@@ -153,6 +161,7 @@ NAMES = (
         rename=((r"(inception\d|stream\d|fc_global|fc_local)_(\d)", r"\1.\2"),),
         fields=lambda shapes: {
             "data.body_size": BODY_SIZE,
+            "model.backbone": _backbone(4 * shapes["inception1.0.stream1.0.conv.weight"][0]),
             "model.feature_dim": shapes["fc_global.0.weight"][0],
             "model.align_corners": True,  # the zoo's weights were trained with torch < 1.3
         },
@@ -199,4 +208,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "train.milestones": (),
     },
 }
-DEBUG: dict[str, Any] = {"model.backbone": BACKBONE, "data.body_size": BODY_SIZE, "train.milestones": (1,)}
+DEBUG: dict[str, Any] = {"model.backbone": "hacnn_x0_25", "data.body_size": BODY_SIZE, "train.milestones": (1,)}
