@@ -36,12 +36,12 @@ def embed(shape: Mapping[str, Any], batch: int, dtype: str, seconds: float) -> I
     import numpy as np
     from jax.sharding import Mesh
 
-    from benchmarks.flops import count_flops
     from deskpro_jax.evaluation import evaluate
     from deskpro_jax.methods.deskpro import module as deskpro_module
     from deskpro_jax.models.contract import Network, StreamSpec
     from deskpro_jax.models.lmbn import PARTS
     from deskpro_jax.runtime import sharding
+    from deskpro_jax.runtime.flops import count_flops
 
     jax.config.update("jax_enable_compilation_cache", False)
     sizes = Shape(**shape)

@@ -89,9 +89,9 @@ def embed(method: str, batch: int, seconds: float, quick: bool) -> Iterator[dict
     import jax
     import numpy as np
 
-    from benchmarks.flops import count_flops
     from deskpro_jax.evaluation import evaluate
     from deskpro_jax.runtime import sharding
+    from deskpro_jax.runtime.flops import count_flops
 
     jax.config.update("jax_enable_compilation_cache", False)
     config, _, network, (mesh, variables), parameters = _network(method, quick)

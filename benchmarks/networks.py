@@ -24,7 +24,6 @@ import numpy as np
 import rich.console
 import rich.table
 
-from benchmarks.flops import count_flops
 from benchmarks.races import Entrant, Race, Settings
 from benchmarks.timing import call_seconds, rate_and_latency
 from data_prep.detection.detect import detect_raw
@@ -40,6 +39,7 @@ from data_prep.restoration.restore import restore
 from deskpro_jax.data.schema import ATR, LIP, PASCAL
 from deskpro_jax.errors import InputError, exit_code
 from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.flops import count_flops
 from deskpro_jax.storage.files import write_json
 
 CANVAS = (512, 256)  # height and width that a 256 x 128 photo is enlarged to before detection

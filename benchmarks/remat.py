@@ -26,11 +26,11 @@ import rich.console
 import rich.table
 
 from benchmarks.abstract_step import student_step, tree_bytes
-from benchmarks.flops import count_flops
 from deskpro_jax.configs import base, variants
 from deskpro_jax.errors import InputError
 from deskpro_jax.models.remat import REMATS, check_remat
 from deskpro_jax.runtime import sharding
+from deskpro_jax.runtime.flops import count_flops
 from deskpro_jax.storage.files import write_json
 
 IDENTITIES = 490  # of Celeb-reID-light's training split

@@ -108,7 +108,7 @@ class Step:
         """Returns the operations of a step, see `flops.count_flops`."""
         import jax
 
-        from benchmarks.flops import count_flops
+        from deskpro_jax.runtime.flops import count_flops
 
         return count_flops(jax.make_jaxpr(self._step)(*self._arguments).jaxpr)
 

@@ -101,6 +101,17 @@ COMMANDS = (
         ("ablate --config synthetic --seeds 3 --workdir runs/ablation",),
     ),
     Command(
+        "compare",
+        "deskpro_jax.cli.compare",
+        "trains and scores several methods alike, beside their published figures",
+        (
+            "compare --config synthetic --methods deskpro,lmbn,pcb --seeds 3 --workdir runs/compared",
+            "compare --config celeb --methods bot,pcb --start bot,pcb=resnet50-19c8e357.pth --workdir runs/compared",
+            "compare --published prcc",
+        ),
+        extra="report",
+    ),
+    Command(
         "report",
         "deskpro_jax.cli.report",
         "one HTML page about a run: curves, results, ranked lists, attention maps",

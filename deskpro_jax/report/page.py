@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else."""
+"""A page: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from deskpro_jax.errors import missing_package
 _SIZE = "@size of this page@"
 
 
-def render(contents: Mapping[str, Any]) -> str:
+def render(contents: Mapping[str, Any], template: str = "report.html") -> str:
     """Returns the page.
 
     Args:
-        contents: see `contents.gather`.
+        contents: what the template shows: of a run, see `contents.gather`.
+        template: a file of `templates`.
 
     Raises:
         InputError: jinja2 is not installed.
@@ -29,7 +30,7 @@ def render(contents: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    text = environment.get_template("report.html").render(**contents, size=_SIZE)
+    text = environment.get_template(template).render(**contents, size=_SIZE)
     return text.replace(_SIZE, f"{len(text.encode()) / 1e6:.1f} MB")
 
 

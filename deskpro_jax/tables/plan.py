@@ -78,6 +78,7 @@ def plan_cells(
     folder: Path,
     *,
     joint: bool = False,
+    rows_first: bool = False,
 ) -> tuple[list[Cell], list[str]]:
     """Plans the runs of a table, seed by seed; rows that other rows need come first and are run once per seed.
 
@@ -92,6 +93,8 @@ def plan_cells(
         seeds: how many seeds, from that of the configuration on.
         folder: of the table; each cell's workdir is ROW/SEED in it.
         joint: whether rows of two streams train them together all the same.
+        rows_first: whether variants that `config` names change the rows ("debug" makes every method short), instead of
+            rows changing them.
 
     Returns:
         The cells in the order in which they are run, and notes on rows that are run for other rows.
@@ -117,18 +120,27 @@ def plan_cells(
     for seed in range(base.seed, base.seed + seeds):
         done: dict[str, Cell] = {}
         for row in rows:
-            variant = f"{config},{row.name}" if ":" in config else f"{config}:{row.name}"
+            variant = _with_variant(config, row.name, first=rows_first)
             sources = [*needs[row.name], *streams[row.name]]
             flags_ = [f"--config={variant}", f"--config.seed={seed}", *shared]
             if streams[row.name]:
                 flags_.append("--config.train.epochs=0")
             flags_ += [f"--config.{field}={done[name].folder}" for field, name in sources]
+            flags_ += row.flags
             needed = tuple(done[name] for _, name in sources)
             cell = done[row.name] = Cell(row, seed, folder / row.name / str(seed), tuple(flags_), needed)
             cells.append(cell)
     for cell in cells[: len(rows)]:
         _ = cell.config  # a configuration without these variants is refused before hours of work
     return cells, notes
+
+
+def _with_variant(config: str, name: str, *, first: bool) -> str:
+    """Returns the configuration with one more variant, after those that it names or before them."""
+    path, colon, names = config.partition(":")
+    if not colon:
+        return f"{config}:{name}"
+    return f"{path}:{name},{names}" if first else f"{config},{name}"
 
 
 def _shared_folders(base: ml_collections.ConfigDict, folder: Path) -> list[str]:

@@ -209,6 +209,11 @@ def _finish(run: _Running, folder: Path, times: dict[str, float]) -> str | None:
     return None
 
 
+def was_refused(reason: str) -> bool:
+    """Returns whether a run that failed for `reason` refused its input (exit code 2), and would again."""
+    return "(exit code 2, see " in reason
+
+
 def _time_left(todo: Sequence[Cell], times: dict[str, float], jobs: int) -> str:
     """Returns about how long some cells take, from finished ones: of the same row if there are any."""
     if not times:

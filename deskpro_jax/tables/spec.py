@@ -1,4 +1,4 @@
-"""What a table consists of: rows, the components that they have, findings to test; each published table is a file."""
+"""What a table consists of: rows, the components that they have, findings to test."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ class Row:
         name: variant of the configuration (`configs/variants.py`).
         label: name in the publication.
         parts: which components of the table it has.
-        paper: published R-1 and mAP in percent.
+        paper: published R-1 and mAP in percent; None where the table has no such columns.
         needs: (field, row): the field names the workdir of another row with the same seed, which is run first.
         streams: (field, row) likewise, where streams that were trained in other rows are put together, not trained.
+        flags: "--config.FIELD=VALUE" for the runs of this row, after those of all runs.
     """
 
     name: str
     label: str
-    parts: tuple[str, ...]
-    paper: tuple[float, float]
+    parts: tuple[str, ...] = ()
+    paper: tuple[float, float] | None = None
     needs: tuple[tuple[str, str], ...] = ()
     streams: tuple[tuple[str, str], ...] = ()
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Table:
-    """A published table.
+    """A table of runs: a published one that is run again, or a comparison of methods.
 
     Attributes:
-        source: where it was published, as the table's legend quotes it.
+        source: where its figures were published, as the table's legend quotes it.
         components: columns that mark what a row has; name -> name in LaTeX.
         rows: in the order of the publication.
         claims: findings to test.

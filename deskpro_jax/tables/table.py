@@ -110,11 +110,15 @@ def markdown(table: Table, cells: Sequence[Cell], scores: Scores, title: str) ->
         marks = ["✓" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
         values = ["-" if value is None else str(value) for value in found]
-        lines.append([row.name, label_of(row, cells), *marks, *values, *(f"{value:.1f}" for value in row.paper)])
+        lines.append([row.name, label_of(row, cells), *marks, *values, *_published(row)])
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     return f"{title}\n\n{text}\n{_legend(table, cells, scores)}\n\n" + "".join(
         f"- {line}\n" for line in check_claims(table, scores)
     )
+
+
+def _published(row: Row) -> list[str]:
+    return [f"{value:.1f}" for value in row.paper or ()]
 
 
 def _legend(table: Table, cells: Sequence[Cell], scores: Scores) -> str:
@@ -134,7 +138,7 @@ def latex(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> st
     protocols = protocols_of(scores)
     columns = "l" + "c" * len(table.components) + "r" * (2 * len(protocols) + 2)
     first, second = 2 + len(table.components), []
-    groups = [*(_escape(protocol) for protocol in protocols), "paper"]
+    groups = [*(escape(protocol) for protocol in protocols), "paper"]
     for i in range(len(groups)):
         second.append(rf"\cmidrule(lr){{{first + 2 * i}-{first + 2 * i + 1}}}")
     heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{name}}}" for name in groups)
@@ -151,17 +155,17 @@ def latex(table: Table, cells: Sequence[Cell], scores: Scores, title: str) -> st
     for row in rows_of(table, cells):
         marks = [r"\checkmark" if part in row.parts else "" for part in table.components]
         found = [figure(scores, row.name, protocol, name) for protocol in protocols for name in FIGURES]
-        values = ["--" if value is None else _latex(value) for value in found]
-        lines.append(
-            " & ".join([_escape(label_of(row, cells)), *marks, *values, *(f"{v:.1f}" for v in row.paper)]) + r" \\"
-        )
+        values = ["--" if value is None else latex_figure(value) for value in found]
+        lines.append(" & ".join([escape(label_of(row, cells)), *marks, *values, *_published(row)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _latex(value: Figure) -> str:
+def latex_figure(value: Figure) -> str:
+    """Returns a score for LaTeX, its spread in small type."""
     spread = "" if value.spread is None else rf" {{\scriptsize$\pm$ {value.spread:.1f}}}"
     return f"{value.mean:.1f}{spread}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Returns a text for LaTeX."""
     return "".join(f"\\{character}" if character in "_&%#$" else character for character in text)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import networks
-from benchmarks.flops import count_flops
+from deskpro_jax.runtime.flops import count_flops
 
 
 class Toy(nn.Module):
