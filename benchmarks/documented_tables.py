@@ -106,7 +106,7 @@ def _ablation_table(cells: Sequence[Cell], scores: Scores, protocol: str) -> str
     lines = [["row", "model", *FIGURES, *(f"paper {name}" for name in FIGURES)], ["---"] * 2 + ["---:"] * 4]
     for row in rows:
         values = [str(figure(scores, row.name, protocol, name)) for name in FIGURES]
-        lines.append([f"`{row.name}`", row.label, *values, *(f"{value:.1f}" for value in row.paper)])
+        lines.append([f"`{row.name}`", row.label, *values, *(f"{value:.1f}" for value in row.paper or ())])
     return _table(lines)
 
 

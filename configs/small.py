@@ -44,10 +44,11 @@ def fit(config: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -> ml
     fields["model.backbone"] = own.model.backbone
     fields["model.feature_dim"] = min(config.model.feature_dim, own.model.feature_dim)
     fields |= {name: value for name, value in shortest.items() if name.startswith("model.")}
-    unit = shortest.get("data.body_size", (1, 1))  # whole multiples of it: some methods take no other sizes
-    fields["data.body_size"] = tuple(
-        -(-size // step) * step for size, step in zip(own.data.body_size, unit, strict=True)
-    )
+    size = tuple(own.data.body_size)
+    smallest = shortest.get("data.body_size")
+    if isinstance(smallest, tuple):  # some methods take only multiples of it
+        size = tuple(-(-side // unit) * unit for side, unit in zip(size, smallest, strict=True))
+    fields["data.body_size"] = size
     config.update_from_flattened_dict(fields)
     return config
 

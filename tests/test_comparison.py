@@ -227,7 +227,6 @@ def test_the_page_of_the_documentation_has_the_published_figures() -> None:
     page = (runs.ROOT / "docs/comparison.md").read_text(encoding="utf-8")
     marker = "<!-- published figures: deskpro compare --published -->\n\n"
     assert page.partition(marker)[2] == quoted_markdown(quoted.TABLES)
-    assert "<!-- measured: " in page
 
 
 def test_quoted_rows_name_protocol_and_source() -> None:

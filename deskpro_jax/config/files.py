@@ -9,7 +9,7 @@ from deskpro_jax.errors import MissingInputError
 
 # In a checkout this is a link to the folder configs/ beside the package.
 FOLDER = Path(__file__).parent.parent / "configs"
-_PARTS = ("__init__", "base", "variants")  # modules that configurations are made of
+_PARTS = ("__init__", "base", "small", "variants")  # modules that configurations are made of
 
 
 def names() -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
         for path in (runs.ROOT / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert path.relative_to(runs.ROOT).as_posix() in names
-    for config in (*files.names(), "base", "variants"):
+    for config in (*files.names(), "base", "small", "variants"):
         assert f"deskpro_jax/configs/{config}.py" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"deskpro_jax", "data_prep"}
