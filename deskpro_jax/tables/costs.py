@@ -71,7 +71,7 @@ def measure(folder: Path) -> Costs:
     loaded = load_networks(folder)
     config, mesh = loaded.config, sharding.make_mesh(loaded.config)
     variables = [sharding.put_variables(mesh, values) for values in loaded.variables]
-    embed = make_embed(loaded.networks, config.eval.flip, mesh, config.eval.distance)
+    embed: Any = make_embed(loaded.networks, config.eval.flip, mesh, config.eval.distance)
     rows = -(-config.eval.batch // mesh.size) * mesh.size
     random = np.random.default_rng(0)
     batch: dict[str, Any] = {
@@ -84,7 +84,7 @@ def measure(folder: Path) -> Costs:
         for path, leaf in jax.tree_util.tree_leaves_with_path(values["params"]):
             if not any(str(getattr(key, "key", key)).startswith(CLASSIFIER) for key in path):
                 parameters += leaf.size
-    flops = count_flops(jax.make_jaxpr(embed)(variables, batch).jaxpr)
+    flops = count_flops(embed.trace(variables, batch).jaxpr.jaxpr)
     seconds: list[float] = []
     jax.block_until_ready(embed(variables, batch))
     while len(seconds) < _CALLS and sum(seconds) < _SECONDS:
