@@ -34,10 +34,14 @@ def cost_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         figures = (
             ["-"] * 3
             if costs is None
-            else [f"{costs.parameters / 1e6:.2f}", f"{costs.gflop:.3g}", f"{costs.images_per_second:.3g}"]
+            else [f"{costs.parameters / 1e6:.3g}", f"{costs.gflop:.3g}", _rate(costs.images_per_second)]
         )
         rows.append([line.row.label, *figures])
     return heads, rows
+
+
+def _rate(images_per_second: float) -> str:
+    return f"{images_per_second:,.0f}" if images_per_second >= 100 else f"{images_per_second:.3g}"
 
 
 def recipe_columns(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
