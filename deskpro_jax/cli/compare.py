@@ -86,11 +86,11 @@ def _run(options: argparse.Namespace, overrides: Sequence[str]) -> int:
     require_jinja()
     table = comparison_table(names_in(options.methods), options.start)
     stem = check_places(options.workdir, options.out, "comparison", _ENDINGS)
-    validate(read_config(options.config, overrides))
     same = [] if any(flag.startswith(_INTEGRATION) for flag in overrides) else [f"{_INTEGRATION}=step"]
     cells, _ = plan_cells(
         table, table.rows, options.config, [*overrides, *same], options.seeds, options.workdir, rows_first=True
     )
+    validate(read_config(options.config, overrides))
     problems: dict[str, str] = {}
     for cell in cells[: len(table.rows)]:
         try:
