@@ -15,8 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.seed = 0  # the one seed; every random use folds in (phase, epoch, step, purpose)
 
     c.data = d = ml_collections.ConfigDict()
-    # synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, last, folder, or "module:name" of a
-    # dataset in a module of your own (docs/forking.md).
+    # synthetic_{tiny,small,full}, celeb, celeb_light, prcc, ltcc, vc_clothes, last, deepchange, ccvid,
+    # mevid, folder, or "module:name" of a dataset in a module of your own (docs/forking.md).
     d.name = "synthetic_small"
     # Where TFDS datasets are kept; "" = <workdir>/data for the synthetic ones, ~/tensorflow_datasets otherwise.
     d.data_dir = ""
@@ -37,6 +37,10 @@ def get_config() -> ml_collections.ConfigDict:
     # What a batch holds: "identities", P identities times K images; "images", the next P * K images of the shuffled
     # split, each once per epoch, an incomplete last batch left out.
     d.sampler = "identities"
+    # Videos: frames that an epoch uses of each tracklet of the training split, drawn anew for every epoch; 0 = all.
+    # Photos of no tracklet are all used.
+    d.frames_per_tracklet = 0
+    d.tracklet_length = 0  # longer tracklets are cut every so many frames for that, each piece a tracklet; 0 = whole
     d.interpolation = "bilinear"  # how photos are resized, here and when embedding: Pillow's "bilinear" or "bicubic"
     d.require_face = False  # True drops training images without a face (released code)
     d.require_mask = False  # True drops training images without a mask (released code)

@@ -34,7 +34,7 @@ from deskpro_jax.data.build.published_sizes import differences
 from deskpro_jax.data.datasets.find import dataset_name
 from deskpro_jax.data.mask_statistics import summarise
 from deskpro_jax.data.masks import AUTO, MASK_KINDS
-from deskpro_jax.data.records import COLUMNS, Records
+from deskpro_jax.data.records import Records, every_column
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
 from deskpro_jax.errors import InputError, MissingInputError, end_command
 from deskpro_jax.runtime import cores
@@ -190,7 +190,11 @@ def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Exam
             report.fix.append(f"{folder}: split {split} is not what was built, its checksum differs: build it again")
         members = [i for i in images if i.split == split]
         expected = [
-            (i.image_id, i.identity, i.camera, i.clothes, i.has_face, i.has_restored_face, i.has_mask) for i in members
+            (
+                *(i.image_id, i.identity, i.camera, i.clothes, i.tracklet, i.scale),
+                *(i.has_face, i.has_restored_face, i.has_mask),
+            )
+            for i in members
         ]
         file = folder / f"columns-{split}.npz"
         if file.exists() and not _columns_are(file, expected):
@@ -200,7 +204,7 @@ def _check_content(folder: Path, metadata: dict[str, Any], images: Sequence[Exam
 def _columns_are(file: Path, expected: list[tuple[Any, ...]]) -> bool:
     try:
         with np.load(io.BytesIO(file.read_bytes())) as stored:
-            return list(zip(*(stored[name].tolist() for name in COLUMNS), strict=True)) == expected
+            return list(zip(*(values.tolist() for values in every_column(stored).values()), strict=True)) == expected
     except Exception:  # zip files go wrong in many ways
         return False
 

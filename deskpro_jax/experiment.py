@@ -18,6 +18,7 @@ from deskpro_jax.checkpoints import selection
 from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.config import check as run_check
 from deskpro_jax.data import check as data_check
+from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.load import dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.opening import Data, load_data, load_test
@@ -255,7 +256,7 @@ def _check_clothes(spec: PhaseSpec, split: ReIDSplit) -> None:
 def _scorer(config: ml_collections.ConfigDict, mesh: Mesh, data: Data, networks: list[Network]) -> Any:
     """Returns the evaluation that runs during training: on held-out identities, otherwise on query and gallery."""
     if data.validation:
-        protocol = scoring.held_out_protocol(data.validation)
+        protocol = scoring.held_out_protocol(data.validation, find_dataset(config.data.name).by_tracklet)
         return scoring.make_scorer(config, mesh, data.validation, networks, (protocol,))
     splits = data.query, data.gallery
     return scoring.make_scorer(config, mesh, splits, networks, scoring.choose_protocols(config, splits).protocols)

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+import video_trees
+
 HEIGHT, WIDTH, FACE = 64, 32, 24
 
 
@@ -30,6 +32,7 @@ class Photo(NamedTuple):
     identity: int
     camera: int
     clothes: int
+    tracklet: int = -1
 
 
 def _flat(split: str, folder: str, rows: Iterable[tuple[str, int, int, int]]) -> dict[str, Photo]:
@@ -108,6 +111,33 @@ LAST = {
     "last/test/gallery/000007/000007_s01_1.jpg": Photo("gallery", "000007_s01_1", 7, -1, -1),
     "last/test/gallery/000009/000009_s05_1.jpg": Photo("gallery", "000009_s05_1", 9, -1, -1),
 }
+# Cameras 1 and 2, outfits A and B (numbered 0 and 1). Query and gallery share tracklet 4; another tracklet of the
+# query's camera stays. A photo that no list names, and the validation folders, are nobody's.
+DEEPCHANGE = {
+    "DeepChangeDataset/train-set/P0001_C01_A_0001.jpg": Photo("train", "P0001_C01_A_0001", 1, 1, 0, 11),
+    "DeepChangeDataset/train-set/P0001_C02_B_0002.jpg": Photo("train", "P0001_C02_B_0002", 1, 2, 1, 12),
+    "DeepChangeDataset/train-set/P0002_C02_A_0001.jpg": Photo("train", "P0002_C02_A_0001", 2, 2, 0, 12),
+    "DeepChangeDataset/test-set-query/P0007_C01_A_0001.jpg": Photo("query", "P0007_C01_A_0001", 7, 1, 0, 4),
+    "DeepChangeDataset/test-set-query/P0008_C02_B_0001.jpg": Photo("query", "P0008_C02_B_0001", 8, 2, 1, 6),
+    "DeepChangeDataset/test-set-gallery/P0007_C01_A_0002.jpg": Photo("gallery", "P0007_C01_A_0002", 7, 1, 0, 4),
+    "DeepChangeDataset/test-set-gallery/P0007_C01_B_0003.jpg": Photo("gallery", "P0007_C01_B_0003", 7, 1, 1, 5),
+    "DeepChangeDataset/test-set-gallery/P0008_C02_B_0002.jpg": Photo("gallery", "P0008_C02_B_0002", 8, 2, 1, 6),
+    "DeepChangeDataset/test-set-gallery/P0009_C03_A_0001.jpg": Photo("gallery", "P0009_C03_A_0001", 9, 3, 0, 4),
+}
+
+
+def _frames(name: str) -> dict[str, Photo]:
+    """Returns the frames of a video dataset by path."""
+    return {
+        f"{video_trees.ROOTS[name]}/{folder}/{frame}.jpg": Photo(
+            split, f"{folder}/{frame}" if name == "ccvid" else frame, *labels
+        )
+        for split, folder, *labels, frames in video_trees.TRACKLETS[name]
+        for frame in frames
+    }
+
+
+CCVID, MEVID = _frames("ccvid"), _frames("mevid")
 FOLDER = {
     "anna/door.jpg": Photo("train", "anna/door", 10, 1, 0),
     "anna/yard.jpg": Photo("train", "anna/yard", 10, 2, 3),
@@ -123,6 +153,9 @@ TREES: dict[str, dict[str, Photo]] = {
     "ltcc": LTCC,
     "vc_clothes": VC_CLOTHES,
     "last": LAST,
+    "deepchange": DEEPCHANGE,
+    "ccvid": CCVID,
+    "mevid": MEVID,
     "folder": FOLDER,
 }
 
@@ -181,7 +214,21 @@ def write(name: str, root: Path, val: bool = False) -> dict[str, Photo]:
         file.write_bytes(encode(draw(photo), file.suffix))
     if name == "folder":
         write_manifest(root / "manifest.csv", tree)
+    if name == "deepchange":
+        write_deepchange_lists(root, tree)
+    if name in video_trees.LISTS:
+        video_trees.write_lists(name, root)
     return tree
+
+
+def write_deepchange_lists(root: Path, tree: dict[str, Photo]) -> None:
+    """Writes the three lists of DeepChange beside its folders."""
+    lines: dict[str, list[str]] = {}
+    for path, photo in tree.items():
+        folder, _, file = path.rpartition("/")
+        lines.setdefault(folder, []).append(f"{file},{photo.tracklet}\n")
+    for folder, rows in lines.items():
+        (root / f"{folder}-bbox.txt").write_text("".join(rows))
 
 
 def write_manifest(file: Path, tree: dict[str, Photo], **columns: dict[str, str]) -> None:

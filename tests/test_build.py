@@ -39,7 +39,8 @@ def built(name: str, out: Path) -> set[Photo]:
     found = set()
     for split in SPLITS:
         s = dataset.load(name, out, split)
-        labels = zip(s.identity.tolist(), s.camera.tolist(), s.clothes.tolist(), strict=True)
+        columns = s.identity, s.camera, s.clothes, s.tracklet
+        labels = zip(*(column.tolist() for column in columns), strict=True)
         found |= {Photo(split, image_id, *row) for image_id, row in zip(s.image_id, labels, strict=True)}
     return found
 
@@ -64,7 +65,7 @@ def test_every_dataset_is_built_with_its_labels_and_parts(
         loaded = dataset.load(name, tmp_path / "out", split)
         for i in range(len(loaded)):
             e = loaded[i]
-            path = photos[Photo(split, e.image_id, e.identity, e.camera, e.clothes)]
+            path = photos[Photo(split, e.image_id, e.identity, e.camera, e.clothes, e.tracklet)]
             assert e.body == (raw / path).read_bytes()
             assert loaded.has_mask[i] == (path != first)
             assert loaded.has_face[i] == loaded.has_restored_face[i] == (path not in (first, second))

@@ -56,6 +56,12 @@ def test_the_settings_of_every_dataset_by_name():
     assert names["vc_clothes"] == ["all", "same_clothes", "cross_clothes"]
     assert names["last"] == ["general"]
     assert [p.rule for p in find_protocols("last")] == ["none"]
+    assert names["deepchange"] == ["general"]
+    assert [p.rule for p in find_protocols("deepchange")] == ["tracklet"]
+    assert names["ccvid"] == ["general", "cc", "sc"]
+    places = ["same_location", "other_location", "same_scale", "other_scale"]
+    assert names["mevid"] == [*names["ccvid"], *places]
+    assert {spec.name for spec in SPECS if spec.by_tracklet} == {"ccvid", "mevid"}
     assert names["folder"] == ["general", "cc", "sc", "none"]
     assert [p.draws for p in find_protocols("prcc")] == [10, 0, 10, 0]
     assert find_protocols("celeb", ["none, first_digit"]) == (find_protocols("celeb")[2], find_protocols("celeb")[1])

@@ -13,6 +13,8 @@ from deskpro_jax.data.build.list_files import list_dataset
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.datasets.spec import Size
 
+PUBLISHED = ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "last", "deepchange")
+
 
 def published(dataset: str, with_val: bool = False) -> tuple[Size, ...]:
     return find_dataset(dataset).published_sizes(with_val)
@@ -35,7 +37,9 @@ def whole(dataset: str, with_val: bool = False) -> list[ImageSource]:
     """Returns as many images as were published."""
     result = []
     for size in published(dataset, with_val):
-        people = size.identities or 10
+        if size.split == "test":  # query and gallery, which are there
+            continue
+        people = size.identities or (521 if dataset == "deepchange" else 10)
         for image in range(size.images):
             who, number = image % people + 1, image // people + 1
             if size.split == "gallery":
@@ -48,7 +52,7 @@ def whole(dataset: str, with_val: bool = False) -> list[ImageSource]:
 def test_sizes_are_those_of_the_papers() -> None:
     figures = {
         name: [(size.split, size.images, size.identities) for size in published(name)]
-        for name in ("celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "last", "folder", "synthetic_tiny")
+        for name in (*PUBLISHED, "folder", "synthetic_tiny")
     }
     assert figures == {
         "celeb": [("train", 20208, 632), ("query", 2972, 420), ("gallery", 11006, 420)],
@@ -57,13 +61,14 @@ def test_sizes_are_those_of_the_papers() -> None:
         "ltcc": [("train", 9576, 77), ("query", 493, None), ("gallery", 7050, 75)],
         "vc_clothes": [("train", 9449, 256), ("query", 1020, None), ("gallery", 8591, None)],
         "last": [("train", 71248, 5000), ("query", 10176, 5805), ("gallery", 125353, 5806)],
+        "deepchange": [("train", 75083, 450), ("query", 17527, None), ("gallery", 62956, None), ("test", 80483, 521)],
         "folder": [],
         "synthetic_tiny": [],
     }
     assert published("prcc", with_val=True)[0] == Size("train", 17896 + 5002, 150)
 
 
-@pytest.mark.parametrize("dataset", ["celeb", "celeb_light", "prcc", "ltcc", "vc_clothes", "last"])
+@pytest.mark.parametrize("dataset", PUBLISHED)
 def test_what_is_as_published_is_in_order(dataset: str) -> None:
     assert differences(dataset, whole(dataset)) == []
     assert differences(dataset, whole(dataset)[1:])[0].endswith("(1 images missing)")

@@ -89,3 +89,29 @@ def test_the_plain_shuffle_takes_every_image_at_most_once_and_leaves_the_incompl
         assert not np.array_equal(batches, sampling.shuffled_batches(23, 5, [seed], epoch))
     with pytest.raises(InputError, match=r"has 4 images, and data\.identities times .* asks for 5"):
         sampling.shuffled_batches(4, 5, [0], 0)
+
+
+def test_tracklets_are_cut_into_pieces_of_frames_in_a_row() -> None:
+    # Tracklet 7 has frames a to e in mixed order, tracklet 2 has two; the last two photos are of none.
+    tracklet = np.array([7, 2, 7, 7, 2, 7, 7, -1, -1])
+    names = ["c", "x", "a", "e", "y", "b", "d", "p", "q"]
+    pieces = sampling.pieces_of(tracklet, names, 2)
+    groups = {frozenset(np.array(names)[pieces == piece].tolist()) for piece in np.unique(pieces)}
+    assert groups == {frozenset(group) for group in ("ab", "cd", "e", "xy", "p", "q")}
+    whole = sampling.pieces_of(tracklet, names, 0)
+    groups = {frozenset(np.array(names)[whole == piece].tolist()) for piece in np.unique(whole)}
+    assert groups == {frozenset(group) for group in ("abcde", "xy", "p", "q")}
+    assert len(sampling.pieces_of(np.array([], int), [], 3)) == 0
+
+
+def test_every_epoch_draws_so_many_frames_of_a_piece_and_all_of_them_in_time() -> None:
+    pieces = np.array([0] * 10 + [1] * 2 + [2] * 3)
+    drawn = [sampling.draw_frames(pieces, 3, (0,), epoch) for epoch in range(40)]
+    for positions in drawn:
+        assert np.bincount(pieces[positions]).tolist() == [3, 2, 3]
+        assert len(positions) == sampling.drawn_frames(pieces, 3) == 8
+    assert set(np.concatenate(drawn).tolist()) == set(range(15))
+    counts = np.bincount(np.concatenate(drawn))[:10]
+    assert counts.min() >= 4  # 12 on average
+    np.testing.assert_array_equal(sampling.draw_frames(pieces, 3, (0,), 5), drawn[5])
+    assert not np.array_equal(drawn[0], drawn[1])

@@ -30,6 +30,7 @@ ORDER = {
         *("0006-03-01-02", "0006-04-02-02", "0006-01-03-01"),
     ),
     "last": ("000009_s05_1", "000001_s01_3", "000007_s01_1"),
+    "deepchange": ("P0007_C01_A_0002", "P0009_C03_A_0001", "P0007_C01_B_0003", "P0008_C02_B_0002"),
     "folder": ("test/g2", "test/g1"),
 }
 # Average precisions of the queries in the order of their names, None where no correct image is left.
@@ -54,6 +55,7 @@ PRECISIONS: dict[str, dict[str, list[float | None]]] = {
         "cross_clothes": [1 / 1, 1 / 2, 1 / 2],
     },
     "last": {"general": [1 / 2, 1 / 3]},
+    "deepchange": {"general": [1 / 2, None]},  # 0002 of person 7 is of the query's tracklet, 0003 of its camera only
     "folder": {"general": [1 / 2], "cc": [1 / 2], "none": [1 / 2]},
 }
 PRECISIONS["celeb_light"] = PRECISIONS["celeb"]

@@ -21,7 +21,7 @@ from deskpro_jax.data.image_report import MIN_SIDE
 from deskpro_jax.data.images import inspect_image
 from deskpro_jax.data.mask_statistics import MaskMeasure, measure_stored
 from deskpro_jax.data.records import Records
-from deskpro_jax.data.schema import SPLITS, Example
+from deskpro_jax.data.schema import SPLITS, UNKNOWN_TRACKLET, Example
 from deskpro_jax.errors import RunError
 from deskpro_jax.storage.checksums import file_sha256
 
@@ -64,6 +64,8 @@ class Examined(NamedTuple):
         remarks: names in `image_report.KINDS` of what is worth knowing about the photo.
         problems: its files that can't be used.
         mask: measures of its mask or label map, None where there is none that can be used.
+        tracklet: -1 when not known.
+        scale: -1 when not known.
     """
 
     split: str
@@ -80,6 +82,8 @@ class Examined(NamedTuple):
     remarks: tuple[str, ...]
     problems: tuple[Problem, ...]
     mask: MaskMeasure | None = None
+    tracklet: int = UNKNOWN_TRACKLET
+    scale: int = -1
 
 
 Task = Callable[[], list[Examined]]
@@ -186,6 +190,8 @@ def _examine_source(source: ImageSource, parts_format: PartsFormat) -> Examined:
         remarks=remarks,
         problems=tuple(Problem(finding.file, _kind(finding), finding.reason) for finding in findings),
         mask=mask,
+        tracklet=source.tracklet,
+        scale=source.scale,
     )
 
 
@@ -237,6 +243,8 @@ def _examine_record(records: Records, split: str, position: int, labels: int, cl
         remarks=report.remarks,
         problems=problems,
         mask=mask,
+        tracklet=example.tracklet,
+        scale=example.scale,
     )
 
 

@@ -139,8 +139,9 @@ def matches(spec: DatasetSpec, images: Sequence[Examined]) -> list[Matches]:
     """Applies every protocol of a dataset to the labels of the images that can be used."""
     labels = []
     for split in ("query", "gallery"):
-        rows = [(i.identity, i.camera, i.clothes) for i in images if i.split == split and i.usable]
-        labels.append(Labels(*np.array(rows, np.int64).reshape(-1, 3).T))
+        used = (i for i in images if i.split == split and i.usable)
+        rows = [(i.identity, i.camera, i.clothes, i.tracklet, i.scale) for i in used]
+        labels.append(Labels(*np.array(rows, np.int64).reshape(-1, 5).T))
     return [_match(protocol, *labels) for protocol in spec.protocols]
 
 

@@ -84,7 +84,7 @@ def recognise(path: Path, dataset: str | None = None) -> RecognisedFolder:
         spec, guessed = _guess_prepared(path)
         return RecognisedFolder(spec, spec.name, PREPARED, path, guessed)
     if spec is not None:
-        return _known(spec, dataset, AUTHORS if spec.folders else PREPARED, path)
+        return _known(spec, dataset, AUTHORS if spec.has_layout else PREPARED, path)
     if (path / manifest.MANIFEST).is_file():
         return _known(folder.SPEC, None, MANIFEST, path)
     guess = _guess_authors(path)
@@ -93,7 +93,7 @@ def recognise(path: Path, dataset: str | None = None) -> RecognisedFolder:
     if any(path.glob("*.csv")):
         return _known(folder.SPEC, None, MANIFEST, path)
     inside = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
-    layouts = "".join(f"\n  {known.name}: {known.expected_folders()}" for known in SPECS if known.folders)
+    layouts = "".join(f"\n  {known.name}: {known.expected_folders()}" for known in SPECS if known.has_layout)
     raise InputError(
         f"{path} holds {inside}; expected a built dataset, prepared folders ({'/, '.join(prepared_folders.TREES)}/), a "
         f"{manifest.MANIFEST}, or a dataset as its authors distribute it:{layouts}\n"
@@ -164,6 +164,7 @@ def _guess_authors(path: Path) -> tuple[DatasetSpec, str] | None:
     fits: list[tuple[int, DatasetSpec]] = []
     for spec in SPECS:
         counts = [sum(any(_names(path / root, folder)) for folder in spec.folders) for root in spec.roots]
+        counts += [sum((path / root / name).is_file() for name in spec.list_files) for root in spec.roots]
         fits.append((max(counts), spec))
     best = max(count for count, _ in fits)
     specs = [spec for count, spec in fits if count == best]
@@ -177,7 +178,7 @@ def _guess_authors(path: Path) -> tuple[DatasetSpec, str] | None:
         guess = celeb_light.SPEC if "light" in own else celeb.SPEC
         return guess, "from folders and names, its own name among them"
     images = sum(sum(1 for _ in files_below(path / photos.folder)) for photos in celeb.SPEC.folders)
-    light = sum(size.images for size in celeb_light.SPEC.sizes)
+    light = sum(size.images or 0 for size in celeb_light.SPEC.sizes)
     is_light = light / 2 < images < 1.5 * light
     guess, other = (celeb_light.SPEC, celeb.SPEC) if is_light else (celeb.SPEC, celeb_light.SPEC)
     return guess, f"from folders, names and its {images:,} images; {other.name} is laid out alike"

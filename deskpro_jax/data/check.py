@@ -35,7 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "data.interpolation", tuple(INTERPOLATIONS))
     for name in ("require_face", "require_mask", "skip_corrupt"):
         expect.boolean(config, f"data.{name}")
-    for name in ("validation_identities", "workers"):
+    for name in ("validation_identities", "workers", "frames_per_tracklet", "tracklet_length"):
         expect.integer(config, f"data.{name}", least=0)
     _check_augment(config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from deskpro_jax.storage.files import atomic_path
 
 BUILDER_NAME = "cc_reid"
 VERSION = "1.0.0"
-COLUMNS = ("image_id", "identity", "camera", "clothes", "has_face", "has_restored_face", "has_mask")
+_FLAGS = ("has_face", "has_restored_face", "has_mask")
+_LATER = ("tracklet", "scale")  # datasets of earlier versions lack them, which means that they are not known
+COLUMNS = ("image_id", "identity", "camera", "clothes", *_LATER, *_FLAGS)
 
 
 def dataset_path(name: str, data_dir: str | Path) -> Path:
@@ -86,7 +88,7 @@ class Records:
             return values[0] if values else None
 
         def integer(name: str) -> int:
-            return int(feature[name].int64_list.value[0])
+            return int(feature[name].int64_list.value[0]) if name not in _LATER or name in feature else -1
 
         return Example(
             image_id=feature["image_id"].bytes_list.value[0].decode(),
@@ -97,6 +99,8 @@ class Records:
             identity=integer("identity"),
             camera=integer("camera"),
             clothes=integer("clothes"),
+            tracklet=integer("tracklet"),
+            scale=integer("scale"),
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -108,8 +112,8 @@ def columns(examples: Iterable[Example]) -> dict[str, np.ndarray]:
     rows = []
     for e in examples:
         present = [content is not None for content in (e.face, e.restored_face, e.parts)]
-        rows.append((e.image_id, e.identity, e.camera, e.clothes, *present))
-    types: tuple[Any, ...] = (np.str_, np.int64, np.int64, np.int64, np.bool_, np.bool_, np.bool_)
+        rows.append((e.image_id, e.identity, e.camera, e.clothes, e.tracklet, e.scale, *present))
+    types: tuple[Any, ...] = (np.str_, *[np.int64] * (len(COLUMNS) - 1 - len(_FLAGS)), *[np.bool_] * len(_FLAGS))
     by_column = zip(*rows, strict=True) if rows else ((),) * len(COLUMNS)
     return {name: np.array(values, dtype=kind) for name, kind, values in zip(COLUMNS, types, by_column, strict=True)}
 
@@ -120,12 +124,18 @@ def write_columns(folder: Path, split: str, values: dict[str, np.ndarray]) -> No
         np.savez(file, **values)  # type: ignore[arg-type]
 
 
+def every_column(stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns all columns of a split; those that a dataset of an earlier version lacks are -1, not known."""
+    unknown = np.full(len(stored["identity"]), -1, np.int64)
+    return {name: unknown if name in _LATER and name not in stored else stored[name] for name in COLUMNS}
+
+
 def read_columns(folder: Path, split: str, records: Records) -> dict[str, np.ndarray]:
     """Reads the columns, or collects them again from the records where the file is missing or of another length."""
     file = folder / f"columns-{split}.npz"
     if file.exists():
         with np.load(file) as stored:
-            values = {name: stored[name] for name in COLUMNS}
+            values = every_column(stored)
         if all(len(value) == len(records) for value in values.values()):
             return values
     values = columns(records)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 SPLITS = ("train", "query", "gallery")
 UNKNOWN_CLOTHES = -1
+UNKNOWN_TRACKLET = -1
 # Identities of query and gallery images that name no person.
 DISTRACTOR = -1  # matches nobody, as every other negative number but JUNK
 JUNK = -(2**31)  # ignored: neither a right nor a wrong match
@@ -39,6 +40,9 @@ class Example(NamedTuple):
         identity: the dataset's own number of the person; train and test numbers may overlap.
         camera: the dataset's own number of the camera.
         clothes: number of the outfit, -1 when it is not known.
+        tracklet: number of the tracklet (photos of one person that one camera took in a row), -1 when it is not known;
+            query and gallery are numbered together.
+        scale: how large people are in the tracklet, a number of the dataset's own; -1 when it is not known.
     """
 
     image_id: str
@@ -49,6 +53,8 @@ class Example(NamedTuple):
     identity: int
     camera: int
     clothes: int
+    tracklet: int = UNKNOWN_TRACKLET
+    scale: int = -1
 
 
 LIP = LabelScheme(

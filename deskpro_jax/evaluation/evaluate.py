@@ -164,8 +164,8 @@ def embed_split(
 
 
 def labels_of(split: ReIDSplit) -> Labels:
-    """Returns identities, cameras and clothes of a split."""
-    return Labels(split.identity, split.camera, split.clothes)
+    """Returns identities, cameras, clothes, tracklets and scales of a split."""
+    return Labels(split.identity, split.camera, split.clothes, split.tracklet, split.scale)
 
 
 def similarity_of(streams: Sequence[StreamSpec], missing_face: str = "body", distance: str = "cosine") -> Similarity:
@@ -246,15 +246,19 @@ def score_raw_pixels(
     splits: tuple[ReIDSplit, ReIDSplit], config: ml_collections.ConfigDict, protocol: protocols.Protocol
 ) -> Scores:
     """Scores Euclidean nearest neighbours of raw body pixels: what a network has to beat."""
-    query, gallery = (raw_pixels(split, config) for split in splits)
-    squared = (query**2).sum(1)[:, None] + (gallery**2).sum(1)[None] - 2.0 * query @ gallery.T
     labels = labels_of(splits[0]), labels_of(splits[1])
-    chosen_query, chosen_gallery = protocols.select(protocol, *labels)
-    labels = protocols.read_cameras(protocol, labels[0]), protocols.read_cameras(protocol, labels[1])
+    chosen = protocols.select(protocol, *labels)
+    taken = []
+    for split, known, rows in zip(splits, labels, chosen, strict=True):
+        pixels = raw_pixels(split, config)
+        similarity = Similarity((StreamParts("pixels", 1, pixels.shape[1]),), distance="euclidean")
+        taken.append(protocols.take_embeddings(protocol, pixels, known, rows, similarity))
+    query, gallery = taken
+    squared = (query**2).sum(1)[:, None] + (gallery**2).sum(1)[None] - 2.0 * query @ gallery.T
     return score_from_distances(
-        squared[np.ix_(chosen_query, chosen_gallery)],
-        labels[0].take(chosen_query),
-        labels[1].take(chosen_gallery),
+        squared,
+        protocols.read_cameras(protocol, labels[0].take(chosen[0])),
+        protocols.read_cameras(protocol, labels[1].take(chosen[1])),
         protocol.rule,
         integration=config.eval.average_precision,
     )

@@ -11,25 +11,28 @@ import numpy as np
 from deskpro_jax.config.suggestions import did_you_mean
 from deskpro_jax.errors import InputError
 
-UNKNOWN = -1  # value of a camera or clothes label that nobody knows
+UNKNOWN = -1  # value of a label other than the identity that nobody knows
 NO_PERSON = "the query shows an unknown person (negative identity)"
 NO_IMAGE = "no image of this identity in the gallery"
 
 
 class Labels(NamedTuple):
-    """What is known about a set of images; each field is an int array [images].
+    """What is known about a set of images (or of tracklets); each field is an int array [images].
 
-    A negative identity is a distractor: it matches nobody (`schema.JUNK` takes no part in a protocol). Camera and
-    clothes are -1 where unknown.
+    A negative identity is a distractor: it matches nobody (`schema.JUNK` takes no part in a protocol). Other labels are
+    -1 where unknown, None where they are unknown everywhere.
     """
 
     identity: np.ndarray
     camera: np.ndarray
     clothes: np.ndarray
+    tracklet: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    location: np.ndarray | None = None  # of the camera, as a protocol has it
 
     def take(self, indices: np.ndarray) -> Labels:
         """Returns the labels of the images at `indices` [n], in that order."""
-        return Labels(*(np.asarray(field)[indices] for field in self))
+        return Labels(*(None if field is None else np.asarray(field)[indices] for field in self))
 
 
 def _first_digit(numbers: np.ndarray) -> np.ndarray:
@@ -50,7 +53,7 @@ CAMERA_READINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class Junk(NamedTuple):
     """Makes gallery images of the query's identity junk by comparing one label."""
 
-    field: str  # "camera" or "clothes"
+    field: str  # of `Labels`
     equal: bool  # True: images whose label equals the query's are junk; False: those whose label differs
     reason: str
 
@@ -66,6 +69,9 @@ class Rule:
 _SAME_CAMERA = Junk("camera", True, "same camera")
 _SAME_CLOTHES = Junk("clothes", True, "same clothes")
 _OTHER_CLOTHES = Junk("clothes", False, "different clothes")
+_SAME_TRACKLET = Junk("tracklet", True, "same tracklet")
+_LOCATION = Junk("location", True, "same location"), Junk("location", False, "different location")
+_SCALE = Junk("scale", True, "same scale"), Junk("scale", False, "different scale")
 RULES = {
     rule.name: rule
     for rule in (
@@ -73,6 +79,11 @@ RULES = {
         Rule("general", (_SAME_CAMERA,)),
         Rule("cc", (_SAME_CAMERA, _SAME_CLOTHES)),
         Rule("sc", (_SAME_CAMERA, _OTHER_CLOTHES)),
+        Rule("tracklet", (_SAME_TRACKLET,)),
+        Rule("other_location", (_SAME_CAMERA, _LOCATION[0])),
+        Rule("same_location", (_SAME_CAMERA, _LOCATION[1])),
+        Rule("other_scale", (_SAME_CAMERA, _SCALE[0])),
+        Rule("same_scale", (_SAME_CAMERA, _SCALE[1])),
     )
 }
 
@@ -90,7 +101,10 @@ def unusable_labels(rule: str, query: Labels, gallery: Labels) -> str | None:
     for junk in find_rule(rule).junk:
         for split, labels in (("query", query), ("gallery", gallery)):
             known_person = np.asarray(labels.identity) >= 0
-            unknown = int(np.count_nonzero(known_person & (np.asarray(getattr(labels, junk.field)) == UNKNOWN)))
+            values = getattr(labels, junk.field)
+            unknown = int(
+                np.count_nonzero(known_person & (np.asarray(UNKNOWN if values is None else values) == UNKNOWN))
+            )
             if unknown:
                 return (
                     f"matching rule {rule!r} compares {junk.field}, but {unknown} of {len(known_person)} {split} "
@@ -187,8 +201,8 @@ def explain_no_match(rule: str, reasons: dict[str, int], query: Labels, gallery:
 
 def checked_labels(split: str, labels: Labels) -> Labels:
     """Returns `labels` as arrays; fields of different length raise InputError that names the `split`."""
-    arrays = Labels(*(np.asarray(field) for field in labels))
-    if len({field.shape for field in arrays}) != 1 or arrays.identity.ndim != 1:
-        shapes = ", ".join(f"{name} {field.shape}" for name, field in zip(Labels._fields, arrays, strict=True))
+    arrays = {name: np.asarray(field) for name, field in labels._asdict().items() if field is not None}
+    if len({field.shape for field in arrays.values()}) != 1 or arrays["identity"].ndim != 1:
+        shapes = ", ".join(f"{name} {field.shape}" for name, field in arrays.items())
         raise InputError(f"{split} labels have shapes {shapes}; expected one value per image in each.")
-    return arrays
+    return Labels(**arrays)

@@ -13,6 +13,7 @@ from deskpro_jax.data.schema import JUNK
 from deskpro_jax.errors import InputError
 from deskpro_jax.evaluation.matching_rules import (
     CAMERA_READINGS,
+    UNKNOWN,
     Labels,
     checked_labels,
     no_valid_query,
@@ -21,6 +22,7 @@ from deskpro_jax.evaluation.matching_rules import (
 from deskpro_jax.evaluation.ranking import AVERAGE_PRECISIONS, Scores, score, score_from_distances
 from deskpro_jax.evaluation.reranking import Reranking, rerank
 from deskpro_jax.evaluation.similarity import Similarity
+from deskpro_jax.evaluation.tracklets import first_images, mean_embeddings, unusable_tracklets
 
 __all__ = [
     "RERANKED",
@@ -34,6 +36,7 @@ __all__ = [
     "not_applicable",
     "read_cameras",
     "select",
+    "take_embeddings",
 ]
 
 RERANKED = "_reranked"  # ends the name of a protocol whose rankings were re-ranked
@@ -46,7 +49,7 @@ class ProtocolResult:
     protocol: Protocol
     figures: dict[str, float]  # "mAP", "R-1", "R-5", "R-10", "R-20"
     deviations: dict[str, float]  # population standard deviation over the draws; empty when there are none
-    gallery: int  # images a query is compared with
+    gallery: int  # images (or tracklets) a query is compared with
     scores: tuple[Scores, ...]  # one a draw, or the one of the whole gallery
     reranking: Reranking | None = None
 
@@ -76,7 +79,9 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
     query, gallery = checked_labels("query", query), checked_labels("gallery", gallery)
     chosen = []
     for split, labels, filter_ in (("query", query, protocol.query), ("gallery", gallery, protocol.gallery)):
-        indices = _pass(labels, filter_, _first_camera(protocol, gallery))
+        if protocol.by_tracklet and (problem := unusable_tracklets(split, labels)):
+            return f"protocol {protocol.name!r} compares tracklets, but {problem}"
+        indices = _pass(protocol, labels, filter_, _first_camera(protocol, gallery))
         if not len(indices):
             cameras = ", ".join(map(str, np.unique(labels.camera)[:20])) or "none"
             ignored = int(np.count_nonzero(labels.identity == JUNK))
@@ -86,8 +91,8 @@ def not_applicable(protocol: Protocol, query: Labels, gallery: Labels) -> str | 
                 f"images; their cameras are: {cameras}{junk}"
             )
         chosen.append(labels.take(indices))
-    problem = unusable_labels(protocol.rule, *chosen)
-    problem = problem or no_valid_query(protocol.rule, *(read_cameras(protocol, labels) for labels in chosen))
+    chosen = [read_cameras(protocol, labels) for labels in chosen]
+    problem = unusable_labels(protocol.rule, *chosen) or no_valid_query(protocol.rule, *chosen)
     return f"protocol {protocol.name!r}: {problem}" if problem else None
 
 
@@ -110,8 +115,32 @@ def applicable(
 
 
 def read_cameras(protocol: Protocol, labels: Labels) -> Labels:
-    """Returns `labels` with the cameras as the protocol's rule is to read them (`Protocol.camera`)."""
-    return labels._replace(camera=CAMERA_READINGS[protocol.camera](np.asarray(labels.camera)))
+    """Returns `labels` with cameras and locations as the protocol's rule is to read them."""
+    camera = np.asarray(labels.camera)
+    location = np.full(len(camera), UNKNOWN)
+    for place, cameras in enumerate(protocol.locations):
+        location[np.isin(camera, cameras)] = place
+    return labels._replace(camera=CAMERA_READINGS[protocol.camera](camera), location=location)
+
+
+def take_embeddings(
+    protocol: Protocol, embeddings: np.ndarray, labels: Labels, chosen: np.ndarray, similarity: Similarity
+) -> np.ndarray:
+    """Returns the embeddings that take part in a protocol: of images, or of tracklets.
+
+    Args:
+        protocol: the protocol.
+        embeddings: of a whole split, [images, dimension].
+        labels: of the split, arrays [images].
+        chosen: from `select`, of the same split.
+        similarity: of the embeddings.
+
+    Returns:
+        [chosen, dimension].
+    """
+    if protocol.by_tracklet:
+        return mean_embeddings(embeddings, checked_labels("split", labels), chosen, similarity)
+    return embeddings if len(chosen) == len(embeddings) else embeddings[chosen]
 
 
 def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +152,8 @@ def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarr
         gallery: labels of the gallery split, arrays [gallery images].
 
     Returns:
-        Ascending indices into the query split and into the gallery split.
+        Ascending indices into the query split and into the gallery split; where tracklets are compared, those of the
+        first image of each tracklet.
 
     Raises:
         InputError: the protocol can't be evaluated on these labels.
@@ -132,7 +162,8 @@ def select(protocol: Protocol, query: Labels, gallery: Labels) -> tuple[np.ndarr
     if problem:
         raise InputError(f"{problem}. Check the labels of the dataset or choose another protocol.")
     first = _first_camera(protocol, gallery)
-    return _pass(query, protocol.query, first), _pass(gallery, protocol.gallery, first)
+    query, gallery = checked_labels("query", query), checked_labels("gallery", gallery)
+    return _pass(protocol, query, protocol.query, first), _pass(protocol, gallery, protocol.gallery, first)
 
 
 def draw_single_shot(identity: np.ndarray, *, seed: int, draw: int) -> np.ndarray:
@@ -191,11 +222,10 @@ def evaluate_protocol(
             given for re-ranking is not enough.
     """
     query_chosen, gallery_chosen = select(protocol, query_labels, gallery_labels)
-    if len(query_chosen) < len(query):
-        query, query_labels = query[query_chosen], query_labels.take(query_chosen)
-    if len(gallery_chosen) < len(gallery):
-        gallery, gallery_labels = gallery[gallery_chosen], gallery_labels.take(gallery_chosen)
-    query_labels, gallery_labels = read_cameras(protocol, query_labels), read_cameras(protocol, gallery_labels)
+    query = take_embeddings(protocol, query, query_labels, query_chosen, similarity)
+    gallery = take_embeddings(protocol, gallery, gallery_labels, gallery_chosen, similarity)
+    query_labels = read_cameras(protocol, query_labels.take(query_chosen))
+    gallery_labels = read_cameras(protocol, gallery_labels.take(gallery_chosen))
     draws = [draw_single_shot(gallery_labels.identity, seed=seed, draw=i) for i in range(protocol.draws)]
     galleries = [(gallery[drawn], gallery_labels.take(drawn)) for drawn in draws] or [(gallery, gallery_labels)]
     scores = []
@@ -252,8 +282,10 @@ def _first_camera(protocol: Protocol, gallery: Labels) -> int:
     return int(cameras.min()) if protocol.first_camera_in_gallery and len(cameras) else 0
 
 
-def _pass(labels: Labels, filter_: Filter, first_camera: int) -> np.ndarray:
+def _pass(protocol: Protocol, labels: Labels, filter_: Filter, first_camera: int) -> np.ndarray:
     passing: np.ndarray = np.asarray(labels.identity) != JUNK
+    if protocol.by_tracklet:
+        passing &= np.isin(np.arange(len(passing)), first_images(labels))
     if filter_.cameras is not None:
         passing &= np.isin(np.asarray(labels.camera) - first_camera, filter_.cameras)
     if filter_.clothes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,11 +113,17 @@ def make_scorer(
     return scorer
 
 
-def held_out_protocol(splits: Splits) -> Protocol:
-    """Returns the protocol of identities held out of training: without cameras its rule compares none."""
+def held_out_protocol(splits: Splits, by_tracklet: bool = False) -> Protocol:
+    """Returns the protocol of identities held out of training: without cameras its rule compares none.
+
+    Args:
+        splits: their query and gallery.
+        by_tracklet: whether tracklets are compared, as the dataset's own protocols do.
+    """
     labels = [evaluate.labels_of(split) for split in splits]
     problem = protocols.not_applicable(evaluate.VALIDATION, *labels)
-    return evaluate.VALIDATION_WITHOUT_CAMERAS if problem else evaluate.VALIDATION
+    protocol = evaluate.VALIDATION_WITHOUT_CAMERAS if problem else evaluate.VALIDATION
+    return dataclasses.replace(protocol, by_tracklet=by_tracklet)
 
 
 def score_networks(

@@ -43,7 +43,8 @@ class View:
         draws: single-shot galleries of the protocol, of which this is the first; 0 where it has the whole gallery.
         query, gallery: embeddings [images, dimension].
         query_labels, gallery_labels: their labels, cameras as the rule reads them.
-        query_index, gallery_index: [images] their positions in the splits.
+        query_index, gallery_index: [images] their positions in the splits; where tracklets are compared, those of an
+            image of each.
         similarity: of the stream's embeddings.
         integration: `eval.average_precision`.
     """
@@ -119,8 +120,8 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
         stream,
         protocol.rule,
         protocol.draws,
-        _rows(embeddings[0][:, columns], query_index),
-        _rows(embeddings[1][:, columns], gallery_index),
+        protocols.take_embeddings(protocol, embeddings[0][:, columns], labels[0], query_index, similarity),
+        protocols.take_embeddings(protocol, embeddings[1][:, columns], labels[1], gallery_index, similarity),
         protocols.read_cameras(protocol, labels[0].take(query_index)),
         protocols.read_cameras(protocol, labels[1].take(gallery_index)),
         query_index,
@@ -128,7 +129,3 @@ def make_view(opened: Opened, embeddings: tuple[np.ndarray, np.ndarray], stream:
         similarity,
         opened.config.eval.average_precision,
     )
-
-
-def _rows(embeddings: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    return embeddings if len(chosen) == len(embeddings) else embeddings[chosen]

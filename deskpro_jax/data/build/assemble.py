@@ -59,7 +59,7 @@ def assemble(source: ImageSource, parts_format: PartsFormat) -> Assembled:
     if body is None or report is None:
         return Assembled(None, tuple(findings), ())
     labels = (source.identity, source.camera, source.clothes)
-    example = Example(source.image_id, body, parts, face, restored, *labels)
+    example = Example(source.image_id, body, parts, face, restored, *labels, source.tracklet, source.scale)
     return Assembled(example, tuple(findings), report.remarks, measured)
 
 

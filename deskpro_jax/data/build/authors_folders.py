@@ -11,7 +11,7 @@ from deskpro_jax.data.build.image_sources import Finding, files_below
 from deskpro_jax.data.build.outfits import number_outfits
 from deskpro_jax.data.datasets.spec import DatasetSpec, PhotoFolder
 from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
-from deskpro_jax.data.schema import UNKNOWN_CLOTHES
+from deskpro_jax.data.schema import UNKNOWN_CLOTHES, UNKNOWN_TRACKLET
 from deskpro_jax.errors import InputError, MissingInputError
 
 UNKNOWN = -1  # camera of a dataset without cameras
@@ -30,6 +30,8 @@ class NamedPhoto(NamedTuple):
         path: relative to the raw folder, as `photo_names.normalised_stem` gives it.
         frame: the numbers that tell images of one person and camera apart.
         outfit: the label of the outfit that `clothes` is the number of; "" where it has no label of its own.
+        tracklet: number of the tracklet, -1 when not known.
+        scale: how large people are in the tracklet, -1 when not known.
     """
 
     split: str
@@ -41,6 +43,8 @@ class NamedPhoto(NamedTuple):
     path: str
     frame: tuple[int, ...]
     outfit: str = ""
+    tracklet: int = UNKNOWN_TRACKLET
+    scale: int = -1
 
 
 def list_photos(spec: DatasetSpec, raw_dir: Path, with_val: bool = False) -> tuple[list[NamedPhoto], list[Finding]]:

@@ -28,7 +28,7 @@ from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.masks import AUTO
 from deskpro_jax.data.records import BUILDER_NAME, VERSION, Records, columns, dataset_path, write_columns
-from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
+from deskpro_jax.data.schema import SCHEMES, SPLITS, UNKNOWN_TRACKLET, Example
 from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError, RunError
 
@@ -142,7 +142,9 @@ def checksum(examples: Records | list[Example]) -> str:
     digests = []
     for example in examples:
         digest = hashlib.sha256()
-        for value in example:
+        # Those of datasets of earlier versions stay what they were: labels that are not known say nothing.
+        later = [value for value in (example.tracklet, example.scale) if value != UNKNOWN_TRACKLET]
+        for value in (*example[: Example._fields.index("tracklet")], *later):
             content = b"-" if value is None else value if isinstance(value, bytes) else str(value).encode()
             digest.update(len(content).to_bytes(8, "big") + content)
         digests.append(digest.digest())

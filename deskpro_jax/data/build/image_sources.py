@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from deskpro_jax.data.masks import WHITE_OFF, WHITE_ON
 from deskpro_jax.data.photo_names import is_left_behind
-from deskpro_jax.data.schema import CLOTH_MASK
+from deskpro_jax.data.schema import CLOTH_MASK, UNKNOWN_TRACKLET
 from deskpro_jax.errors import InputError
 
 _SHOWN = 5  # names in a note
@@ -41,6 +41,8 @@ class ImageSource:
         face: the face as photographed.
         restored_face: the face restored.
         sha256: what `files` must have, "" where it is not known; () where nothing is known.
+        tracklet: -1 when not known.
+        scale: -1 when not known.
     """
 
     split: str
@@ -53,6 +55,8 @@ class ImageSource:
     face: str | None = None
     restored_face: str | None = None
     sha256: tuple[str, ...] = ()
+    tracklet: int = UNKNOWN_TRACKLET
+    scale: int = -1
 
     @property
     def files(self) -> tuple[str | None, ...]:

@@ -219,4 +219,5 @@ def _source(
     photo: NamedPhoto, parts: str | None = None, face: str | None = None, restored_face: str | None = None
 ) -> ImageSource:
     labels = (photo.identity, photo.camera, photo.clothes)
-    return ImageSource(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)
+    files = (str(photo.file), parts, face, restored_face)
+    return ImageSource(photo.split, photo.image_id, *labels, *files, tracklet=photo.tracklet, scale=photo.scale)

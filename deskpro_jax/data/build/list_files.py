@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deskpro_jax.data.build import authors_folders, join_parts, manifest, prepared_folders
+from deskpro_jax.data.build import authors_folders, join_parts, listed_photos, manifest, prepared_folders
 from deskpro_jax.data.build.checksum_lists import read_sums, with_sums
 from deskpro_jax.data.build.image_sources import DatasetListing
 from deskpro_jax.data.build.mask_kinds import decide_mask_kind
@@ -62,20 +62,26 @@ def _list(
         listing = manifest.list_manifest(raw_dir, parts_dir, mask_kind)
         listing.origin |= {"source": "manifest", "camera": spec.camera, "clothes": spec.clothes}
         return listing
-    if not spec.folders or prepared_folders.is_prepared(raw_dir):
+    if not spec.has_layout or prepared_folders.is_prepared(raw_dir):
         for value, flag in ((parts_dir, "data.parts_dir (--parts)"), (with_val, "--with-val")):
             if value:
                 raise InputError(f"{raw_dir} holds prepared folders, which have masks and faces: leave {flag} out")
         listing = prepared_folders.list_prepared(raw_dir, spec)
         listing.origin["source"] = "prepared folders"
         return listing
-    photos, findings = authors_folders.list_photos(spec, raw_dir, with_val)
+    notes: list[str] = []
+    if spec.read_photos is None:
+        photos, findings = authors_folders.list_photos(spec, raw_dir, with_val)
+    elif with_val:
+        raise InputError(f"dataset {spec.name} has no validation images to add to train: leave --with-val out")
+    else:
+        photos, findings, notes = listed_photos.list_photos(spec, raw_dir)
     if parts_dir:
         listing = join_parts.join(photos, parts_dir, spec.prepared.cameras_from_gallery, mask_kind)
     else:
         listing = join_parts.without_parts(photos)
     listing.findings = findings + listing.findings
-    listing.notes += [] if with_val else authors_folders.left_out(spec, raw_dir)
+    listing.notes += notes if with_val else [*notes, *authors_folders.left_out(spec, raw_dir)]
     listing.origin |= {"source": "authors' layout", "camera": spec.camera, "clothes": spec.clothes}
     if spec.validation_folders:
         listing.origin["with_val"] = with_val

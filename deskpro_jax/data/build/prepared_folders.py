@@ -34,7 +34,7 @@ def is_prepared(raw_dir: Path) -> bool:
 
 def how_to_get(spec: DatasetSpec, missing: Path | None) -> str:
     """Returns the error text for a missing prepared folder, or for an empty data.raw_dir (`missing` is None)."""
-    if missing is None and spec.folders:
+    if missing is None and spec.has_layout:
         return (
             f"dataset {spec.name}: data.raw_dir is empty. Get the photos ({spec.origin}) and set data.raw_dir (--raw) "
             f"to the folder with {spec.expected_folders()} in it, and data.parts_dir (--parts) "

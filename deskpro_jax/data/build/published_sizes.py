@@ -63,18 +63,22 @@ def differences(spec: DatasetSpec, sources: Sequence[ImageSource], with_val: boo
         images = [
             source
             for source in sources
-            if source.split == size.split and (size.camera is None or source.camera == size.camera)
+            if source.split in size.splits and (size.camera is None or source.camera == size.camera)
         ]
         counts = Counter(source.identity for source in images)
+        tracklets = len({(source.split, source.tracklet) for source in images})
+        compared = [(len(images), size.images, "images"), (tracklets, size.tracklets, "tracklets")]
+        compared = [row for row in compared if row[1] is not None]
         wrong_people = size.identities is not None and len(counts) != size.identities
-        if len(images) == size.images and not wrong_people:
+        if all(count == published for count, published, _ in compared) and not wrong_people:
             continue
         people = f" of {size.identities:,} identities" if size.identities is not None else ""
+        here, there = (" in ".join(f"{row[column]:,} {row[2]}" for row in compared) for column in (0, 1))
+        differing = [_by_how_much(*row) for row in compared]
+        differing += [_by_how_much(len(counts), size.identities, "identities")] if wrong_people else []
         lines.append(
-            f"{size.name or size.split}: {len(images):,} images of {len(counts):,} identities; published "
-            f"{size.images:,} images{people} ({_by_how_much(len(images), size.images, 'images')}"
-            + (f", {_by_how_much(len(counts), size.identities, 'identities')}" if wrong_people else "")
-            + ")"
+            f"{size.name or size.split}: {here} of {len(counts):,} identities; published {there}{people} "
+            f"({', '.join(differing)})"
         )
         lines.extend(f"  {line}" for line in _identities(spec, size, counts, sources))
     return lines
@@ -98,7 +102,7 @@ def _identities(spec: DatasetSpec, size: Size, counts: Counter[int], sources: Se
             lines.append(f"identities without images: {_listed(_ranges(absent))} (between {lowest} and {highest})")
     if spec.image_numbers:
         lines.extend(_numbering(size.split, sources))
-    if size.split != "train":
+    if size.split in ("query", "gallery"):
         other = "gallery" if size.split == "query" else "query"
         in_other = {source.identity for source in sources if source.split == other}
         if missing := sorted(counts.keys() - in_other):

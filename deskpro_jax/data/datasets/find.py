@@ -6,14 +6,27 @@ from collections.abc import Sequence
 
 from deskpro_jax.config import user_modules
 from deskpro_jax.config.suggestions import did_you_mean
-from deskpro_jax.data.datasets import celeb, celeb_light, folder, last, ltcc, prcc, synthetic, vc_clothes
+from deskpro_jax.data.datasets import (
+    ccvid,
+    celeb,
+    celeb_light,
+    deepchange,
+    folder,
+    last,
+    ltcc,
+    mevid,
+    prcc,
+    synthetic,
+    vc_clothes,
+)
 from deskpro_jax.data.datasets.protocols import Protocol
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.errors import InputError
 
 SPECS = (
     *(synthetic.TINY, synthetic.SMALL, synthetic.FULL),
-    *(celeb.SPEC, celeb_light.SPEC, prcc.SPEC, ltcc.SPEC, vc_clothes.SPEC, last.SPEC, folder.SPEC),
+    *(celeb.SPEC, celeb_light.SPEC, prcc.SPEC, ltcc.SPEC, vc_clothes.SPEC),
+    *(last.SPEC, deepchange.SPEC, ccvid.SPEC, mevid.SPEC, folder.SPEC),
 )
 NAMES = tuple(spec.name for spec in SPECS)
 # Names under which people know the datasets, in lower case with _ for -.

@@ -26,6 +26,9 @@ class Protocol:
         first_camera_in_gallery: whether filters count cameras from the gallery's lowest number instead of from 0.
         draws: > 0: single-shot, that many draws of one gallery image per identity; 0: the whole gallery.
         camera: how the rule reads camera labels, a name in `evaluation.matching_rules.CAMERA_READINGS`.
+        by_tracklet: whether tracklets are compared in place of images: the mean of a tracklet's embeddings stands for
+            it (`evaluation.tracklets`).
+        locations: cameras that stand at one place, for rules that compare locations.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Protocol:
     first_camera_in_gallery: bool = False
     draws: int = 0
     camera: str = "number"
+    by_tracklet: bool = False
+    locations: tuple[tuple[int, ...], ...] = ()
 
 
 GENERAL = Protocol("general", "images of the query's identity from the query's camera removed", "general")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from deskpro_jax.data.datasets.lists import PhotoReader
 from deskpro_jax.data.datasets.protocols import Protocol
 from deskpro_jax.errors import InputError
 
@@ -50,18 +51,25 @@ class Size(NamedTuple):
     """The published size of a split, or of the images of one camera in it.
 
     Attributes:
-        split: one of `schema.SPLITS`.
-        images: number of images.
+        split: one of `schema.SPLITS`, or "test" for query and gallery together.
+        images: number of images; None where it was not published.
         identities: number of identities; None where it was not published.
         camera: the camera counted; None for all.
         name: title in messages; "" for the split's own name.
+        tracklets: number of tracklets; None where it was not published.
     """
 
     split: str
-    images: int
+    images: int | None
     identities: int | None = None
     camera: int | None = None
     name: str = ""
+    tracklets: int | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are counted together."""
+        return ("query", "gallery") if self.split == "test" else (self.split,)
 
 
 WITH_C = FileNames(r"(\d+)_c(\d+)_([\w-]+)", "PID_cCAM_FRAME, as in 0007_c2_000013")
@@ -72,8 +80,9 @@ WITHOUT_C = FileNames(r"(\d+)_(\d+)_([\w-]+)", "PID_CAM_FRAME, as in 7_2_13")
 class DatasetSpec:
     """Everything that building, checking, evaluating and reporting a dataset need to know about it.
 
-    A spec with `folders` is built from the authors' layout (or from prepared folders), one with `manifest` from a CSV,
-    one with `synthetic_size` is drawn, and one with none of these is built from prepared folders only.
+    A spec with `folders` or `read_photos` is built from the authors' layout (or from prepared folders), one with
+    `manifest` from a CSV, one with `synthetic_size` is drawn, and one with none of these is built from prepared folders
+    only.
 
     Attributes:
         name: names the folder of the built dataset: lower-case letters, digits and _.
@@ -83,6 +92,8 @@ class DatasetSpec:
         clothes: meaning of the clothes labels.
         folders: folders of the authors' layout.
         validation_folders: folders that are added to train on demand only (--with-val).
+        read_photos: reads the lists in which the authors name the photos; None where names say everything.
+        list_files: these lists, below one of the `roots`.
         roots: folders of the distributed archive that `folders` may be in, the usual one first; "" is its top.
         letters: camera and clothes labels by the letter in a path, where the pattern has the group `letter`.
         prepared: names in prepared folders.
@@ -105,6 +116,8 @@ class DatasetSpec:
     clothes: str = "not known"
     folders: tuple[PhotoFolder, ...] = ()
     validation_folders: tuple[PhotoFolder, ...] = ()
+    read_photos: PhotoReader | None = None
+    list_files: tuple[str, ...] = ()
     roots: tuple[str, ...] = ("",)
     letters: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     prepared: FileNames = WITH_C
@@ -129,12 +142,26 @@ class DatasetSpec:
     def published_sizes(self, with_val: bool = False) -> tuple[Size, ...]:
         """Returns the published sizes, with the validation images in train where `with_val` is set."""
         more = self.validation_images if with_val else 0
-        return tuple(size._replace(images=size.images + more) if size.split == "train" else size for size in self.sizes)
+        return tuple(
+            size._replace(images=size.images + more) if size.split == "train" and size.images is not None else size
+            for size in self.sizes
+        )
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether its authors distribute it in a layout of their own that is known."""
+        return bool(self.folders) or self.read_photos is not None
+
+    @property
+    def by_tracklet(self) -> bool:
+        """Whether it is a video dataset: its protocols compare tracklets."""
+        return all(protocol.by_tracklet for protocol in self.protocols)
 
     def expected_folders(self) -> str:
-        """Returns the folders of the authors' layout in words."""
+        """Returns the folders and lists of the authors' layout in words."""
         root = f"{self.roots[0]}/" if self.roots[0] else ""
-        return ", ".join(dict.fromkeys(f"{root}{folder.folder}/" for folder in self.folders))
+        folders = [f"{root}{folder.folder}/" for folder in self.folders]
+        return ", ".join(dict.fromkeys([*folders, *(f"{root}{name}" for name in self.list_files)]))
 
 
 def split_folders(pattern: str, expected: str, gallery: str = "gallery") -> tuple[PhotoFolder, ...]:

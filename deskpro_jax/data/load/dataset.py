@@ -33,6 +33,8 @@ class ReIDSplit:
         metadata: content of the dataset's metadata.json.
         records: where the images are read from.
         positions: [images] int64, position of each image in `records`.
+        tracklet: [images] int64, -1 where unknown.
+        scale: [images] int64, -1 where unknown.
     """
 
     name: str
@@ -47,6 +49,13 @@ class ReIDSplit:
     metadata: dict[str, Any]
     records: Sequence[Example] | Records
     positions: np.ndarray
+    tracklet: np.ndarray = None  # type: ignore[assignment]
+    scale: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name in ("tracklet", "scale"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.full(len(self.positions), -1, np.int64))
 
     @property
     def scheme(self) -> LabelScheme:
@@ -104,6 +113,7 @@ def subset(split: ReIDSplit, indices: np.ndarray | Sequence[int]) -> ReIDSplit:
     chosen = np.asarray(indices)
     chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
     arrays = ("identity", "camera", "clothes", "has_face", "has_restored_face", "has_mask", "positions")
+    arrays += ("tracklet", "scale")
     return dataclasses.replace(
         split,
         image_id=[split.image_id[index] for index in chosen],
@@ -150,7 +160,8 @@ def hold_out(split: ReIDSplit, count: int, seed: int) -> tuple[ReIDSplit, ReIDSp
     Args:
         split: the training split.
         count: number of identities to take out; only those with two images or more are taken.
-        seed: decides which, and which of their images are queries (a third, at least one).
+        seed: decides which, and which of their images are queries (a third, at least one). Where tracklets are known
+            they stay whole, and are counted in place of images.
 
     Returns:
         What is left for training, the validation query, the validation gallery.
@@ -158,7 +169,9 @@ def hold_out(split: ReIDSplit, count: int, seed: int) -> tuple[ReIDSplit, ReIDSp
     Raises:
         InputError: `count` is not between 1 and the identities that can be taken, leaving one to train on.
     """
-    values, sizes = np.unique(split.identity, return_counts=True)
+    groups = split.tracklet if (split.tracklet >= 0).all() else np.arange(len(split))
+    pairs = np.unique(np.stack([split.identity, groups], axis=1), axis=0)
+    values, sizes = np.unique(pairs[:, 0], return_counts=True)
     able = values[sizes >= 2]
     if not 1 <= count <= min(len(able), len(values) - 1):
         raise InputError(
@@ -169,8 +182,9 @@ def hold_out(split: ReIDSplit, count: int, seed: int) -> tuple[ReIDSplit, ReIDSp
     query = np.zeros(len(split), bool)
     held = np.isin(split.identity, rng.choice(able, count, replace=False))
     for identity in np.unique(split.identity[held]):
-        members = rng.permutation(np.flatnonzero(split.identity == identity))
-        query[members[: max(1, len(members) // 3)]] = True
+        members = rng.permutation(pairs[pairs[:, 0] == identity, 1])
+        chosen = members[: max(1, len(members) // 3)]
+        query |= (split.identity == identity) & np.isin(groups, chosen)
     return subset(split, ~held), subset(split, query), subset(split, held & ~query)
 
 

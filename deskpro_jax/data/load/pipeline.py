@@ -132,6 +132,8 @@ class _TrainLoader:
     slots: tuple[int, int]
     with_index: bool = False
     sampler: str = "identities"
+    frames: int = 0
+    pieces: np.ndarray | None = None
     plan: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> Batch:
@@ -160,11 +162,14 @@ class _TrainLoader:
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """Returns the images of every batch of an epoch."""
+        drawn = np.arange(len(self.split))
+        if self.pieces is not None:
+            drawn = sampling.draw_frames(self.pieces, self.frames, self.seeds, epoch)
         if self.sampler == "images":
             size = self.identities * self.images_per_identity
-            return sampling.shuffled_batches(len(self.split), size, self.seeds, epoch)
-        identity = self.split.identity
-        return sampling.epoch_batches(identity, self.identities, self.images_per_identity, self.seeds, epoch)
+            return drawn[sampling.shuffled_batches(len(drawn), size, self.seeds, epoch)]
+        identity = self.split.identity[drawn]
+        return drawn[sampling.epoch_batches(identity, self.identities, self.images_per_identity, self.seeds, epoch)]
 
     def _fill(self, batch: Batch, row: int, index: int, box: Box, key: list[int], skipped: list[int]) -> int:
         """Decodes the image `index`, or else another one of its identity; returns which."""
@@ -230,8 +235,17 @@ def device_enlarges(split: ReIDSplit, config: ml_collections.ConfigDict, fields:
 def steps_per_epoch(split: ReIDSplit, config: ml_collections.ConfigDict) -> int:
     """Returns the number of batches in an epoch of `train_batches`, the same in every epoch."""
     d = config.data
-    images = len(usable(split, d.require_face, d.require_mask))
+    chosen = usable(split, d.require_face, d.require_mask)
+    pieces = _pieces(chosen, config)
+    images = len(chosen) if pieces is None else sampling.drawn_frames(pieces, d.frames_per_tracklet)
     return sampling.steps_per_epoch(images, d.identities, d.images_per_identity)
+
+
+def _pieces(split: ReIDSplit, config: ml_collections.ConfigDict) -> np.ndarray | None:
+    """Returns the pieces of tracklets of which frames are drawn; None where all images are used."""
+    if not config.data.frames_per_tracklet:
+        return None
+    return sampling.pieces_of(split.tracklet, split.image_id, config.data.tracklet_length)
 
 
 def train_batches(
@@ -298,6 +312,8 @@ def train_batches(
         slots=_host_slots(size, process_index, process_count),
         with_index=with_index,
         sampler=d.sampler,
+        frames=d.frames_per_tracklet,
+        pieces=_pieces(chosen, config),
     )
     loader._epoch(0)  # fails here and not in a worker when the split has too few identities or images
     return _run(loader, range(start_step, 1 << 40), d.workers)

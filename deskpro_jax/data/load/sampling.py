@@ -9,6 +9,51 @@ import numpy as np
 from deskpro_jax.errors import InputError
 
 SAMPLERS = ("identities", "images")  # values of data.sampler
+_FRAMES = 0xF8A3E5  # what the draw of frames folds into its seed
+
+
+def pieces_of(tracklet: np.ndarray, image_id: Sequence[str], length: int) -> np.ndarray:
+    """Cuts tracklets into pieces of frames in a row.
+
+    Args:
+        tracklet: [images] number of the tracklet, negative where an image is of none.
+        image_id: [images] names, in whose order the frames of a tracklet were taken.
+        length: frames of a piece; the last one of a tracklet may be shorter. 0 leaves tracklets whole.
+
+    Returns:
+        [images] int64 number of the piece; an image of no tracklet is one by itself.
+    """
+    order = np.lexsort((np.asarray(image_id), tracklet))
+    ordered = tracklet[order]
+    start = np.concatenate([[True], (ordered[1:] != ordered[:-1]) | (ordered[1:] < 0)])[: len(order)]
+    frame = np.arange(len(order)) - np.maximum.accumulate(np.where(start, np.arange(len(order)), 0))
+    pieces = np.empty(len(order), np.int64)
+    pieces[order] = np.cumsum(start | (frame % length == 0 if length else False)) - 1
+    return pieces
+
+
+def drawn_frames(pieces: np.ndarray, count: int) -> int:
+    """Returns how many images `draw_frames` draws, the same in every epoch."""
+    return int(np.minimum(np.bincount(pieces), count).sum())
+
+
+def draw_frames(pieces: np.ndarray, count: int, seed: Sequence[int], epoch: int) -> np.ndarray:
+    """Draws frames of every piece of a tracklet for one epoch, each equally likely.
+
+    Args:
+        pieces: [images] from `pieces_of`.
+        count: frames of a piece; all of it where it has no more.
+        seed: non-negative integers; the result depends on nothing else but `epoch`.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        [drawn] ascending positions.
+    """
+    shuffled = np.random.default_rng([*seed, epoch, _FRAMES]).permutation(len(pieces))
+    order = shuffled[np.argsort(pieces[shuffled], kind="stable")]
+    ordered = pieces[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return np.sort(order[rank < count])
 
 
 def steps_per_epoch(examples: int, identities: int, images_per_identity: int) -> int:
