@@ -58,6 +58,21 @@ def test_embeddings_and_columns_come_back(tmp_path: Path, name: str, stored: str
     assert {block.dtype for block in found.blocks()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("name", ["e.parquet", "e.npy", "folder:parquet", "folder:npy"])
+def test_tracklets_have_a_column_where_photos_have_them(tmp_path: Path, name: str) -> None:
+    name, _, form = name.partition(":")
+    tracklets = [4, 4, None, "x7", 4, None, 0]
+    photos = [photo._replace(tracklet=value) for photo, value in zip(PHOTOS, tracklets, strict=True)]
+    work = Work(tmp_path / name, form or name.split(".")[1], 3)
+    for number in work.begin(photos, {**SETTINGS, "stored": "float32"}):
+        rows = slice(*work.ranges[number : number + 2])
+        work.write(number, Part(photos[rows], HAS_FACE[rows], VECTORS[rows]), [])
+    work.finish()
+    found = EmbeddingSet(tmp_path / name)
+    assert found.columns() == COLUMNS | {"tracklet": tracklets}
+    assert list(found.columns()) == [*list(COLUMNS)[:5], "tracklet", *list(COLUMNS)[5:]]
+
+
 def test_parquet_has_fixed_size_lists_and_says_what_it_is(tmp_path: Path) -> None:
     table = pq.read_table(write(tmp_path / "e.parquet", "parquet", "float16"))
     assert table.schema.field("embedding").type == pa.list_(pa.float16(), DIMENSION)

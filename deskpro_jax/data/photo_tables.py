@@ -16,7 +16,7 @@ from deskpro_jax.storage.csv_file import SEPARATORS, read_csv
 from deskpro_jax.storage.parquet import open_parquet
 
 PATH = "path"
-LABELS = ("identity", "camera", "clothes")
+LABELS = ("identity", "camera", "clothes", "tracklet")
 Label = int | str | None
 
 # What other tools and papers call these columns, in lower case without anything between the words.

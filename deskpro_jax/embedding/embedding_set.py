@@ -123,7 +123,9 @@ class EmbeddingSet:
         return _read_streams(streams, dimension) | {"dimension": dimension, "model_checksum": checksum}
 
     def columns(self) -> dict[str, list[Any]]:
-        """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face.
+        """Returns the labels of all photos, by column: image_id, image, identity, camera, clothes, has_face, ...
+
+        There is a column of tracklets where photos have any.
 
         Raises:
             InputError: a column of labels has another name, or holds something else than numbers and text.
@@ -141,7 +143,10 @@ class EmbeddingSet:
                 table = opened.read(columns=names)
                 for name in COLUMNS:
                     columns[name] += table[name].to_pylist() if name in names else [None] * table.num_rows
-        return columns | {name: self._labels(name, columns[name]) for name in LABELS}
+        columns |= {name: self._labels(name, columns[name]) for name in LABELS}
+        if all(tracklet is None for tracklet in columns["tracklet"]):
+            del columns["tracklet"]
+        return columns
 
     def _labels(self, name: str, values: Sequence[Any]) -> list[Label]:
         try:

@@ -20,7 +20,9 @@ STORED = ("float32", "float16")
 INDEX = "_embeddings.json"
 SETTINGS_KEY = "deskpro_jax"  # of the settings in a Parquet file
 _NUMBER, _TEXT = "int64", "string"  # types of a column of labels
-COLUMNS = ("image_id", "image", *LABELS, "has_face", "image_sha256")  # files of earlier versions lack the last
+# Files of earlier versions lack the last column, and those without tracklets the one of tracklets.
+COLUMNS = ("image_id", "image", *LABELS, "has_face", "image_sha256")
+_OPTIONAL = "tracklet"
 
 
 class Part(NamedTuple):
@@ -43,9 +45,13 @@ def label_types(seen: Mapping[str, bool]) -> dict[str, str]:
     """Returns the type of each column of labels: whole numbers unless one of them was text.
 
     Args:
-        seen: column -> whether any label was text.
+        seen: column -> whether any label was text; without an entry for tracklets there is no such column.
     """
-    return {name: _TEXT if seen.get(name) else _NUMBER for name in LABELS}
+    return {name: _TEXT if seen.get(name) else _NUMBER for name in LABELS if name != _OPTIONAL or name in seen}
+
+
+def _columns_of(settings: Mapping[str, Any]) -> list[str]:
+    return [name for name in COLUMNS if name != _OPTIONAL or name in settings["labels"]]
 
 
 def names_of_part(base: str, form: str) -> tuple[str, ...]:
@@ -65,41 +71,43 @@ def write_part(folder: Path, base: str, form: str, part: Part, settings: Mapping
     """
     names = names_of_part(base, form)
     vectors = np.ascontiguousarray(part.embeddings, settings["stored"])
-    columns = _columns(part, settings["labels"])
+    columns = _columns(part, settings)
     if form == "parquet":
         pa = require_pyarrow()
         schema = _schema(settings)
         flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), settings["dimension"])
         checksums = pa.array([settings["model_checksum"]] * len(vectors), pa.string())
-        arrays = [pa.array(columns[name], schema.field(name).type) for name in COLUMNS] + [checksums, flat]
+        arrays = [pa.array(values, schema.field(name).type) for name, values in columns.items()] + [checksums, flat]
         with _parquet_writer(folder / names[0], schema) as writer:
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=max(1, len(vectors)))
         return
     np.save(folder / names[0], vectors)
     with (folder / names[1]).open("w", encoding="utf-8") as lines:
-        for values in zip(*(columns[name] for name in COLUMNS), strict=True):
-            row = dict(zip(COLUMNS, values, strict=True)) | {"model_checksum": settings["model_checksum"]}
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True)) | {"model_checksum": settings["model_checksum"]}
             lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _columns(part: Part, types: Mapping[str, str]) -> dict[str, list[Any]]:
+def _columns(part: Part, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Returns the values of each column, in the order of the file."""
+    types = settings["labels"]
     columns: dict[str, list[Any]] = {"image_id": [p.image_id for p in part.photos]}
     columns["image"] = [p.path for p in part.photos]
-    for name in LABELS:
+    for name in types:
         values = [getattr(p, name) for p in part.photos]
         text = types[name] == _TEXT
         columns[name] = [str(v) if text and v is not None else v for v in values]
     columns["has_face"] = [bool(has) for has in part.has_face]
     columns["image_sha256"] = list(part.sha256 or [None] * len(part.photos))
-    return columns
+    return {name: columns[name] for name in _columns_of(settings)}
 
 
 def _schema(settings: Mapping[str, Any]) -> Any:
     pa = require_pyarrow()
-    types = {name: pa.string() if settings["labels"][name] == _TEXT else pa.int64() for name in LABELS}
+    types = {name: pa.string() if kind == _TEXT else pa.int64() for name, kind in settings["labels"].items()}
     vector = pa.list_(pa.float32() if settings["stored"] == "float32" else pa.float16(), settings["dimension"])
     types |= {"image_id": pa.string(), "image": pa.string(), "has_face": pa.bool_(), "image_sha256": pa.string()}
-    fields = [pa.field(name, types[name]) for name in COLUMNS]
+    fields = [pa.field(name, types[name]) for name in _columns_of(settings)]
     fields += [pa.field("model_checksum", pa.string()), pa.field("embedding", vector)]
     return pa.schema(fields, metadata={SETTINGS_KEY: json.dumps(settings)})
 

@@ -142,16 +142,18 @@ class Work:
     def _take_down(self, photos: Iterable[Listed], path: Path) -> dict[str, Any]:
         """Writes the list, so that every part means the same photos however the folder changes; returns what it is."""
         digest = hashlib.sha256()
-        text = dict.fromkeys(LABELS, False)
+        text: dict[str, bool] = {}
         with path.open("w", encoding="utf-8") as lines:
             for photo in photos:
                 self.count += 1
                 self.with_face += photo.face is not None
-                labels = [getattr(photo, name) for name in LABELS]
-                for name, label in zip(LABELS, labels, strict=True):
-                    text[name] |= isinstance(label, str)
+                labels = {name: getattr(photo, name) for name in LABELS}
+                if photo.tracklet is None:  # lists without tracklets are what they were to earlier versions
+                    del labels["tracklet"]
+                for name, label in labels.items():
+                    text[name] = text.get(name, False) or isinstance(label, str)
                 # Not the paths: the same photos may be named from another folder.
-                digest.update(json.dumps([photo.image_id, photo.face is not None, *labels]).encode())
+                digest.update(json.dumps([photo.image_id, photo.face is not None, *labels.values()]).encode())
                 lines.write(json.dumps(photo) + "\n")
         return {
             "count": self.count,

@@ -39,7 +39,7 @@ class Listed(NamedTuple):
         image_id: its name: the path below the list's root with forward slashes and no suffix, or what a table says.
         path: where it is.
         face: where its face is, where a table says so.
-        identity: the person, None where it is not known; likewise `camera` and `clothes`.
+        identity: the person, None where it is not known; likewise `camera`, `clothes` and `tracklet`.
     """
 
     image_id: str
@@ -48,6 +48,7 @@ class Listed(NamedTuple):
     identity: Label = None
     camera: Label = None
     clothes: Label = None
+    tracklet: Label = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def list_photos(source: str | Path, root: str | Path | None = None) -> Listing:
     Args:
         source: a folder (every photo in it, at any depth), a pattern (`*`, `**`), a photo, a `.txt` with a path a line,
             or a `.csv` or `.parquet` with a column `path` and optionally `image_id`, `face`, `identity`, `camera`,
-            `clothes`. Relative paths are relative to `root`; without it to the list's own folder if the first is there,
-            else to the current folder.
+            `clothes`, `tracklet`. Relative paths are relative to `root`; without it to the list's own folder if the
+            first is there, else to the current folder.
         root: folder that names are relative to; the folder itself, the part of a pattern before its first `*`, or for
             lists the folder that all absolute paths lie in.
 

@@ -16,14 +16,15 @@ from deskpro_jax.data.build.image_sources import (
 )
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.photo_names import SUFFIXES, normalised_stem
-from deskpro_jax.data.photo_tables import LABELS, open_table
+from deskpro_jax.data.photo_tables import open_table
 from deskpro_jax.data.schema import CLOTH_MASK, LIP, SCHEMES, SPLITS, UNKNOWN_CLOTHES
 from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import read_json
 
 TREES = ("imgs", "lr_face", "hr_face", "mask")
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-MANIFEST_COLUMNS = ("image_id", "split", *LABELS)
+_LABELS = ("identity", "camera", "clothes")
+MANIFEST_COLUMNS = ("image_id", "split", *_LABELS)
 _FIELDS = {"mask": "parts", "parts": "parts", "lr_face": "face", "hr_face": "restored_face"}
 
 
@@ -157,7 +158,7 @@ def _read_manifest(root: Path) -> dict[tuple[str, str], tuple[int, int, int]]:
         return {}
     result = {}
     for row in open_table(file, MANIFEST_COLUMNS).rows():
-        identity, camera, clothes = (row.cells[name] for name in LABELS)
+        identity, camera, clothes = (row.cells[name] for name in _LABELS)
         if not (isinstance(identity, int) and isinstance(camera, int) and isinstance(clothes, int)):
             raise InputError(
                 f"{row.where}: identity, camera and clothes are {identity!r}, {camera!r} and {clothes!r};"
