@@ -32,7 +32,10 @@ class Labels(NamedTuple):
 
     def take(self, indices: np.ndarray) -> Labels:
         """Returns the labels of the images at `indices` [n], in that order."""
-        return Labels(*(None if field is None else np.asarray(field)[indices] for field in self))
+        fields: dict[str, np.ndarray] = {
+            name: np.asarray(field)[indices] for name, field in self._asdict().items() if field is not None
+        }
+        return Labels(**fields)
 
 
 def _first_digit(numbers: np.ndarray) -> np.ndarray:

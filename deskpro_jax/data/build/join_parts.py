@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -219,5 +220,5 @@ def _source(
     photo: NamedPhoto, parts: str | None = None, face: str | None = None, restored_face: str | None = None
 ) -> ImageSource:
     labels = (photo.identity, photo.camera, photo.clothes)
-    files = (str(photo.file), parts, face, restored_face)
-    return ImageSource(photo.split, photo.image_id, *labels, *files, tracklet=photo.tracklet, scale=photo.scale)
+    source = ImageSource(photo.split, photo.image_id, *labels, str(photo.file), parts, face, restored_face)
+    return dataclasses.replace(source, tracklet=photo.tracklet, scale=photo.scale)

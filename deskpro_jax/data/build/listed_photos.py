@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from deskpro_jax.data.build.authors_folders import NamedPhoto
@@ -95,9 +96,7 @@ def _photos_below(root: Path, folders: set[str]) -> set[str]:
     }
 
 
-def _existing(
-    root: Path, listed: list[ListedPhoto] | tuple[ListedPhoto, ...], present: set[str]
-) -> tuple[list[ListedPhoto], list[Finding]]:
+def _existing(root: Path, listed: Sequence[ListedPhoto], present: set[str]) -> tuple[list[ListedPhoto], list[Finding]]:
     """Returns the listed photos that are there and new, and findings for the other ones."""
     photos: dict[tuple[str, str], ListedPhoto] = {}
     findings = []

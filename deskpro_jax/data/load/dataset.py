@@ -112,8 +112,8 @@ def subset(split: ReIDSplit, indices: np.ndarray | Sequence[int]) -> ReIDSplit:
     """Returns the images of a split at `indices` ([n] integers or [images] bool), in that order."""
     chosen = np.asarray(indices)
     chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
-    arrays = ("identity", "camera", "clothes", "has_face", "has_restored_face", "has_mask", "positions")
-    arrays += ("tracklet", "scale")
+    labels = ("identity", "camera", "clothes", "tracklet", "scale")
+    arrays = (*labels, "has_face", "has_restored_face", "has_mask", "positions")
     return dataclasses.replace(
         split,
         image_id=[split.image_id[index] for index in chosen],
