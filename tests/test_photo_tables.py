@@ -20,7 +20,7 @@ from deskpro_jax.errors import InputError
 COLUMNS = ("path", "split", "identity", "camera", "clothes")
 ROWS = [
     (path, split, *map(str, (identity, camera, clothes)))
-    for path, (split, _, identity, camera, clothes) in FOLDER.items()
+    for path, (split, _, identity, camera, clothes, _) in FOLDER.items()
 ]
 Reader = Callable[[Path], list[tuple[object, ...]]]
 
