@@ -32,7 +32,6 @@ class Photo(NamedTuple):
     identity: int
     camera: int
     clothes: int
-    tracklet: int = -1
 
 
 def _flat(split: str, folder: str, rows: Iterable[tuple[str, int, int, int]]) -> dict[str, Photo]:
@@ -113,31 +112,39 @@ LAST = {
 }
 # Cameras 1 and 2, outfits A and B (numbered 0 and 1). Query and gallery share tracklet 4; another tracklet of the
 # query's camera stays. A photo that no list names, and the validation folders, are nobody's.
-DEEPCHANGE = {
-    "DeepChangeDataset/train-set/P0001_C01_A_0001.jpg": Photo("train", "P0001_C01_A_0001", 1, 1, 0, 11),
-    "DeepChangeDataset/train-set/P0001_C02_B_0002.jpg": Photo("train", "P0001_C02_B_0002", 1, 2, 1, 12),
-    "DeepChangeDataset/train-set/P0002_C02_A_0001.jpg": Photo("train", "P0002_C02_A_0001", 2, 2, 0, 12),
-    "DeepChangeDataset/test-set-query/P0007_C01_A_0001.jpg": Photo("query", "P0007_C01_A_0001", 7, 1, 0, 4),
-    "DeepChangeDataset/test-set-query/P0008_C02_B_0001.jpg": Photo("query", "P0008_C02_B_0001", 8, 2, 1, 6),
-    "DeepChangeDataset/test-set-gallery/P0007_C01_A_0002.jpg": Photo("gallery", "P0007_C01_A_0002", 7, 1, 0, 4),
-    "DeepChangeDataset/test-set-gallery/P0007_C01_B_0003.jpg": Photo("gallery", "P0007_C01_B_0003", 7, 1, 1, 5),
-    "DeepChangeDataset/test-set-gallery/P0008_C02_B_0002.jpg": Photo("gallery", "P0008_C02_B_0002", 8, 2, 1, 6),
-    "DeepChangeDataset/test-set-gallery/P0009_C03_A_0001.jpg": Photo("gallery", "P0009_C03_A_0001", 9, 3, 0, 4),
+_DEEPCHANGE = {
+    "DeepChangeDataset/train-set/P0001_C01_A_0001.jpg": (Photo("train", "P0001_C01_A_0001", 1, 1, 0), 11),
+    "DeepChangeDataset/train-set/P0001_C02_B_0002.jpg": (Photo("train", "P0001_C02_B_0002", 1, 2, 1), 12),
+    "DeepChangeDataset/train-set/P0002_C02_A_0001.jpg": (Photo("train", "P0002_C02_A_0001", 2, 2, 0), 12),
+    "DeepChangeDataset/test-set-query/P0007_C01_A_0001.jpg": (Photo("query", "P0007_C01_A_0001", 7, 1, 0), 4),
+    "DeepChangeDataset/test-set-query/P0008_C02_B_0001.jpg": (Photo("query", "P0008_C02_B_0001", 8, 2, 1), 6),
+    "DeepChangeDataset/test-set-gallery/P0007_C01_A_0002.jpg": (Photo("gallery", "P0007_C01_A_0002", 7, 1, 0), 4),
+    "DeepChangeDataset/test-set-gallery/P0007_C01_B_0003.jpg": (Photo("gallery", "P0007_C01_B_0003", 7, 1, 1), 5),
+    "DeepChangeDataset/test-set-gallery/P0008_C02_B_0002.jpg": (Photo("gallery", "P0008_C02_B_0002", 8, 2, 1), 6),
+    "DeepChangeDataset/test-set-gallery/P0009_C03_A_0001.jpg": (Photo("gallery", "P0009_C03_A_0001", 9, 3, 0), 4),
 }
+DEEPCHANGE = {path: photo for path, (photo, _) in _DEEPCHANGE.items()}
 
 
-def _frames(name: str) -> dict[str, Photo]:
-    """Returns the frames of a video dataset by path."""
+def _frames(name: str) -> dict[str, tuple[Photo, int]]:
+    """Returns the frames of a video dataset by path, each with its tracklet."""
     return {
-        f"{video_trees.ROOTS[name]}/{folder}/{frame}.jpg": Photo(
-            split, f"{folder}/{frame}" if name == "ccvid" else frame, *labels
+        f"{video_trees.ROOTS[name]}/{folder}/{frame}.jpg": (
+            Photo(split, f"{folder}/{frame}" if name == "ccvid" else frame, *labels),
+            tracklet,
         )
-        for split, folder, *labels, frames in video_trees.TRACKLETS[name]
+        for split, folder, *labels, tracklet, frames in video_trees.TRACKLETS[name]
         for frame in frames
     }
 
 
-CCVID, MEVID = _frames("ccvid"), _frames("mevid")
+_CCVID, _MEVID = _frames("ccvid"), _frames("mevid")
+CCVID, MEVID = ({path: photo for path, (photo, _) in frames.items()} for frames in (_CCVID, _MEVID))
+# The tracklet of each photo, by dataset and path.
+TRACKLETS = {
+    name: {path: tracklet for path, (_, tracklet) in photos.items()}
+    for name, photos in (("deepchange", _DEEPCHANGE), ("ccvid", _CCVID), ("mevid", _MEVID))
+}
 FOLDER = {
     "anna/door.jpg": Photo("train", "anna/door", 10, 1, 0),
     "anna/yard.jpg": Photo("train", "anna/yard", 10, 2, 3),
@@ -215,18 +222,18 @@ def write(name: str, root: Path, val: bool = False) -> dict[str, Photo]:
     if name == "folder":
         write_manifest(root / "manifest.csv", tree)
     if name == "deepchange":
-        write_deepchange_lists(root, tree)
+        write_deepchange_lists(root)
     if name in video_trees.LISTS:
         video_trees.write_lists(name, root)
     return tree
 
 
-def write_deepchange_lists(root: Path, tree: dict[str, Photo]) -> None:
+def write_deepchange_lists(root: Path) -> None:
     """Writes the three lists of DeepChange beside its folders."""
     lines: dict[str, list[str]] = {}
-    for path, photo in tree.items():
+    for path, tracklet in TRACKLETS["deepchange"].items():
         folder, _, file = path.rpartition("/")
-        lines.setdefault(folder, []).append(f"{file},{photo.tracklet}\n")
+        lines.setdefault(folder, []).append(f"{file},{tracklet}\n")
     for folder, rows in lines.items():
         (root / f"{folder}-bbox.txt").write_text("".join(rows))
 

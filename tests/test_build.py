@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from author_trees import CELEB, PRCC, PRCC_VAL, TREES, Photo, draw, encode, labels, write, write_parts
+from author_trees import CELEB, PRCC, PRCC_VAL, TRACKLETS, TREES, Photo, draw, encode, labels, write, write_parts
 from configs import base
 from corrupted import corrupted
 from data_prep import build
@@ -39,8 +39,7 @@ def built(name: str, out: Path) -> set[Photo]:
     found = set()
     for split in SPLITS:
         s = dataset.load(name, out, split)
-        columns = s.identity, s.camera, s.clothes, s.tracklet
-        labels = zip(*(column.tolist() for column in columns), strict=True)
+        labels = zip(s.identity.tolist(), s.camera.tolist(), s.clothes.tolist(), strict=True)
         found |= {Photo(split, image_id, *row) for image_id, row in zip(s.image_id, labels, strict=True)}
     return found
 
@@ -65,7 +64,8 @@ def test_every_dataset_is_built_with_its_labels_and_parts(
         loaded = dataset.load(name, tmp_path / "out", split)
         for i in range(len(loaded)):
             e = loaded[i]
-            path = photos[Photo(split, e.image_id, e.identity, e.camera, e.clothes, e.tracklet)]
+            path = photos[Photo(split, e.image_id, e.identity, e.camera, e.clothes)]
+            assert e.tracklet == loaded.tracklet[i] == TRACKLETS.get(name, {}).get(path, -1)
             assert e.body == (raw / path).read_bytes()
             assert loaded.has_mask[i] == (path != first)
             assert loaded.has_face[i] == loaded.has_restored_face[i] == (path not in (first, second))

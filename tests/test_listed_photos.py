@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from author_trees import DEEPCHANGE, Photo, write
+from author_trees import DEEPCHANGE, TRACKLETS, Photo, write
 from data_prep.checking import recognise
 from deskpro_jax.data.build import builder
 from deskpro_jax.data.build.list_files import list_dataset
@@ -18,11 +18,14 @@ from deskpro_jax.data.load import dataset
 from deskpro_jax.errors import InputError, MissingInputError
 
 
-def labels(name: str, raw: Path) -> dict[str, Photo]:
-    """Returns what the lists of a dataset say, by path."""
+def labels(name: str, raw: Path) -> dict[str, tuple[Photo, int]]:
+    """Returns what the lists of a dataset say, by path: labels and tracklet."""
     photos, findings, _ = list_photos(find_dataset(name), raw)
     assert findings == []
-    return {photo.file.relative_to(raw).as_posix(): Photo(*photo[:5], photo.tracklet) for photo in photos}
+    return {photo.file.relative_to(raw).as_posix(): (Photo(*photo[:5]), photo.tracklet) for photo in photos}
+
+
+EXPECTED = {path: (photo, TRACKLETS["deepchange"][path]) for path, photo in DEEPCHANGE.items()}
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -35,8 +38,8 @@ def change(path: Path, old: str, new: str) -> None:
 def test_deepchange_is_what_its_lists_and_names_say(root: str, tmp_path: Path) -> None:
     raw = tmp_path / root
     write("deepchange", raw)
-    assert labels("deepchange", raw) == DEEPCHANGE
-    below = {path.removeprefix("DeepChangeDataset/"): photo for path, photo in DEEPCHANGE.items()}
+    assert labels("deepchange", raw) == EXPECTED
+    below = {path.removeprefix("DeepChangeDataset/"): photo for path, photo in EXPECTED.items()}
     assert labels("deepchange", raw / "DeepChangeDataset") == below
     assert recognise.recognise(raw).spec.name == "deepchange"
 
@@ -47,7 +50,7 @@ def test_photos_in_no_list_are_left_out_and_counted(tmp_path: Path) -> None:
     (folder / "train-set" / "P0003_C01_A_0001.jpg").write_bytes(b"x")
     (folder / "val-set-query").mkdir()
     (folder / "val-set-query" / "P0004_C01_A_0001.jpg").write_bytes(b"x")
-    assert labels("deepchange", tmp_path) == DEEPCHANGE
+    assert labels("deepchange", tmp_path) == EXPECTED
     (note,) = list_dataset("deepchange", tmp_path).notes
     assert note == f"{folder}: 1 photos in no list left out, as train-set/P0003_C01_A_0001.jpg"
 

@@ -20,7 +20,7 @@ from deskpro_jax.errors import InputError
 COLUMNS = ("path", "split", "identity", "camera", "clothes")
 ROWS = [
     (path, split, *map(str, (identity, camera, clothes)))
-    for path, (split, _, identity, camera, clothes, _) in FOLDER.items()
+    for path, (split, _, identity, camera, clothes) in FOLDER.items()
 ]
 Reader = Callable[[Path], list[tuple[object, ...]]]
 
@@ -42,7 +42,7 @@ def by_build(table: Path) -> list[tuple[object, ...]]:
 
 
 READERS = {"embed": by_embed, "build": by_build}
-EXPECTED = sorted(tuple(photo[1:5]) for photo in FOLDER.values())
+EXPECTED = sorted(tuple(photo[1:]) for photo in FOLDER.values())
 
 
 def text(rows: list[tuple[str, ...]] = ROWS, header: tuple[str, ...] = COLUMNS, separator: str = ",") -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from author_trees import CCVID, MEVID, TREES, Photo, write
+from author_trees import CCVID, MEVID, TRACKLETS, TREES, Photo, write
 from data_prep.checking import recognise
 from deskpro_jax.data.build import builder, published_sizes
 from deskpro_jax.data.build.list_files import list_dataset
@@ -30,16 +30,13 @@ FACE_AND_BODY = evaluate.similarity_of(
 def test_frames_have_the_labels_of_their_tracklets(name: str, root: str, tmp_path: Path) -> None:
     raw = tmp_path / root
     write(name, raw)
-    for given, tree in ((raw, TREES[name]), (raw / ROOTS[name], None)):
-        listing = list_dataset(name, given)
+    for folder in (raw, raw / ROOTS[name]):
+        listing = list_dataset(name, folder)
         assert listing.findings == []
-        labels = {
-            Path(s.body).relative_to(raw).as_posix(): Photo(
-                s.split, s.image_id, s.identity, s.camera, s.clothes, s.tracklet
-            )
-            for s in listing.sources
-        }
-        assert labels == (tree or TREES[name])
+        by_path = {Path(s.body).relative_to(raw).as_posix(): s for s in listing.sources}
+        labels = {path: Photo(s.split, s.image_id, s.identity, s.camera, s.clothes) for path, s in by_path.items()}
+        assert labels == TREES[name]
+        assert {path: s.tracklet for path, s in by_path.items()} == TRACKLETS[name]
     if name == "mevid":
         assert {s.tracklet: s.scale for s in listing.sources if s.split != "train"} == MEVID_SCALES
     assert recognise.recognise(raw).spec.name == name
