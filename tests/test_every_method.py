@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ from deskpro_jax import experiment, methods
 from deskpro_jax.config import fields
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.contract import Counts, TrainingImages, image_sizes
+from deskpro_jax.models.streams import with_choices
 from deskpro_jax.train import optimisers, schedules
 from deskpro_jax.train import step as train
 from deskpro_jax.train.loss_terms import with_own_parameters
@@ -62,16 +65,15 @@ def test_on_the_small_synthetic_people_recipes_fit(variant: str) -> None:
 
 
 class Step:
-    """A debug network of a method, and its compiled training step in float32."""
+    """A debug network of a method, and its training step, compiled; `changes` are to fields of the configuration."""
 
-    def __init__(self, variant: str) -> None:
+    def __init__(self, variant: str, changes: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.config = synthetic.get_config(f"{variant},debug")
-        self.config.train.freeze_epochs = 0
-        self.config.loss.clothes_epoch = 0
+        self.config.update_from_flattened_dict({"train.freeze_epochs": 0, "loss.clothes_epoch": 0, **changes})
         experiment.validate(self.config)
         (phase,) = methods.phases(self.config)
         counts, sizes = Counts(CLASSES, OUTFITS), image_sizes(self.config)
-        module = phase.build(self.config, counts)
+        module = with_choices(phase.build(self.config, counts), remat=self.config.train.remat)
         variables = initialisers.init_variables(module, 0, sizes)
         variables = with_own_parameters(variables, phase.recipe.losses, counts, 0)
         self.rates = schedules.epoch_rates(self.config.train, ROWS - 1, 2, 0, phase.recipe.schedule)
@@ -83,12 +85,16 @@ class Step:
             start = phase.recipe.between_epochs(100, TrainingImages(np.asarray(IDENTITIES), lambda: images))
             self.fields = {name: jnp.asarray(values) for name, values in start.fields.items()}
             variables["params"][optimisers.LOSS].update(start.parameters)
+        if self.config.model.dtype == "float64":
+            variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
         self.state = jax.jit(lambda v: train.create_state(v, optimizer))(variables)
         self.size = sizes["body"]
+        self.module = module
         losses, key = phase.recipe.losses, jax.random.key(0)
-        self.take = jax.jit(
-            lambda state, inputs: train.update(state, inputs, module, optimizer, losses, epoch=100, dropout=key)
+        self.update = lambda state, inputs: train.update(
+            state, inputs, module, optimizer, losses, epoch=100, dropout=key
         )
+        self.take = jax.jit(self.update)
 
     def inputs(self, padding: float) -> dict[str, Any]:
         """Returns a batch whose last row is padding, with this value in it."""
