@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -220,3 +221,15 @@ def test_an_osnet_is_opened_from_its_file_and_from_conversions_of_this_and_earli
 @functools.cache
 def osnet_variables() -> dict[str, Any]:
     return load.initial_variables(Stream("osnet", "", "x0_25", "none", 512, None), "abcd", 0)
+
+
+def test_classifiers_that_were_left_out_are_zeros_in_every_one_of_several_networks() -> None:
+    shape = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    head, rest = {"classifier_a": {"kernel": shape}}, {"base": {"kernel": np.ones((2, 2))}}
+    shapes = {"body_stream": {"part": {**head, "base": {"kernel": shape}}, "classifier": {"bias": shape}}}
+    params = networks._with_classifiers(shapes, {"body_stream": {"part": rest}})["body_stream"]
+    np.testing.assert_array_equal(params["part"]["classifier_a"]["kernel"], np.zeros((2, 3)))
+    np.testing.assert_array_equal(params["classifier"]["bias"], np.zeros((2, 3)))
+    assert params["part"]["base"]["kernel"] is rest["base"]["kernel"]
+    own = {"classifier_a": {"kernel": np.ones((2, 3))}}
+    assert networks._with_classifiers(shapes, {"body_stream": {"part": own}})["body_stream"]["part"] == own

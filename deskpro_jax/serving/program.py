@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -164,7 +165,7 @@ def _for_serving(variables: Mapping[str, Any], foldable: bool) -> dict[str, Any]
 def _with_one_class(params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns parameters with zeros for one class in place of every classifier."""
     return {
-        name: {key: np.zeros((*value.shape[:-1], 1), np.float32) for key, value in tree.items()}
+        name: jax.tree.map(lambda leaf: np.zeros((*leaf.shape[:-1], 1), np.float32), tree)
         if name.startswith(CLASSIFIER)
         else _with_one_class(tree)
         if isinstance(tree, Mapping)

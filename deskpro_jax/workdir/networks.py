@@ -331,12 +331,13 @@ def _identities(params: Mapping[str, Any]) -> int | None:
 
 
 def _with_classifiers(shapes: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns parameters with a classifier of zeros in each stream that was kept without one: no embedding uses it."""
-    result = {}
-    for stream, tree in params.items():
-        absent = {name: there for name, there in shapes[stream].items() if name.startswith(CLASSIFIER)}
-        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), absent)
-        result[stream] = {**zeros, **tree}
+    """Returns parameters with zeros for each classifier that they were kept without: no embedding uses it."""
+    result = dict(params)
+    for name, expected in shapes.items():
+        if name.startswith(CLASSIFIER):
+            result.setdefault(name, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), expected))
+        elif isinstance(expected, Mapping) and isinstance(params.get(name), Mapping):
+            result[name] = _with_classifiers(expected, params[name])
     return result
 
 
