@@ -76,6 +76,8 @@ def test_each_of_the_six_networks_sees_its_part() -> None:
         "embeddings": (6, 2, 17),
     }
     assert middle["lengths"].shape == (6, 2, 3)
+    assert middle["boxes"].shape == (2, 6, 4)
+    np.testing.assert_allclose(middle["boxes"][1, 3:], [[0, 0, 0.5, 1], [47 / 96, 0, 1, 1], [0, 0, 1, 1]])
     one = reidcaps.ReIDCaps(3, TINY)
     for number, (part, rows) in enumerate(part_rows(96).items()):
         own = {name: tree[f"part_{part}"] for name, tree in variables.items()}
@@ -229,7 +231,9 @@ def test_it_is_trained_served_and_reported(
     described = json.loads((tmp_path / "served.stablehlo.json").read_text())
     assert ("its weight (1, 0.5, 0.5, 1, 0.5, 1)" in described["outputs"][0]["meaning"]) == plus
     assert report.main([str(trained), "--images=0"]) == 0
-    assert "mAP (trapezoid)" in (trained / "report.html").read_text()
+    page = (trained / "report.html").read_text()
+    assert "mAP (trapezoid)" in page
+    assert ("No attention maps" in page) != plus  # the parts of the photo are its regions
     if not plus:
         assert convert.main([str(trained), "--to", str(tmp_path / "served.onnx")]) == 0
         capsys.readouterr()

@@ -206,6 +206,15 @@ def test_means_over_clothing_are_those_of_the_map(monkeypatch: pytest.MonkeyPatc
     assert float(found[4][0]) == pytest.approx(0.3)
 
 
+def test_a_network_without_attention_shows_the_regions_that_it_cuts_out() -> None:
+    boxes = jnp.array([[[0.0, 0.0, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]]] * 2)
+    module = SimpleNamespace(apply=lambda *args, **options: ({}, {"body": {"boxes": boxes}}))
+    values = attention._maps(module, {}, jnp.zeros((2, 4, 2, 3), jnp.uint8), jnp.ones((2, 4, 2), jnp.uint8))
+    assert values[0].shape == values[1].shape == (2, 0, 0)
+    np.testing.assert_array_equal(values[2], boxes)
+    assert np.isnan(values[3]).all()
+
+
 def test_regions_are_outlined_within_the_photo() -> None:
     photo = Image.new("RGB", (60, 120), (10, 200, 30))
     boxes = np.array([[-0.2, 0.0, 0.25, 1.0], [0.5, 0.25, 0.75, 1.4]])

@@ -99,17 +99,22 @@ class ReIDCapsPlus(nn.Module):
 
         Returns:
             outputs: those of `ReIDCaps`, of one network after the other on the first axis.
-            intermediates: `lengths` likewise; the other ones are of the network on the whole photo.
+            intermediates: `lengths` likewise; `boxes` [batch, parts, (top, left, bottom, right)], what each network
+                sees, as fractions of the photo; the other ones are of the network on the whole photo.
         """
         outputs, lengths = [], []
         middle: dict[str, Array] = {}
-        for part, rows in part_rows(images.shape[1]).items():
+        batch, height = images.shape[:2]
+        parts = part_rows(height)
+        for part, rows in parts.items():
             network = self.one.clone(parent=self, name=f"part_{part}")
             output, middle = network(resize_rows(images, rows, self.part_size), train=train, valid=valid)
             outputs.append(output)
             lengths.append(middle["lengths"])
         joined = {name: jnp.concatenate([output[name] for output in outputs]) for name in outputs[0]}
-        return joined, {**middle, "lengths": jnp.concatenate(lengths)}
+        boxes = jnp.asarray([(top / height, 0, bottom / height, 1) for top, bottom in parts.values()])
+        boxes = jnp.broadcast_to(boxes, (batch, *boxes.shape))
+        return joined, {**middle, "lengths": jnp.concatenate(lengths), "boxes": boxes}
 
 
 _RECIPE: dict[str, object] = {

@@ -20,7 +20,9 @@ from deskpro_jax.workdir.networks import LoadedNetworks
 _BATCH = 16
 _MEASURED = 128  # photos with a mask that the means are taken over, at most
 NO_BODY = "these networks have no body stream, and no other has attention maps"
-NO_ATTENTION = "this body network has no attention (CSA, model.attention, or one of the method's own)"
+NO_ATTENTION = (
+    "this body network has no attention (CSA, model.attention, or one of the method's own), and cuts out no regions"
+)
 
 
 class Maps(NamedTuple):
@@ -28,8 +30,8 @@ class Maps(NamedTuple):
 
     Attributes:
         at: [photos] their positions in the split; one that cannot be read is left out.
-        attention: [photos, rows, columns] in (0, 1).
-        refined: [photos, rows, columns] mean over the channels of the absolute refined features.
+        attention: [photos, rows, columns] in (0, 1); no rows where the network only cuts out regions.
+        refined: [photos, rows, columns] mean over the channels of the absolute refined features; likewise.
         boxes: [photos, regions, 4] top, left, bottom and right of the regions that the network cuts out, as fractions
             of height and width; no regions where it cuts none out.
         clothing: mean attention over clothing, each photo with a mask counting alike; nan without any.
@@ -47,15 +49,16 @@ class Maps(NamedTuple):
 
 
 def unavailable(trained: LoadedNetworks) -> str | None:
-    """Returns why networks have no attention maps, None where they have."""
+    """Returns why networks have neither attention maps nor regions, None where they have."""
     body = _body(trained)
     if body is None:
         return NO_BODY
-    return None if "attention" in _intermediates(body[0].module, trained.sizes["body"]) else NO_ATTENTION
+    shown = {"attention", "boxes"} & _intermediates(body[0].module, trained.sizes["body"])
+    return None if shown else NO_ATTENTION
 
 
 def cuts_regions(trained: LoadedNetworks) -> bool:
-    """Returns whether networks with attention also cut regions out of a photo."""
+    """Returns whether networks cut regions out of a photo."""
     body = _body(trained)
     return body is not None and "boxes" in _intermediates(body[0].module, trained.sizes["body"])
 
@@ -90,7 +93,7 @@ def attention_maps(
     """Computes the maps of some photos, and means over a larger sample.
 
     Args:
-        trained: networks with attention.
+        trained: networks with attention or regions.
         config: `data` is read; the size of photos is the networks'.
         split: where the photos are.
         shown: [n] positions of the photos.
@@ -104,7 +107,8 @@ def attention_maps(
     config = config.copy_and_resolve_references()
     config.data.body_size = trained.sizes["body"]
     compute = _compiled(network.module)
-    measured = choose(split, _MEASURED) if split.has_mask.any() else np.zeros(0, np.int64)
+    attends = "attention" in _intermediates(network.module, trained.sizes["body"])
+    measured = choose(split, _MEASURED) if attends and split.has_mask.any() else np.zeros(0, np.int64)
     both = np.concatenate([shown, np.setdiff1d(measured, shown)])
     blocks = []
     for batch in pipeline.eval_batches(dataset.subset(split, both), config, _BATCH, ("body", "cloth_mask")):
@@ -117,7 +121,8 @@ def attention_maps(
     )
     over, beside = (_mean(part[masked]) for part in (clothing, elsewhere))
     first = at < len(shown)
-    return Maps(both[at[first]], attention[first], refined[first], boxes[first], over, beside, int(masked.sum()))
+    count = int(masked.sum()) if attends else 0
+    return Maps(both[at[first]], attention[first], refined[first], boxes[first], over, beside, count)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -141,9 +146,12 @@ def _maps(module: Any, variables: Any, body: Array, not_clothing: Array) -> tupl
     """Returns attention and refined features [batch, rows, columns], boxes [batch, regions, 4], means [batch]."""
     images = augment.normalise_batch({"body": body})
     _, middle = module.apply(variables, {"body": images["body"]}, train=False)
+    boxes = middle["body"].get("boxes", jnp.zeros((len(body), 0, 4))).astype(jnp.float32)
+    if "attention" not in middle["body"]:
+        none, unknown = jnp.zeros((len(body), 0, 0)), jnp.full(len(body), jnp.nan)
+        return none, none, boxes, unknown, unknown
     attention = middle["body"]["attention"].astype(jnp.float32)
     refined = jnp.abs(middle["body"]["refined"].astype(jnp.float32)).mean(-1)
     other = losses.cloth_target(not_clothing.astype(jnp.float32), (attention.shape[1], attention.shape[2]), 0.0)
     mean = lambda weight: (attention * weight).sum((1, 2)) / weight.sum((1, 2))  # noqa: E731
-    boxes = middle["body"].get("boxes", jnp.zeros((len(body), 0, 4))).astype(jnp.float32)
     return attention, refined, boxes, mean(1 - other), mean(other)

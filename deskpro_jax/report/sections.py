@@ -148,7 +148,7 @@ def confusion_section(opened: Opened, view: View, budget: Budget, pictures: Pict
 
 
 def attention_section(opened: Opened, runs: Sequence[Run], budget: Budget, pictures: Pictures) -> Shown:
-    """Returns the attention maps of one run, or of two side by side.
+    """Returns the attention maps and regions of one run, or of two side by side.
 
     Args:
         opened: the first run's networks and images.
@@ -168,12 +168,13 @@ def attention_section(opened: Opened, runs: Sequence[Run], budget: Budget, pictu
         notes.append("No query image has a mask, so where clothing is is not known.")
     if not count:
         notes.append("No maps are shown: --images leaves no room for them.")
-    low = min((float(one.attention.min()) for one in maps if len(one.at)), default=0.0)
-    high = max((float(one.attention.max()) for one in maps if len(one.at)), default=1.0)
+    low = min((float(one.attention.min()) for one in maps if one.attention.size), default=0.0)
+    high = max((float(one.attention.max()) for one in maps if one.attention.size), default=1.0)
     index = [int(i) for i in maps[0].at if all(i in one.at for one in maps)]
     photos = [_attention_photo(opened, i, able, maps, (low, high), pictures) for i in index]
     content = {
         "photos": photos,
+        "attends": any(one.attention.size for one in maps),
         "low": low,
         "high": high,
         "means": [{"name": run.name, "maps": one} for run, one in zip(able, maps, strict=True)],
@@ -202,13 +203,13 @@ def _attention_photo(
         cells.append(("clothing", "", Picture("", *photo.size, "no mask")))
     for run, found in zip(runs, maps, strict=True):
         at = int(np.flatnonzero(found.at == index)[0])
-        values = found.attention[at]
-        picture = pictures.picture(overlaid(photo, values, *limits))
-        alt = f"attention map of {run.name}, from {values.min():.2f} to {values.max():.2f}"
-        cells.append((f"attention, {run.name}", alt, picture))
-        values = found.refined[at]
-        picture = pictures.picture(overlaid(photo, values, float(values.min()), float(values.max())))
-        cells.append((f"refined features, {run.name}", f"mean refined features of {run.name}", picture))
+        if (values := found.attention[at]).size:
+            picture = pictures.picture(overlaid(photo, values, *limits))
+            alt = f"attention map of {run.name}, from {values.min():.2f} to {values.max():.2f}"
+            cells.append((f"attention, {run.name}", alt, picture))
+            values = found.refined[at]
+            picture = pictures.picture(overlaid(photo, values, float(values.min()), float(values.max())))
+            cells.append((f"refined features, {run.name}", f"mean refined features of {run.name}", picture))
         if len(boxes := found.boxes[at]):
             alt = f"the {len(boxes)} regions that {run.name} looks at by themselves, outlined"
             cells.append((f"regions, {run.name}", alt, pictures.picture(outlined(photo, boxes))))
