@@ -197,15 +197,5 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss.triplet_weight": 1.0,
         "loss.margin": 0.3,
     },
-    "hacnn_paper": {
-        **_TORCHREID,
-        "model.align_corners": True,
-        "augment.flip": 0.0,
-        "augment.crop": 0.0,
-        "loss.label_smoothing": 0.0,
-        "train.base_lr": 0.0005,
-        "train.epochs": 150,
-        "train.milestones": (),
-    },
 }
 DEBUG: dict[str, Any] = {"model.backbone": "hacnn_x0_25", "data.body_size": BODY_SIZE, "train.milestones": (1,)}
