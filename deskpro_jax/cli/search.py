@@ -23,6 +23,7 @@ from deskpro_jax.search.queries import Photos, check_alike, open_queries
 from deskpro_jax.search.search import search
 from deskpro_jax.search.special_identities import SpecialIdentities
 from deskpro_jax.search.thresholds import Thresholds, calibrate, read_thresholds, sentences, write_thresholds
+from deskpro_jax.search.tracklet_set import TrackletSet
 from deskpro_jax.storage.files import check_writable
 
 METHODS = ("exact", *approximate.METHODS)
@@ -34,7 +35,7 @@ def _thresholds(options: argparse.Namespace, gallery: EmbeddingSet, special: Spe
     if options.calibrate is None:
         thresholds = None if path is None else read_thresholds(path)
     else:
-        labelled = EmbeddingSet(options.calibrate, streams=options.streams)
+        labelled = type(gallery)(options.calibrate, streams=options.streams)
         check_alike(gallery, labelled.settings, str(options.calibrate))
         thresholds = calibrate(labelled, options.false_accepts, special=special)
         if path is not None:
@@ -87,6 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gallery", required=True, help="embeddings that deskpro_jax.embed wrote")
     parser.add_argument("--query", required=True, help="embeddings; or photos, as deskpro_jax.embed takes them")
     parser.add_argument("-k", type=positive, default=20, help="images per query (default: 20)")
+    parser.add_argument(
+        "--by-tracklet",
+        action="store_true",
+        help="search tracklets: the mean of a tracklet's embeddings in place of its photos (column tracklet)",
+    )
     parser.add_argument("--method", choices=METHODS, default="exact", help="exact, or approximate by faiss")
     parser.add_argument("--index", help="folder of the approximate index; built if it does not exist")
     parser.add_argument("--effort", type=positive, help="effort of approximate search: lists (ivf), candidates (hnsw)")
@@ -139,7 +145,10 @@ def _counted(queries: Iterator[Query], k: int, shorter: list[int]) -> Iterator[Q
 def _run(options: argparse.Namespace) -> int:
     if options.checkpoint:
         warn_of_unused_gpu()
-    gallery = EmbeddingSet(options.gallery, streams=options.streams)
+    if options.by_tracklet and options.method != "exact":
+        raise InputError("--by-tracklet searches exactly: leave --method out.")
+    opened: type[EmbeddingSet] = TrackletSet if options.by_tracklet else EmbeddingSet
+    gallery = opened(options.gallery, streams=options.streams)
     if options.out is not None and not options.out.absolute().parent.is_dir():
         raise MissingInputError(f"no folder {options.out.absolute().parent}: create it, or correct --out.")
     for path in (options.out, options.index, None if options.calibrate is None else options.thresholds):

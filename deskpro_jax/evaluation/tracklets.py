@@ -60,14 +60,31 @@ def mean_embeddings(embeddings: np.ndarray, labels: Labels, chosen: np.ndarray, 
         [tracklets, dimension] of the same type; zeros for parts that no image of a tracklet has, as a face.
     """
     assert labels.tracklet is not None
-    order = np.flatnonzero(labels.identity != JUNK)
-    order = order[np.argsort(labels.tracklet[order], kind="stable")]
-    ordered = labels.tracklet[order]
+    numbers = np.sort(labels.tracklet[chosen])
+    rows = np.argsort(labels.tracklet[chosen], kind="stable")
+    place = np.minimum(np.searchsorted(numbers, labels.tracklet), len(numbers) - 1)
+    taken = (numbers[place] == labels.tracklet) & (labels.identity != JUNK)
+    return group_means(embeddings, np.where(taken, rows[place], -1), len(chosen), similarity)
+
+
+def group_means(embeddings: np.ndarray, group: np.ndarray, groups: int, similarity: Similarity) -> np.ndarray:
+    """Returns the means of groups of embeddings, of each part over the images that have it.
+
+    Args:
+        embeddings: of images, [images, dimension].
+        group: [images] number of the group of each, -1 for none.
+        groups: number of groups.
+        similarity: of the embeddings. Where it compares cosines, the means are scaled to unit length.
+
+    Returns:
+        [groups, dimension] of the same type; zeros for parts that no image of a group has.
+    """
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(groups + 1))
     dims = [stream.dim for stream in similarity.streams for _ in range(stream.count)]
-    result = np.empty((len(chosen), embeddings.shape[1]), embeddings.dtype)
-    for row, number in enumerate(labels.tracklet[chosen]):
-        begin, end = np.searchsorted(ordered, [number, number + 1])
-        images = embeddings[order[begin:end]]
+    result = np.empty((groups, embeddings.shape[1]), embeddings.dtype)
+    for row in range(groups):
+        images = embeddings[order[bounds[row] : bounds[row + 1]]]
         count = np.maximum(similarity.present(images).sum(axis=0), 1)
         result[row] = images.sum(axis=0, dtype=np.float64) / np.repeat(count, dims)
     return similarity.unit_parts(result) if similarity.distance == "cosine" else result

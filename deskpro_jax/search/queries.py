@@ -16,6 +16,7 @@ from deskpro_jax.embedding.faces import open_faces, with_faces
 from deskpro_jax.embedding.files import INDEX
 from deskpro_jax.embedding.photo_list import Listed, list_photos
 from deskpro_jax.errors import InputError
+from deskpro_jax.search.tracklet_set import TrackletSet
 from deskpro_jax.storage.parquet import open_parquet
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def open_queries(
 
     Args:
         query: path of embeddings, or photos as `list_photos` takes them.
-        gallery: what is searched.
+        gallery: what is searched; where it is by tracklet, so are embeddings with tracklets.
         photos: how to embed photos; None where `query` holds embeddings.
         streams: of embeddings that another program wrote.
 
@@ -90,6 +91,8 @@ def open_queries(
         if photos is not None:
             raise InputError(f"{path} holds embeddings: leave out --checkpoint, or give photos.")
         held = EmbeddingSet(path, streams=streams)
+        if isinstance(gallery, TrackletSet) and "tracklet" in held.columns():
+            held = TrackletSet(path, streams=streams)
         check_alike(gallery, held.settings, query)
         return Queries(held.columns()["image_id"], held.all())
     if photos is None:
