@@ -74,7 +74,7 @@ class QuotedTable:
 
 
 _BEST_ON_TEST = "best on the test set"
-_HACNN = Method("HACNN", "CVPR 2018", ("hacnn", "hacnn_triplet", "hacnn_paper"))
+_HACNN = Method("HACNN", "CVPR 2018", ("hacnn", "hacnn_triplet"))
 _PCB = Method("PCB", "ECCV 2018", ("pcb", "pcb_p4", "pcb_torchreid"))
 _MGN = Method("MGN", "ACM MM 2018", ("mgn", "mgn_paper"))
 _LMBN = Method("LightMBN", "ICIP 2021", ("lmbn", "lmbn_r"))
