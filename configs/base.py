@@ -133,11 +133,10 @@ def get_config() -> ml_collections.ConfigDict:
     l.clothes_divergence = 1.0  # aim: weight of the divergence between its two classifiers of clothes
     l.counterfactual_weight = 1.0  # aim: of the cross-entropy of logits without those of the fused feature
     l.label_smoothing = 0.0  # 0.1 in the released code
-    # fire, between epochs from `triplet_start` on: neighbours that must be mutual (each image is among its own), those
-    # that are averaged over, and the largest Jaccard distance within a cluster.
-    l.cluster_k1 = 20
-    l.cluster_k2 = 6
-    l.cluster_eps = 0.4
+    # fire, between epochs from `triplet_start` on:
+    l.cluster_k1 = 20  # neighbours that must be mutual, each image among its own
+    l.cluster_k2 = 6  # neighbours that are averaged over
+    l.cluster_eps = 0.4  # largest Jaccard distance within a cluster
     l.fine_weight = 1.0  # of the cross-entropy over clusters
     l.fine_scale = 16.0  # of its cosines
     l.fine_smoothing = 0.1  # part of its target that is spread over the clusters of the identity
