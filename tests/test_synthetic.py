@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import io
 import itertools
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 
 from deskpro_jax.data.schema import SCHEMES, SPLITS, Example
+from deskpro_jax.data.synthetic.camera import make_cameras
 from deskpro_jax.data.synthetic.canvas import Canvas, ellipse, limb, smooth
 from deskpro_jax.data.synthetic.generate import SIZES, SyntheticSize, draw_person, generate
 from deskpro_jax.data.synthetic.person import BUILD_RANGES, FACE_RANGES, GAIT_RANGES, HAIR_RANGES
+from deskpro_jax.data.synthetic.render import render
 from deskpro_jax.errors import InputError
 
 FACE = SCHEMES["lip"].labels.index("face")
@@ -110,7 +113,7 @@ def test_images_have_their_formats_and_sizes(tiny: list[tuple[str, Example]]) ->
             face, restored = _open(example.face), _open(example.restored_face)
             assert face.mode == restored.mode == "RGB"
             assert face.size[0] == face.size[1]
-            assert 22 <= face.size[0] <= 42
+            assert 20 <= face.size[0] <= 46
             assert restored.size == (112, 112)
 
 
@@ -188,8 +191,8 @@ def test_all_lip_clothes_are_worn_by_somebody(medium: list[tuple[str, Example]])
     assert seen == set(range(20))
 
 
-def test_identity_has_at_least_eight_continuous_face_traits() -> None:
-    assert len(FACE_RANGES) >= 8
+def test_identity_is_geometry_of_many_continuous_traits() -> None:
+    assert len(FACE_RANGES) >= 12
     people = [draw_person(0, True, k) for k in range(60)]
     for ranges, part in ((FACE_RANGES, "face"), (HAIR_RANGES, "hair"), (BUILD_RANGES, "build"), (GAIT_RANGES, "gait")):
         for name, (low, high) in ranges.items():
@@ -198,6 +201,31 @@ def test_identity_has_at_least_eight_continuous_face_traits() -> None:
             assert values.max() <= high
             assert len(set(values.tolist())) == len(people), f"{part}.{name} is not continuous"
             assert values.std() > 0.2 * (high - low)
+
+
+def test_colours_come_in_few_kinds_that_many_people_share() -> None:
+    people = [draw_person(0, True, k) for k in range(200)]
+    for name in ("skin", "hair_colour", "brow_colour", "iris", "beard"):
+        kinds = collections.Counter(getattr(person, name) for person in people)
+        assert len(kinds) <= 3
+        assert min(kinds.values()) > 20
+
+
+def test_what_tells_faces_apart_is_seen_in_restored_faces_rather_than_in_photos() -> None:
+    """The same picture with one trait at its lowest and at its highest: the small photo hides what the crisp one shows."""
+    person, camera = draw_person(0, True, 3), make_cameras(np.random.default_rng(0))[2]
+    seed = next(k for k in range(9) if render(person, camera, np.random.default_rng(k)).face)
+    changes = {"face": [], "restored_face": []}
+    for trait in ("eye_opening", "brow_thickness", "nose_width", "lip_fullness", "creases", "freckles", "mole_x"):
+        drawn = []
+        for value in FACE_RANGES[trait]:
+            other = dataclasses.replace(person, face=dataclasses.replace(person.face, **{trait: value}))
+            drawn.append(render(other, camera, np.random.default_rng(seed)))
+        for name, values in changes.items():
+            pair = [np.asarray(_open(getattr(one, name)), np.float32) for one in drawn]
+            # Of the size of the photo's face, against the noise of a camera.
+            values.append(float(np.abs(pair[0] - pair[1]).max()))
+    assert np.mean(changes["restored_face"]) > 2 * np.mean(changes["face"])
 
 
 def _mean_ap(features: np.ndarray, examples: list[tuple[str, Example]]) -> float:
@@ -235,17 +263,17 @@ def test_colours_of_clothes_say_next_to_nothing_about_identity(medium: list[tupl
 
 def test_raw_pixels_retrieve_badly(medium: list[tuple[str, Example]]) -> None:
     score = _mean_ap(np.stack([_pixels(e.body, (32, 64)) for _, e in medium]), medium)
-    assert score < 2.0 * _chance(medium)
-    assert score < 0.12
+    assert score < 1.5 * _chance(medium)
 
 
-def test_faces_carry_identity_and_restored_faces_more_of_it(medium: list[tuple[str, Example]]) -> None:
+@pytest.mark.parametrize("image", ["face", "restored_face"])
+def test_colours_and_pixels_of_faces_say_little_about_identity(medium: list[tuple[str, Example]], image: str) -> None:
     faces = [pair for pair in medium if pair[1].face is not None]
     chance = _chance(faces)
-    low = _mean_ap(np.stack([_pixels(e.face or b"", (32, 32)) for _, e in faces]), faces)
-    restored = _mean_ap(np.stack([_pixels(e.restored_face or b"", (32, 32)) for _, e in faces]), faces)
-    assert restored > 6 * chance
-    assert 3 * chance < low < restored
+    for size, bound in (((1, 1), 2.0), ((32, 32), 3.5)):
+        pictures = [_open(getattr(e, image)).convert("RGB").resize(size, Image.Resampling.BOX) for _, e in faces]
+        score = _mean_ap(np.stack([np.asarray(picture, np.float32).ravel() for picture in pictures]), faces)
+        assert score < bound * chance
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,13 @@ from deskpro_jax.errors import InputError, MissingInputError
 from deskpro_jax.storage.files import atomic_path
 
 BUILDER_NAME = "cc_reid"
-VERSION = "1.0.0"
 _FLAGS = ("has_face", "has_restored_face", "has_mask")
 _LATER = ("tracklet", "scale")  # datasets of earlier versions lack them, which means that they are not known
 COLUMNS = ("image_id", "identity", "camera", "clothes", *_LATER, *_FLAGS)
 
 
 def dataset_path(name: str, data_dir: str | Path) -> Path:
-    """Returns the folder that a dataset has once it is built.
+    """Returns the folder that a dataset has once it is built: of its versions the newest that is there.
 
     Args:
         name: of the dataset, as for `find_dataset`.
@@ -32,7 +31,9 @@ def dataset_path(name: str, data_dir: str | Path) -> Path:
     Raises:
         InputError: there is no such dataset.
     """
-    return Path(data_dir).expanduser() / BUILDER_NAME / find_dataset(name).name / VERSION
+    spec = find_dataset(name)
+    folders = [Path(data_dir).expanduser() / BUILDER_NAME / spec.name / version for version in spec.versions]
+    return next((folder for folder in folders if (folder / "dataset_info.json").exists()), folders[0])
 
 
 class Records:

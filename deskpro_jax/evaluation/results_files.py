@@ -93,6 +93,7 @@ def publish(
         return
     record = {
         "dataset": config.data.name,
+        "dataset_version": query.metadata.get("version", "1.0.0"),
         "trained_on": file.trained_on,
         "seed": config.seed,
         "checkpoint": {"report": config.eval.report, **steps},

@@ -27,7 +27,7 @@ from deskpro_jax.data.build.workers import run_local
 from deskpro_jax.data.datasets.find import NAMES, find_dataset
 from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.data.masks import AUTO
-from deskpro_jax.data.records import BUILDER_NAME, VERSION, Records, columns, dataset_path, write_columns
+from deskpro_jax.data.records import BUILDER_NAME, Records, columns, dataset_path, write_columns
 from deskpro_jax.data.schema import SCHEMES, SPLITS, UNKNOWN_TRACKLET, Example
 from deskpro_jax.data.synthetic import generate
 from deskpro_jax.errors import InputError, RunError
@@ -50,8 +50,10 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
     """
 
     name = BUILDER_NAME
-    VERSION = tfds.core.Version(VERSION)
-    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in NAMES]
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name=name, version=version) for name in NAMES for version in find_dataset(name).versions
+    ]
     shards: tuple[Shard, ...] = ()
     origin: dict[str, Any] = {}  # noqa: RUF012 (replaced as a whole, by instance)
     seed: int = 0
@@ -114,7 +116,8 @@ class CcReid(tfds.core.GeneratorBasedBuilder):
         scheme = SCHEMES[self.origin["label_scheme"]]
         versions = {"deskpro_jax": deskpro_jax.__version__}
         versions |= {package: importlib.metadata.version(package) for package in _PACKAGES}
-        return {**self.origin, "labels": list(scheme.labels), "clothing": list(scheme.clothing), "versions": versions}
+        labels = {"labels": list(scheme.labels), "clothing": list(scheme.clothing)}
+        return {**self.origin, **labels, "version": str(self.version), "versions": versions}
 
 
 def _sizes(values: dict[str, np.ndarray]) -> dict[str, int]:
@@ -213,8 +216,13 @@ def build(
     if drawn and mask_kind != AUTO:
         raise InputError(f"dataset {spec.name} is drawn with its label maps: leave --mask-kind (data.mask_kind) out")
     config = spec.name if spec.name in NAMES else tfds.core.BuilderConfig(name=spec.name)
-    builder = CcReid(config=config, data_dir=str(Path(data_dir).expanduser()))
+    builder = CcReid(config=config, version=folder.name, data_dir=str(Path(data_dir).expanduser()))
     if is_built(name, data_dir):
+        if folder.name != spec.versions[0]:
+            warn(
+                f"{folder} holds version {folder.name} of {spec.name}, which is used as it is; its scores can't be "
+                f"compared with those of version {spec.versions[0]}, which another data.data_dir (--out) would get"
+            )
         _check_same(folder, builder.info.metadata, seed if drawn else None, with_val, mask_kind)
         if drawn:
             _check_size(folder, spec, builder.info.splits["train"].num_examples)

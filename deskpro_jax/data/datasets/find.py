@@ -24,7 +24,7 @@ from deskpro_jax.data.datasets.spec import DatasetSpec
 from deskpro_jax.errors import InputError
 
 SPECS = (
-    *(synthetic.TINY, synthetic.SMALL, synthetic.FULL),
+    *(synthetic.TINY, synthetic.SMALL, synthetic.FULL, synthetic.PRETRAINING),
     *(celeb.SPEC, celeb_light.SPEC, prcc.SPEC, ltcc.SPEC, vc_clothes.SPEC),
     *(last.SPEC, deepchange.SPEC, ccvid.SPEC, mevid.SPEC, folder.SPEC),
 )

@@ -104,6 +104,7 @@ class DatasetSpec:
             of them numbers its own people.
         manifest: whether the dataset is described by a CSV.
         synthetic_size: a size of `synthetic.generate.SIZES` to draw; "" for photographed datasets.
+        versions: of the dataset, the one that is built first; older ones that exist are read.
 
     Raises:
         InputError: the name cannot name a folder, or there are no protocols or two of one name.
@@ -127,6 +128,7 @@ class DatasetSpec:
     identities_across_splits: bool = False
     manifest: bool = False
     synthetic_size: str = ""
+    versions: tuple[str, ...] = ("1.0.0",)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):

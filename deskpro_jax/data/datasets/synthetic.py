@@ -1,4 +1,4 @@
-"""The synthetic datasets: drawn people in three sizes, for tests, demonstrations and measurements."""
+"""The synthetic datasets: drawn people in several sizes, for tests, demonstrations and measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ def _spec(size: str) -> DatasetSpec:
         (GENERAL, CLOTHES_CHANGING),
         "python -m deskpro_jax.data.layouts",
         synthetic_size=size,
+        # 1.0.0 drew faces that colours of hair and skin tell apart.
+        versions=("2.0.0", "1.0.0"),
     )
 
 
-TINY, SMALL, FULL = _spec("tiny"), _spec("small"), _spec("full")
+TINY, SMALL, FULL, PRETRAINING = _spec("tiny"), _spec("small"), _spec("full"), _spec("pretraining")

@@ -51,6 +51,7 @@ class Outfit:
     hat: Colour | None
     hat_kind: int  # 0 cap, 1 beanie, 2 brimmed
     sunglasses: bool
+    glasses: bool
     bag: Colour | None
     bag_side: int
 
@@ -158,6 +159,7 @@ def sample_outfit(rng: np.random.Generator, size: tuple[int, int]) -> Outfit:
         hat=_colour(rng) if rng.uniform() < 0.10 else None,
         hat_kind=int(rng.integers(3)),
         sunglasses=bool(rng.uniform() < 0.06),
+        glasses=bool(rng.uniform() < 0.12),
         bag=_colour(rng) if rng.uniform() < 0.22 else None,
         bag_side=int(rng.integers(2)),
     )

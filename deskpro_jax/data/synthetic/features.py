@@ -86,7 +86,7 @@ def _draw_mouth(canvas: Canvas, person: Person, view: BodyView) -> None:
     w, y, full = face.mouth_width * (1 + 0.12 * view.smile), face.mouth_height, face.lip_fullness
     corner = y - 0.022 * view.smile
     gap = 0.028 * view.mouth_open
-    lips: Colour = blend(darker(person.skin, 0.78), (178, 56, 62), face.lip_redness * 0.75)
+    lips: Colour = blend(darker(person.skin, 0.78), (178, 56, 62), 0.35)
     upper = [(-w, corner), (-0.45 * w, y - 0.6 * full), (-0.12 * w, y - full), (0.0, y - 0.75 * full)]
     upper += [(0.12 * w, y - full), (0.45 * w, y - 0.6 * full), (w, corner), (0.0, y + 0.004)]
     lower = [(-w, corner), (0.0, y + gap), (w, corner), (0.5 * w, y + gap + 0.9 * full), (0.0, y + gap + 1.25 * full)]
@@ -107,7 +107,7 @@ def _draw_beard(canvas: Canvas, person: Person, view: BodyView) -> None:
     w = face.width / 2
     jaw, y = w * face.jaw, face.mouth_height
     opacity = 0.25 + 0.7 * person.beard
-    drop = 0.5 + person.beard_length * person.beard
+    drop = 0.5 + 0.06 * person.beard
     outer = [(-0.97 * w, 0.02), (-0.99 * jaw, 0.28), (-0.85 * jaw * (0.35 + 0.65 * face.chin), 0.43), (0.0, drop)]
     outer += [(-x, py) for x, py in outer[-2::-1]]
     cheek = 0.16 + 0.10 * (1 - person.beard)
@@ -123,16 +123,38 @@ def _draw_beard(canvas: Canvas, person: Person, view: BodyView) -> None:
     canvas.shade(outline, colour, opacity)
     hair = face.mouth_width * 1.1
     lip = [(-hair, y), (-0.6 * hair, y - 0.05), (0.0, y - 0.06), (0.6 * hair, y - 0.05), (hair, y), (0.0, y - 0.02)]
-    canvas.shade(turned(smooth(np.array(lip), 3), face, view), colour, person.moustache * 0.9)
+    canvas.shade(turned(smooth(np.array(lip), 3), face, view), colour, person.beard * 0.6)
 
 
-def draw_features(canvas: Canvas, person: Person, view: BodyView) -> None:
+def _draw_lines(canvas: Canvas, person: Person, view: BodyView) -> None:
+    """Lines of the skin, each as deep as its trait: too thin to be seen in a small face."""
+    face, dark = person.face, darker(person.skin, 0.5)
+
+    def draw(depth: float, points: list[tuple[float, float]]) -> None:
+        if depth > 0:
+            canvas.stroke(smooth(turned(np.array(points), face, view), 5, closed=False), dark, 2, 0.25 + 0.6 * depth)
+
+    mouth, eye = face.mouth_height, face.eye_height
+    for side in (-1, 1):
+        nose = (side * 1.25 * face.nose_width, eye + face.nose_length)
+        corner = (side * (face.mouth_width + 0.03), mouth - 0.01)
+        cheek = (0.5 * (nose[0] + corner[0]) + side * 0.025, 0.5 * (nose[1] + corner[1]))
+        draw(face.creases, [nose, cheek, corner])
+        x, low = side * face.eye_spacing, eye + face.eye_size * face.eye_opening + 0.035
+        draw(face.eye_bags, [(x - 0.07, low - 0.01), (x, low + 0.02), (x + 0.07, low - 0.01)])
+    for y in (-0.34, -0.29):
+        draw(face.forehead_lines, [(-0.17, y), (0.0, y - 0.015), (0.17, y)])
+    draw(face.cleft, [(0.0, 0.40), (0.0, 0.455)])
+
+
+def draw_features(canvas: Canvas, person: Person, view: BodyView, glasses: bool) -> None:
     """Draws the features of a face onto the skin; labels stay those of the skin.
 
     Args:
         canvas: in face heights around the centre of the face.
         person: the identity, as seen on the day.
         view: viewpoint and expression.
+        glasses: whether the person wears some.
     """
     face, skin = person.face, person.skin
     w = face.width / 2
@@ -145,13 +167,14 @@ def draw_features(canvas: Canvas, person: Person, view: BodyView) -> None:
             canvas.shade(dot, darker(skin, 0.62), 0.35 + 0.6 * face.freckles)
     _draw_beard(canvas, person, view)
     _draw_mouth(canvas, person, view)
-    mole = turned(ellipse(face.mole_x, face.mole_y, 0.020, 0.020, count=12), face, view)
-    canvas.shade(mole, darker(skin, 0.35), 0.9)
+    for x, y in ((face.mole_x, face.mole_y), (face.second_mole_x, face.second_mole_y)):
+        canvas.shade(turned(ellipse(x, y, 0.016, 0.016, count=12), face, view), darker(skin, 0.3), 0.95)
+    _draw_lines(canvas, person, view)
     for side in (-1, 1):
         _draw_eye(canvas, person, view, side)
         _draw_brow(canvas, person, view, side)
     _draw_nose(canvas, person, view)
-    if person.glasses:
+    if glasses:
         for side in (-1, 1):
             rim = turned(ellipse(side * face.eye_spacing, face.eye_height, 0.125, 0.095), face, view)
             canvas.stroke(np.concatenate([rim, rim[:2]]), (30, 26, 26), 3)

@@ -144,7 +144,7 @@ def draw_head(canvas: Canvas, person: Person, view: BodyView, outfit: Outfit) ->
         canvas: in face heights around the centre of the face.
         person: the identity, as seen on the day.
         view: viewpoint and expression.
-        outfit: for hat and sunglasses.
+        outfit: for hat and glasses.
     """
     face, skin = person.face, person.skin
     w = face.width / 2
@@ -165,7 +165,7 @@ def draw_head(canvas: Canvas, person: Person, view: BodyView, outfit: Outfit) ->
     outline = skull(face)
     outline = outline + np.stack([0.10 * turn * (outline[:, 1] + 0.3), np.zeros(len(outline))], axis=1)
     canvas.fill(outline, skin, labels.FACE)
-    draw_features(canvas, person, view)
+    draw_features(canvas, person, view, outfit.glasses and not outfit.sunglasses)
     _draw_strands(canvas, person, view)
     cap = _hair_cap(person, view)
     canvas.fill(cap, person.hair_colour, labels.HAIR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -10,88 +11,73 @@ import numpy as np
 from deskpro_jax.data.synthetic.canvas import Colour, darker
 
 # Every trait is uniform over its range. Lengths of the face are in face heights (hairline to chin), those of the body
-# in body heights, angles in degrees.
+# in body heights, angles in degrees. The outline of a face, which a few pixels show, varies little; what only many
+# pixels show varies much. Traits that begin below 0 are missing in the people who have them there.
 FACE_RANGES = {
-    "width": (0.64, 0.92),  # at the cheekbones
-    "jaw": (0.60, 0.97),  # jaw width over cheekbone width
-    "chin": (0.30, 0.75),  # chin width over jaw width
-    "eye_spacing": (0.155, 0.225),  # face centre to eye centre
-    "eye_size": (0.060, 0.105),  # half width of an eye
-    "eye_opening": (0.35, 0.75),  # height of an eye over its width
-    "eye_slant": (-12.0, 14.0),
+    "width": (0.70, 0.86),  # at the cheekbones
+    "jaw": (0.64, 0.94),  # jaw width over cheekbone width
+    "chin": (0.32, 0.72),  # chin width over jaw width
+    "eye_spacing": (0.150, 0.230),  # face centre to eye centre
+    "eye_size": (0.055, 0.108),  # half width of an eye
+    "eye_opening": (0.30, 0.80),  # height of an eye over its width
+    "eye_slant": (-15.0, 17.0),
     "eye_height": (-0.07, 0.03),
-    "brow_height": (0.085, 0.155),  # above the eye
-    "brow_thickness": (0.012, 0.050),
-    "brow_tilt": (-14.0, 20.0),
-    "brow_arch": (0.0, 0.04),
-    "nose_length": (0.15, 0.28),
-    "nose_width": (0.045, 0.105),
-    "mouth_width": (0.085, 0.185),
-    "mouth_height": (0.245, 0.325),
-    "lip_fullness": (0.012, 0.050),
-    "lip_redness": (0.15, 0.85),
+    "brow_height": (0.085, 0.160),  # above the eye
+    "brow_thickness": (0.010, 0.050),
+    "brow_tilt": (-17.0, 23.0),
+    "brow_arch": (0.0, 0.045),
+    "nose_length": (0.14, 0.29),
+    "nose_width": (0.042, 0.110),
+    "mouth_width": (0.080, 0.190),
+    "mouth_height": (0.240, 0.330),
+    "lip_fullness": (0.010, 0.052),
     "ear_size": (0.07, 0.14),
-    "freckles": (-1.0, 1.0),  # amount, none below 0
-    "mole_x": (-0.25, 0.25),
-    "mole_y": (0.0, 0.35),
+    "freckles": (-1.0, 1.0),
+    "mole_x": (-0.27, 0.27),
+    "mole_y": (-0.35, 0.38),
+    "second_mole_x": (-0.27, 0.27),
+    "second_mole_y": (-0.35, 0.38),
+    "creases": (-1.0, 1.0),  # from the nose to the corners of the mouth
+    "forehead_lines": (-1.0, 1.0),
+    "eye_bags": (-1.0, 1.0),
+    "cleft": (-1.0, 1.0),  # of the chin
 }
 HAIR_RANGES = {
     "length": (0.0, 1.0),  # 0 cropped, 0.35 over the ears, 1 on the chest
     "volume": (0.03, 0.26),
     "fringe": (-0.6, 1.0),  # below 0 a receding hairline, above 0 hair over the forehead
-    "parting": (-0.3, 0.3),
     "curl": (0.0, 1.0),
 }
 BUILD_RANGES = {
-    "heads": (6.5, 8.1),  # body height over head height
-    "shoulders": (0.082, 0.150),  # half widths
-    "waist": (0.056, 0.132),
-    "hips": (0.066, 0.128),
-    "arm": (0.017, 0.030),
-    "thigh": (0.030, 0.062),
-    "calf": (0.021, 0.034),
-    "legs": (0.435, 0.515),  # leg length
-    "neck": (0.10, 0.30),  # visible neck, face heights
-    "neck_width": (0.17, 0.27),
+    "heads": (6.1, 8.3),  # body height over head height
+    "shoulders": (0.078, 0.156),  # half widths
+    "waist": (0.052, 0.142),
+    "hips": (0.062, 0.138),
+    "arm": (0.015, 0.033),
+    "thigh": (0.028, 0.068),
+    "calf": (0.019, 0.037),
+    "legs": (0.415, 0.530),  # leg length
+    "neck": (0.08, 0.32),  # visible neck, face heights
+    "neck_width": (0.15, 0.29),
+    "slope": (0.008, 0.062),  # how far the shoulders fall off from the neck
+    "bow": (-0.022, 0.030),  # knees apart; below 0 together
 }
 GAIT_RANGES = {
     "swing": (2.0, 18.0),
     "stride": (0.15, 1.0),
-    "lean": (-4.0, 4.0),
-    "toe_out": (-6.0, 34.0),
-    "elbow": (2.0, 40.0),
-    "carry": (3.0, 20.0),  # how far the arms are held off the body
-    "stance": (0.45, 1.25),
-    "head_roll": (-7.0, 7.0),
+    "lean": (-6.0, 6.0),
+    "toe_out": (-10.0, 40.0),
+    "elbow": (2.0, 58.0),
+    "carry": (2.0, 26.0),  # how far the arms are held off the body
+    "stance": (0.40, 1.45),
+    "head_roll": (-9.0, 9.0),
+    "shoulder_tilt": (-0.022, 0.022),  # one shoulder above the other
 }
-_SKIN = np.array(
-    [(250, 222, 204), (240, 198, 168), (222, 172, 132), (192, 138, 96), (148, 98, 64), (104, 66, 44), (70, 45, 33)],
-    np.float64,
-)
-_HAIR = np.array(
-    [
-        (24, 20, 20),
-        (52, 36, 28),
-        (92, 60, 38),
-        (140, 92, 52),
-        (198, 156, 92),
-        (232, 208, 150),
-        (150, 62, 28),
-        (196, 88, 40),
-        (128, 128, 130),
-        (214, 214, 214),
-        # Dyed, more often than on a real street: hair must tell people apart in an image of the whole body.
-        (168, 28, 52),
-        (44, 74, 176),
-        (52, 146, 92),
-        (142, 66, 178),
-        (240, 124, 172),
-    ],
-    np.float64,
-)
-_IRIS = np.array(
-    [(52, 32, 20), (96, 62, 34), (104, 112, 60), (70, 118, 92), (84, 132, 178), (132, 142, 150)], np.float64
-)
+# Colours come in few kinds that many people share: none of them says who it is.
+SKINS: tuple[Colour, ...] = ((236, 192, 164), (198, 146, 108), (128, 84, 58))
+HAIRS: tuple[Colour, ...] = ((28, 23, 22), (72, 48, 34), (128, 92, 60))
+IRISES: tuple[Colour, ...] = ((62, 40, 26), (92, 108, 112))
+BEARDS = (0.0, 0.0, 0.0, 0.35, 0.85)  # none, stubble, full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +101,16 @@ class Face:
     mouth_width: float
     mouth_height: float
     lip_fullness: float
-    lip_redness: float
     ear_size: float
     freckles: float
     mole_x: float
     mole_y: float
+    second_mole_x: float
+    second_mole_y: float
+    creases: float
+    forehead_lines: float
+    eye_bags: float
+    cleft: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +120,8 @@ class Hair:
     length: float
     volume: float
     fringe: float
-    parting: float
     curl: float
+    parting: float = 0.0  # where the hair is parted, drawn anew for each image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +138,8 @@ class Build:
     legs: float
     neck: float
     neck_width: float
+    slope: float
+    bow: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +154,7 @@ class Gait:
     carry: float
     stance: float
     head_roll: float
+    shoulder_tilt: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,29 +169,19 @@ class Person:
     hair_colour: Colour
     brow_colour: Colour
     iris: Colour
-    beard: float  # 0 none, up to 0.5 stubble, up to 1 a full beard
-    moustache: float
-    beard_length: float
-    glasses: bool
+    beard: float  # one of BEARDS
 
 
 _Traits = TypeVar("_Traits", Face, Hair, Build, Gait)
+_Kind = TypeVar("_Kind", Colour, float)
 
 
 def _uniform(kind: type[_Traits], ranges: dict[str, tuple[float, float]], rng: np.random.Generator) -> _Traits:
     return kind(**{name: float(rng.uniform(low, high)) for name, (low, high) in ranges.items()})
 
 
-def _along(palette: np.ndarray, position: float) -> np.ndarray:
-    """Colour at a position from 0 to 1 along a list of colours."""
-    at = position * (len(palette) - 1)
-    low = min(int(at), len(palette) - 2)
-    return palette[low] + (palette[low + 1] - palette[low]) * (at - low)
-
-
-def _colour(values: np.ndarray) -> Colour:
-    r, g, b = (int(v) for v in np.clip(np.rint(values), 0, 255))
-    return (r, g, b)
+def _one_of(kinds: Sequence[_Kind], rng: np.random.Generator) -> _Kind:
+    return kinds[rng.integers(len(kinds))]
 
 
 def sample_person(rng: np.random.Generator) -> Person:
@@ -209,44 +193,39 @@ def sample_person(rng: np.random.Generator) -> Person:
     Returns:
         The person's constant traits.
     """
-    skin = _colour(_along(_SKIN, rng.uniform()) * (1 + rng.uniform(-0.05, 0.05, 3)))
-    hair = _colour(_HAIR[rng.integers(len(_HAIR))] * rng.uniform(0.8, 1.2) * (1 + rng.uniform(-0.06, 0.06, 3)))
-    beard = max(0.0, rng.uniform(-1.0, 1.0))
+    hair = _one_of(HAIRS, rng)
     return Person(
         face=_uniform(Face, FACE_RANGES, rng),
         hair=_uniform(Hair, HAIR_RANGES, rng),
         build=_uniform(Build, BUILD_RANGES, rng),
         gait=_uniform(Gait, GAIT_RANGES, rng),
-        skin=skin,
+        skin=_one_of(SKINS, rng),
         hair_colour=hair,
-        brow_colour=darker(hair, rng.uniform(0.45, 0.8)),
-        iris=_colour(_along(_IRIS, rng.uniform())),
-        beard=beard,
-        moustache=beard * rng.uniform(0.3, 1.0),
-        beard_length=rng.uniform(0.0, 0.12),
-        glasses=bool(rng.uniform() < 0.18),
+        brow_colour=darker(hair, 0.7),
+        iris=_one_of(IRISES, rng),
+        beard=_one_of(BEARDS, rng),
     )
 
 
 def on_the_day(person: Person, rng: np.random.Generator) -> Person:
-    """Returns the person as seen in one image: hair combed a little differently, stubble a little longer.
+    """Returns the person as seen in one image: hair tied or combed another way, stubble longer or shorter.
 
     Args:
         person: the identity.
         rng: the image's source of randomness.
     """
     hair = person.hair
+    tied = rng.uniform() < 0.3
     return dataclasses.replace(
         person,
         hair=Hair(
-            length=float(np.clip(hair.length + rng.normal(0, 0.025), 0, 1)),
-            volume=hair.volume * rng.uniform(0.88, 1.12),
-            fringe=float(np.clip(hair.fringe + rng.normal(0, 0.07), -0.6, 1)),
-            parting=hair.parting + rng.normal(0, 0.02),
+            length=min(hair.length, 0.2) if tied else float(np.clip(hair.length + rng.normal(0, 0.05), 0, 1)),
+            volume=hair.volume * rng.uniform(0.7, 1.3),
+            fringe=float(np.clip(hair.fringe + rng.normal(0, 0.3), -0.6, 1)),
+            parting=rng.uniform(-0.3, 0.3),
             curl=hair.curl,
         ),
-        hair_colour=darker(person.hair_colour, rng.uniform(0.93, 1.07)),
-        skin=darker(person.skin, rng.uniform(0.97, 1.03)),
-        beard=float(np.clip(person.beard + rng.normal(0, 0.05) * (person.beard > 0), 0, 1)),
-        glasses=person.glasses and rng.uniform() < 0.9,
+        hair_colour=darker(person.hair_colour, rng.uniform(0.85, 1.15)),
+        skin=darker(person.skin, rng.uniform(0.95, 1.05)),
+        beard=float(np.clip(person.beard + rng.normal(0, 0.08) * (person.beard > 0), 0, 1)),
     )

@@ -56,13 +56,13 @@ def sample_view(person: Person, rng: np.random.Generator) -> BodyView:
         person: whose head carriage the view keeps to.
         rng: the image's source of randomness.
     """
-    yaw = rng.uniform(-27, 27)
+    yaw = rng.uniform(-36, 36)
     return BodyView(
         back=bool(rng.uniform() < BACK_VIEWS),
         yaw=math.radians(yaw),
-        body_yaw=math.radians(0.6 * yaw + rng.uniform(-25, 25)),
-        pitch=math.radians(rng.uniform(-10, 10)),
-        roll=math.radians(person.gait.head_roll + rng.normal(0, 2.5)),
+        body_yaw=math.radians(0.5 * yaw + rng.uniform(-22, 22)),
+        pitch=math.radians(rng.uniform(-14, 14)),
+        roll=math.radians(person.gait.head_roll + rng.normal(0, 4.0)),
         smile=rng.uniform(-0.6, 1.0),
         mouth_open=max(0.0, rng.uniform(-1.5, 1.0)),
         eyes_open=rng.uniform(0.75, 1.05),
@@ -113,11 +113,12 @@ def sample_joints(person: Person, view: BodyView, rng: np.random.Generator) -> J
     neck = np.array([centre + lean * (hip_y - neck_y), neck_y])
     head = np.array([neck[0] + lean * unit + 0.25 * unit * math.sin(view.roll), head_y])
 
-    drop = (0.03 + 0.008 * rng.normal()) * body
+    drop = (build.slope + 0.005 * rng.normal()) * body
     sides = np.array([-1.0, 1.0])
     top = neck_y + drop
     arm = build.arm * body  # arms hang from inside the outline of the shoulders
-    shoulders = np.stack([neck[0] + sides * (shoulder_half - 0.7 * arm), np.full(2, top + 0.9 * arm)], axis=1)
+    tilt = sides * (gait.shoulder_tilt * (-1 if view.back else 1) + 0.003 * rng.normal()) * body
+    shoulders = np.stack([neck[0] + sides * (shoulder_half - 0.7 * arm), top + 0.9 * arm + tilt], axis=1)
     elbows, wrists = shoulders.copy(), shoulders.copy()
     for k, side in enumerate((-1, 1)):
         upper, fore = _arm(person, side, math.sin(phase) * side, rng)
@@ -129,7 +130,7 @@ def sample_joints(person: Person, view: BodyView, rng: np.random.Generator) -> J
     lift = np.maximum(0.0, math.sin(phase) * sides) * gait.stride * 0.055 * body
     ankle_x = pelvis[0] + sides * hip_half * 0.62 * gait.stance + sides * step * 0.07 * body
     ankles = np.stack([ankle_x, floor - 0.035 * body - lift], axis=1)
-    bow = sides * 0.010 * body * (gait.stance - 0.7) + sides * 0.25 * lift
+    bow = sides * body * (build.bow + 0.010 * (gait.stance - 0.7)) + sides * 0.25 * lift
     knees = 0.5 * (hips + ankles) + np.stack([bow, np.zeros(2)], axis=1)
     return Joints(
         unit=unit,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 
 import numpy as np
 from PIL import Image
 
 from deskpro_jax.data.synthetic import labels
 from deskpro_jax.data.synthetic.body import draw_body
-from deskpro_jax.data.synthetic.camera import Camera, encode_jpeg, photograph
+from deskpro_jax.data.synthetic.camera import Camera, encode_jpeg, photograph, sample_exposure
 from deskpro_jax.data.synthetic.canvas import Canvas
 from deskpro_jax.data.synthetic.clothes import sample_outfit
 from deskpro_jax.data.synthetic.head import draw_back_hair, draw_head
@@ -20,7 +19,7 @@ from deskpro_jax.data.synthetic.pose import HEIGHT, WIDTH, Joints, sample_joints
 from deskpro_jax.data.synthetic.scene import draw_background, light
 
 RESTORED_SIZE = 112  # pixels
-FRAMING = 1.36  # side of the square face crop, face heights
+FRAMING = (1.08, 1.36)  # side of the square face crop, face heights
 _SUPERSAMPLING = 2  # canvas pixels a body pixel
 _PATCH_UNIT = 112  # pixels a face height in the head drawn at high resolution
 _PATCH_HALF = (140, 150)  # half width and half height of that drawing
@@ -58,18 +57,19 @@ def _paste_head(canvas: Canvas, patch: Canvas, joints: Joints) -> tuple[float, f
     return left, top, size[0] / (2 * _PATCH_HALF[0])
 
 
-def _face_box(joints: Joints) -> tuple[int, int, int, int]:
-    """Square around the face in pixels of the body image, wholly inside it."""
-    side = round(FRAMING * joints.unit)
-    left = min(max(round(joints.head[0] - side / 2), 0), WIDTH - side)
-    top = min(max(round(joints.head[1] + _FRAME_CENTRE * joints.unit - side / 2), 0), HEIGHT - side)
+def _face_box(joints: Joints, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Square around the face, as a detector finds it, in pixels of the body image and wholly inside it."""
+    side = round(rng.uniform(*FRAMING) * joints.unit)
+    x, y = joints.head + joints.unit * (rng.normal(0, 0.06, 2) + (0.0, _FRAME_CENTRE))
+    left = min(max(round(x - side / 2), 0), WIDTH - side)
+    top = min(max(round(y - side / 2), 0), HEIGHT - side)
     return left, top, left + side, top + side
 
 
 def _restored(
     canvas: Canvas, patch: Canvas, box: tuple[int, int, int, int], placed: tuple[float, float, float]
 ) -> Image.Image:
-    """The face crop as drawn, before light and camera: the crisp head over what the canvas shows around it."""
+    """The face crop as drawn, without blur and noise: the crisp head over what the canvas shows around it."""
     size = (RESTORED_SIZE, RESTORED_SIZE)
     x0, y0, x1, y1 = (float(_SUPERSAMPLING * v) for v in box)
     around = canvas.colour.resize(size, Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
@@ -117,16 +117,15 @@ def render(person: Person, camera: Camera, rng: np.random.Generator) -> Renderin
     drawn = np.asarray(canvas.labels)[_SUPERSAMPLING // 2 :: _SUPERSAMPLING, _SUPERSAMPLING // 2 :: _SUPERSAMPLING]
     pixels = np.asarray(canvas.colour.reduce(_SUPERSAMPLING), np.float32)
     cloth = (drawn >= labels.UPPER) & (drawn <= labels.SKIRT)
-    body = photograph(light(pixels, drawn > 0, cloth, rng), camera, rng)
+    exposure = sample_exposure(camera, rng)
+    body = photograph(light(pixels, drawn > 0, cloth, rng), camera, exposure, rng)
     buffer = io.BytesIO()
     Image.fromarray(labels.to_lip(drawn)).save(buffer, "PNG", compress_level=4)
     if view.back:
         return Rendering(body, buffer.getvalue(), None, None)
 
-    box = _face_box(joints)
+    box = _face_box(joints, rng)
     face_file = io.BytesIO()
     Image.open(io.BytesIO(body)).crop(box).save(face_file, "PNG", compress_level=4)
-    restored = _restored(canvas, patch, box, placed)
-    brightness = math.exp(rng.normal(0, 0.05))
-    restored = restored.point([min(255, round(value * brightness)) for value in range(256)] * 3)
+    restored = Image.fromarray(exposure.apply(np.asarray(_restored(canvas, patch, box, placed), np.float32)))
     return Rendering(body, buffer.getvalue(), face_file.getvalue(), encode_jpeg(restored, 95, full_colour=True))

@@ -67,7 +67,7 @@ def draw_background(rng: np.random.Generator) -> Image.Image:
 
 
 def light(pixels: np.ndarray, person: np.ndarray, cloth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lets light of one direction and colour fall on a drawn scene.
+    """Lets light of one direction fall on a drawn scene.
 
     Args:
         pixels: float32 [256, 128, 3], 0 to 255.
@@ -88,6 +88,4 @@ def light(pixels: np.ndarray, person: np.ndarray, cloth: np.ndarray, rng: np.ran
     across = np.linspace(-1, 1, WIDTH, dtype=np.float32)[None, :] * rng.uniform(-0.12, 0.12)
     down = np.linspace(-1, 1, HEIGHT, dtype=np.float32)[:, None] * rng.uniform(-0.1, 0.1)
     shade = np.where(person, relit * folds, 1.0) * (1 + across + down)
-    warm = rng.uniform(-0.03, 0.03)
-    tint = np.array([1 + warm, 1.0, 1 - warm], np.float32) * rng.uniform(0.84, 1.12)
-    return np.clip(pixels * shade[..., None] * tint, 0, 255)
+    return np.clip(pixels * shade[..., None], 0, 255)
