@@ -126,27 +126,27 @@ def sample_outfit(rng: np.random.Generator, size: tuple[int, int]) -> Outfit:
         size: width and height of the canvas in pixels.
     """
     kind = rng.uniform()
-    whole = "dress" if kind < 0.12 else "jumpsuit" if kind < 0.19 else ""
+    whole = "dress" if kind < 0.07 else "jumpsuit" if kind < 0.12 else ""
     top = sample_garment(rng, size)
-    bottom = "skirt" if rng.uniform() < 0.18 else "pants"
+    bottom = "skirt" if rng.uniform() < 0.10 else "pants"
     short = rng.uniform() < 0.3
     lengths = {"skirt": (0.25, 0.85), "pants": (0.3, 0.5) if short else (0.85, 1.0)}
     leg = rng.uniform(0.25, 0.9) if whole == "dress" else rng.uniform(*lengths[bottom])
-    coat = rng.uniform() < 0.28
+    coat = rng.uniform() < 0.15
     return Outfit(
         whole=whole,
         bottom=bottom,
         top=top,
         lower=top if whole else sample_garment(rng, size),
         sleeve=float(rng.choice([0.0, rng.uniform(0.3, 0.6), 1.0], p=[0.12, 0.38, 0.5])),
-        sleeve_looseness=rng.uniform(1.12, 1.7),
+        sleeve_looseness=rng.uniform(1.08, 1.35),
         hem=rng.uniform(-0.02, 0.16),
-        looseness=rng.uniform(1.03, 1.25),
+        looseness=rng.uniform(1.02, 1.12),
         neckline=rng.uniform(0.02, 0.28),
         v_neck=bool(rng.uniform() < 0.35),
         trim=str(rng.choice(["", "buttons", "zip", "print"], p=[0.5, 0.15, 0.1, 0.25])),
         leg=1.0 if whole == "jumpsuit" else leg,
-        leg_looseness=rng.uniform(1.08, 1.55),
+        leg_looseness=rng.uniform(1.05, 1.3),
         coat=sample_garment(rng, size) if coat else None,
         coat_open=bool(rng.uniform() < 0.6),
         coat_length=rng.uniform(0.05, 0.6),

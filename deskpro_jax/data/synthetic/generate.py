@@ -47,7 +47,7 @@ SIZES = {
     # 24 images a person: with twelve, the body stream learns the images by heart before it learns the people.
     "small": SyntheticSize(120, 2880, 50, 100, 300),
     "full": SyntheticSize(490, 9021, 100, 887, 934),  # the numbers of Celeb-reID-light
-    "pretraining": SyntheticSize(1200, 14400, 50, 100, 300),  # many people, for networks that others start from
+    "pretraining": SyntheticSize(600, 14400, 50, 100, 300),  # many people, for networks that others start from
 }
 
 

@@ -49,29 +49,29 @@ HAIR_RANGES = {
     "curl": (0.0, 1.0),
 }
 BUILD_RANGES = {
-    "heads": (6.1, 8.3),  # body height over head height
-    "shoulders": (0.078, 0.156),  # half widths
-    "waist": (0.052, 0.142),
-    "hips": (0.062, 0.138),
-    "arm": (0.015, 0.033),
-    "thigh": (0.028, 0.068),
-    "calf": (0.019, 0.037),
-    "legs": (0.415, 0.530),  # leg length
-    "neck": (0.08, 0.32),  # visible neck, face heights
-    "neck_width": (0.15, 0.29),
-    "slope": (0.008, 0.062),  # how far the shoulders fall off from the neck
-    "bow": (-0.022, 0.030),  # knees apart; below 0 together
+    "heads": (5.8, 8.6),  # body height over head height
+    "shoulders": (0.072, 0.164),  # half widths
+    "waist": (0.048, 0.150),
+    "hips": (0.058, 0.146),
+    "arm": (0.014, 0.036),
+    "thigh": (0.026, 0.074),
+    "calf": (0.018, 0.040),
+    "legs": (0.400, 0.545),  # leg length
+    "neck": (0.06, 0.36),  # visible neck, face heights
+    "neck_width": (0.14, 0.31),
+    "slope": (0.004, 0.070),  # how far the shoulders fall off from the neck
+    "bow": (-0.026, 0.036),  # knees apart; below 0 together
 }
 GAIT_RANGES = {
     "swing": (2.0, 18.0),
     "stride": (0.15, 1.0),
-    "lean": (-6.0, 6.0),
+    "lean": (-8.0, 8.0),
     "toe_out": (-10.0, 40.0),
-    "elbow": (2.0, 58.0),
-    "carry": (2.0, 26.0),  # how far the arms are held off the body
-    "stance": (0.40, 1.45),
-    "head_roll": (-9.0, 9.0),
-    "shoulder_tilt": (-0.022, 0.022),  # one shoulder above the other
+    "elbow": (2.0, 68.0),
+    "carry": (2.0, 30.0),  # how far the arms are held off the body
+    "stance": (0.35, 1.65),
+    "head_roll": (-10.0, 10.0),
+    "shoulder_tilt": (-0.026, 0.026),  # one shoulder above the other
 }
 # Colours come in few kinds that many people share: none of them says who it is.
 SKINS: tuple[Colour, ...] = ((236, 192, 164), (198, 146, 108), (128, 84, 58))
@@ -215,12 +215,12 @@ def on_the_day(person: Person, rng: np.random.Generator) -> Person:
         rng: the image's source of randomness.
     """
     hair = person.hair
-    tied = rng.uniform() < 0.3
+    tied = rng.uniform() < 0.15
     return dataclasses.replace(
         person,
         hair=Hair(
             length=min(hair.length, 0.2) if tied else float(np.clip(hair.length + rng.normal(0, 0.05), 0, 1)),
-            volume=hair.volume * rng.uniform(0.7, 1.3),
+            volume=hair.volume * rng.uniform(0.8, 1.2),
             fringe=float(np.clip(hair.fringe + rng.normal(0, 0.3), -0.6, 1)),
             parting=rng.uniform(-0.3, 0.3),
             curl=hair.curl,

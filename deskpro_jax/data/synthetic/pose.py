@@ -60,7 +60,7 @@ def sample_view(person: Person, rng: np.random.Generator) -> BodyView:
     return BodyView(
         back=bool(rng.uniform() < BACK_VIEWS),
         yaw=math.radians(yaw),
-        body_yaw=math.radians(0.5 * yaw + rng.uniform(-22, 22)),
+        body_yaw=math.radians(0.4 * yaw + rng.uniform(-15, 15)),
         pitch=math.radians(rng.uniform(-14, 14)),
         roll=math.radians(person.gait.head_roll + rng.normal(0, 4.0)),
         smile=rng.uniform(-0.6, 1.0),

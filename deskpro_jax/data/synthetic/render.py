@@ -60,7 +60,7 @@ def _paste_head(canvas: Canvas, patch: Canvas, joints: Joints) -> tuple[float, f
 def _face_box(joints: Joints, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Square around the face, as a detector finds it, in pixels of the body image and wholly inside it."""
     side = round(rng.uniform(*FRAMING) * joints.unit)
-    x, y = joints.head + joints.unit * (rng.normal(0, 0.06, 2) + (0.0, _FRAME_CENTRE))
+    x, y = joints.head + joints.unit * (rng.normal(0, 0.06, 2) + np.array([0.0, _FRAME_CENTRE]))
     left = min(max(round(x - side / 2), 0), WIDTH - side)
     top = min(max(round(y - side / 2), 0), HEIGHT - side)
     return left, top, left + side, top + side

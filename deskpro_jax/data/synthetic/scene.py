@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from deskpro_jax.data.synthetic.pose import HEIGHT, WIDTH
 
 
-def _tone(rng: np.random.Generator, saturation: float = 0.45) -> tuple[int, int, int]:
-    hsv = rng.uniform(), rng.uniform(0, saturation), rng.uniform(0.2, 0.95)
+def _tone(rng: np.random.Generator, saturation: float = 0.25) -> tuple[int, int, int]:
+    hsv = rng.uniform(), rng.uniform(0, saturation), rng.uniform(0.3, 0.9)
     r, g, b = (round(255 * v) for v in colorsys.hsv_to_rgb(*hsv))
     return (r, g, b)
 
@@ -49,7 +49,7 @@ def draw_background(rng: np.random.Generator) -> Image.Image:
         for _ in range(rng.integers(3, 8 if kind < 2 else 26)):
             w, h = rng.uniform(6, 60), rng.uniform(10, 120)
             x, y = rng.uniform(-20, WIDTH), rng.uniform(-20, horizon if kind < 2 else HEIGHT)
-            pen.rectangle((x, y, x + w, y + h), fill=_tone(rng, 0.5))
+            pen.rectangle((x, y, x + w, y + h), fill=_tone(rng, 0.3))
         if kind == 0:
             colour, step = _tone(rng), int(rng.integers(6, 24))
             for x in range(int(rng.integers(step)), WIDTH, step):
@@ -57,7 +57,7 @@ def draw_background(rng: np.random.Generator) -> Image.Image:
         if kind == 1:
             for y in range(horizon, HEIGHT, 14):
                 pen.line((0, y, WIDTH, y), fill=_tone(rng, 0.2))
-    image = image.filter(ImageFilter.BoxBlur(rng.uniform(0.2, 2.2)))
+    image = image.filter(ImageFilter.BoxBlur(rng.uniform(1.5, 5.0)))  # what is behind a person is out of focus
     pixels: np.ndarray = np.asarray(image, np.float32)
     pixels = (
         pixels * (0.8 + 0.4 * _clouds(rng, 9, 5))[..., None]
