@@ -150,7 +150,7 @@ def test_a_wrong_argument_ends_with_a_line_and_code_2(
     printed = capsys.readouterr().err
     assert printed.startswith("error: ")
     assert error in printed
-    assert not (tmp_path / "out" / "cc_reid" / "prcc" / records.VERSION).exists()
+    assert not (tmp_path / "out" / "cc_reid" / "prcc" / "1.0.0").exists()
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_a_killed_build_is_not_finished_and_goes_on(tmp_path: Path, monkeypatch:
     assert build.main([*arguments, str(out)]) == 0
     assert read == []  # all shards were there
     assert files(folder) == files(records.dataset_path("celeb", whole))
-    assert [file.name for file in folder.parent.iterdir()] == [records.VERSION]
+    assert [file.name for file in folder.parent.iterdir()] == ["1.0.0"]
 
 
 def test_mended_files_are_read_again_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

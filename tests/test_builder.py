@@ -105,6 +105,23 @@ def test_building_again_keeps_what_is_there_unless_the_seed_differs(data_dir: Pa
         builder.build(NAME, data_dir, seed=5)
 
 
+def test_an_older_version_is_read_as_it_is_with_a_warning(data_dir: Path, tmp_path: Path) -> None:
+    """The folder of a version that is drawn no more; a newer one beside it goes first."""
+    new = records.dataset_path(NAME, data_dir)
+    old = tmp_path / new.relative_to(data_dir).with_name("1.0.0")
+    shutil.copytree(new, old)
+    for file in old.glob("*.json"):
+        file.write_text(file.read_text().replace('"2.0.0"', '"1.0.0"'))
+    warnings: list[str] = []
+    assert builder.build(NAME, tmp_path, warn=warnings.append) == old
+    assert warnings == [w for w in warnings if "version 1.0.0 of synthetic_tiny" in w and "version 2.0.0" in w]
+    assert len(warnings) == 1
+    assert len(dataset.load(NAME, tmp_path, "train")) == 48
+    shutil.copytree(new, old.with_name("2.0.0"))
+    assert builder.build(NAME, tmp_path, warn=warnings.append) == old.with_name("2.0.0")
+    assert len(warnings) == 1
+
+
 def test_a_drawn_dataset_of_another_size_is_refused(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(synthetic.SIZES, "tiny", synthetic.SyntheticSize(8, 64, 4, 8, 16))
     with pytest.raises(InputError, match=r"has 48 training images, synthetic_tiny is drawn with 64 now: set data"):

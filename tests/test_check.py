@@ -271,7 +271,7 @@ def test_prepared_folders_are_recognised_by_their_names(tmp_path: Path, tiny_dat
     examples = [
         (split, example)
         for split in ("train", "query", "gallery")
-        for example in Records(tiny_data / "cc_reid" / "synthetic_tiny" / "1.0.0", split)
+        for example in Records(tiny_data / "cc_reid" / "synthetic_tiny" / "2.0.0", split)
     ]
     drawn = prepared_examples.write_prepared(
         examples, tmp_path / "drawn", "celeb", prepared_examples.synthetic_origin("tiny", 0)
