@@ -16,12 +16,11 @@ from deskpro_jax.configs import synthetic
 
 def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     """Returns the configuration; `variant` is any of `variants.VARIANTS`, joined by commas."""
-    config = synthetic.get_config(variant)
+    config = synthetic.get_config(f"random,{variant or ''}")
     if "debug" not in (variant or "").split(","):
-        config.data.name = "synthetic_full"
+        config.data.name = "synthetic_pretraining"
         config.teacher.epochs = 6
         config.train.epochs = 8
     config.data.build_seed = 1000
-    config.init.body = config.init.face = config.init.teacher = ""  # from random weights
     config.eval.baselines = False
     return config
