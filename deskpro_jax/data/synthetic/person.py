@@ -181,7 +181,7 @@ def _uniform(kind: type[_Traits], ranges: dict[str, tuple[float, float]], rng: n
 
 
 def _one_of(kinds: Sequence[_Kind], rng: np.random.Generator) -> _Kind:
-    return kinds[rng.integers(len(kinds))]
+    return kinds[int(rng.integers(len(kinds)))]
 
 
 def sample_person(rng: np.random.Generator) -> Person:
