@@ -26,7 +26,7 @@ OTHERS = tuple(name for name in methods.METHODS if name in methods.variants())
 IDENTITIES, OUTFITS = (0, 0, 3, 3, 0, 1), 5
 ROWS, CLASSES = len(IDENTITIES), 5
 # To compile.
-SLOW = ("cssc", "fire", "hacnn", "lmbn", "lmbn_r", "mgn", "osnet", "osnet_ain", "osnet_ibn", "reidcaps_plus")
+SLOW = ("aim", "cssc", "fire", "hacnn", "lmbn", "lmbn_r", "mgn", "osnet", "osnet_ain", "osnet_ibn", "reidcaps_plus")
 CI_ONLY = pytest.mark.skipif(
     os.environ.get("DESKPRO_TEST_OPTIMISED") != "1", reason=".ci/run takes it, with DESKPRO_TEST_OPTIMISED=1"
 )

@@ -1,4 +1,4 @@
-"""BoT, PCB, MGN, LightMBN and CAL: their networks at a tiny size, their names in files, their starts from ImageNet."""
+"""Methods that stand on a ResNet: their networks at a tiny size, their names in files, their starts from ImageNet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from configs import celeb, synthetic
 from deskpro_jax import methods
 from deskpro_jax.cli import convert
 from deskpro_jax.errors import InputError
-from deskpro_jax.methods import bot, cal, cssc, lmbn, lmbn_r, mgn, pcb
+from deskpro_jax.methods import aim, bot, cal, cssc, lmbn, lmbn_r, mgn, pcb
 from deskpro_jax.models import initialisers
 from deskpro_jax.models.contract import PRETRAINED, Counts
 from deskpro_jax.models.stripes import equal_stripes, stripes
@@ -28,8 +28,8 @@ from deskpro_jax.workdir.networks import load_networks
 from small_backbones import TINY, TINY_RESNET
 
 GOLDEN = Path(__file__).parent / "golden" / "methods"
-ON_RESNET = {"bot": bot, "pcb": pcb, "mgn": mgn, "lmbn_r": lmbn_r, "cssc": cssc, "cal": cal}
-SIZE = {"mgn": (96, 32)}
+ON_RESNET = {"bot": bot, "pcb": pcb, "mgn": mgn, "lmbn_r": lmbn_r, "cssc": cssc, "cal": cal, "aim": aim}
+SIZE = {"aim": (128, 32), "mgn": (96, 32)}
 # Method, variant in its manifest, its names, parts.
 PUBLISHED = [
     ("bot", "lightmbn", bot.NAMES[0], 1),
