@@ -53,8 +53,15 @@ def get_config() -> ml_collections.ConfigDict:
     a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
     a.crop_scale = 1.05  # the enlargement, of height and width each
     a.pad = 0  # pixels of black around the resized image, of which a random window of its size is cut; together as well
-    a.brightness = 0.0  # colour jitter: brightness and contrast times 1 - this to 1 + this, in random order; one draw
-    a.contrast = 0.0  # for all photos of a row, never on the mask
+    # Colour jitter: brightness, contrast and saturation times 1 - this to 1 + this, the hue turned by -this to this of
+    # the circle, in random order; one draw for all photos of a row, never on the mask.
+    a.brightness = 0.0
+    a.contrast = 0.0
+    a.saturation = 0.0
+    a.hue = 0.0
+    # sps: where a pixel of a garment gets its colour from. "regions": the same garment of one other person; "released":
+    # all values of a garment in the batch are permuted, colours and people mix, and `pad` shifts photos but not maps.
+    a.pixel_sampling = "regions"
     a.erase = 0.5  # probability of random erasing, on each image by itself, never on the mask
     a.erase_area = (0.02, 0.4)  # erased fraction of the image
     a.erase_ratio = 0.3  # aspect ratio between this and 1 / this
@@ -95,6 +102,7 @@ def get_config() -> ml_collections.ConfigDict:
     m.routing_over = "nodes"
     m.image_parts = False  # reidcaps: six networks, on thirds, halves and the whole of the photo (ReIDCaps+)
     m.part_size = (224, 224)  # height, width in pixels that these parts are resized to
+    m.pyramid = False  # sps: a horizontal pyramid of fifteen features (HPM) in place of one
     m.dtype = "float32"  # compute type: "float32" or "bfloat16"; parameters and losses stay float32
 
     # Pretrained initialisation instead of random values: a PyTorch or safetensors file of OSNet, LightMBN or
@@ -132,6 +140,7 @@ def get_config() -> ml_collections.ConfigDict:
     l.clothes_rate = 0.00035  # learning rate of the clothes classifier, whatever the schedule
     l.clothes_divergence = 1.0  # aim: weight of the divergence between its two classifiers of clothes
     l.counterfactual_weight = 1.0  # aim: of the cross-entropy of logits without those of the fused feature
+    l.consistency_weight = 1.0  # sps: of the difference between features of a photo and of its copy in other clothes
     l.label_smoothing = 0.0  # 0.1 in the released code
     # fire, between epochs from `triplet_start` on:
     l.cluster_k1 = 20  # neighbours that must be mutual, each image among its own

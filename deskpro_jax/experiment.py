@@ -19,10 +19,11 @@ from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.config import check as run_check
 from deskpro_jax.data import check as data_check
 from deskpro_jax.data.datasets.find import find_dataset
-from deskpro_jax.data.load import dataset
+from deskpro_jax.data.load import dataset, training_labels
 from deskpro_jax.data.load.dataset import ReIDSplit
+from deskpro_jax.data.load.decoding import GARMENTS
 from deskpro_jax.data.opening import Data, load_data, load_test
-from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import evaluate, results_files, scoring, sentences
 from deskpro_jax.evaluation.evaluate import Result
@@ -119,7 +120,10 @@ def _train(
     specs = methods.phases(config)
     initial_weights.warn_of_unused(config, specs)
     for spec in specs:
-        _check_clothes(spec, data.train)
+        if any(term.needs_clothes for term in spec.recipe.losses):
+            training_labels.check_clothes(spec.name, data.train)
+        if GARMENTS in spec.recipe.fields:
+            training_labels.check_garments(spec.name, data.train)
     networks = {spec.name: spec.network(config, data.classes, data.clothes) for spec in specs}
     trained: dict[str, _Trained] = {}
     starts = {}
@@ -232,24 +236,6 @@ def _warn_if_no_masks(recipe: Recipe, split: ReIDSplit) -> None:
             "L_att is off: no image of %s/%s has a mask, so nothing teaches attention where clothing is",
             split.name,
             split.split,
-        )
-
-
-def _check_clothes(spec: PhaseSpec, split: ReIDSplit) -> None:
-    """Checks that a phase whose losses learn from outfits has some."""
-    if not any(term.needs_clothes for term in spec.recipe.losses):
-        return
-    images, outfits = int((split.clothes >= 0).sum()), len(dataset.clothes_classes(split))
-    if not outfits:
-        raise InputError(
-            f"{spec.name} learns from the clothes of each image, and no image of {split.name}/{split.split} has a label"
-            " of its clothes: choose a dataset with outfits (docs/datasets.md), or another method."
-        )
-    if outfits == images:
-        logging.warning(
-            "every image of %s/%s is an outfit of its own (%d): the classifier of clothes of %s can only learn the"
-            " images by heart, and its losses say little about clothes",
-            *(split.name, split.split, outfits, spec.name),
         )
 
 

@@ -204,13 +204,36 @@ def photo(seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 0.8, 0.93, 1.0, 1.15, 2.0])
-def test_brightness_and_contrast_are_pillows(factor: float) -> None:
+def test_brightness_contrast_and_saturation_are_pillows(factor: float) -> None:
     image = Image.fromarray(photo())
     for ours, theirs in (
         (jitter.with_brightness, ImageEnhance.Brightness),
         (jitter.with_contrast, ImageEnhance.Contrast),
+        (jitter.with_saturation, ImageEnhance.Color),
     ):
         np.testing.assert_array_equal(ours(photo(), factor), np.asarray(theirs(image).enhance(factor)))
+
+
+@pytest.mark.parametrize("turn", [0, 1, 25, 128, -25])
+def test_the_hue_turns_by_way_of_pillows_hsv(turn: int) -> None:
+    image = photo(2)
+    image[:8] = image[:8, :, :1]  # grey
+    image[8:16, :, 1] = image[8:16, :, 0]  # two colours alike
+    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+    turned = Image.fromarray((np.asarray(hue).astype(int) + turn).astype(np.uint8))
+    expected = Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+    np.testing.assert_array_equal(jitter.with_hue(jnp.asarray(image), turn), np.asarray(expected))
+
+
+def test_four_changes_of_colour_come_in_any_order() -> None:
+    keys = jax.random.split(jax.random.key(0), 40)
+    image = jnp.broadcast_to(jnp.asarray(photo(1)), (40, H, W, 3))
+    changed = np.asarray(jitter.jitter(image, keys, 0.1, 0.1, 0.1, 0.1))
+    assert len({values.tobytes() for values in changed}) == 40
+    assert np.abs(changed.astype(int) - np.asarray(image)).mean() < 40
+    np.testing.assert_array_equal(changed[7:8], jitter.jitter(image[:1], keys[7:8], 0.1, 0.1, 0.1, 0.1))
+    turned = np.asarray(jitter.jitter(image, keys, 0.0, 0.0, 0.0, 0.1))
+    np.testing.assert_array_equal(turned.max(-1), np.asarray(image).max(-1))  # a hue has nothing to do with the value
 
 
 def test_colour_jitter_draws_factors_and_order_for_each_row_by_itself() -> None:

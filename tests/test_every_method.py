@@ -91,8 +91,9 @@ class Step:
         self.size = sizes["body"]
         self.module = module
         losses, key = phase.recipe.losses, jax.random.key(0)
+        augment = phase.recipe.augment or (lambda key, inputs: inputs)
         self.update = lambda state, inputs: train.update(
-            state, inputs, module, optimizer, losses, epoch=100, dropout=key
+            state, augment(key, inputs), module, optimizer, losses, epoch=100, dropout=key
         )
         self.take = jax.jit(self.update)
 
@@ -101,12 +102,15 @@ class Step:
         images = np.random.default_rng(0).standard_normal((ROWS, *self.size, 3)).astype(np.float32)
         images[-1] = padding
         valid = np.arange(ROWS) < ROWS - 1
+        garments = np.random.default_rng(1).integers(0, 3, (ROWS, *self.size)).astype(np.uint8)
+        garments[-1] = 0
         return {
             "body": jnp.asarray(images),
             "identity": jnp.asarray(IDENTITIES, jnp.int32),
             "valid": jnp.asarray(valid),
             "has_face": jnp.asarray(valid),
             "has_mask": jnp.asarray(valid),
+            "garments": jnp.asarray(garments),
             "clothes": jnp.asarray([0, 1, 3, 4, -1, 2], jnp.int32),
             "clothes_range": jnp.asarray([[0, 2], [0, 2], [3, 5], [3, 5], [0, 2], [2, 3]], jnp.int32),
             **self.fields,

@@ -68,6 +68,10 @@ def propagation(student: Any, valid: Any) -> Array:
     return losses.knowledge_propagation(jnp.asarray(normal(9, PARTS, BATCH, CLASSES)), student, valid, temperature=5.0)
 
 
+def consistent(features: Any, valid: Any) -> Array:
+    return losses.consistency(features, 0.5 * normal(13, 3, BATCH, DIM), valid).sum()
+
+
 OUTFITS = np.array([0, 1, 2, 3, 4, 4])  # of LABELS: two of identity 0, two of 1, one of 2
 
 
@@ -89,6 +93,7 @@ LOSSES = [
     pytest.param(hinge_triplet, normal(4, 3, BATCH, DIM), 1, id="triplet"),
     pytest.param(soft_triplet, normal(4, 3, BATCH, DIM), 1, id="soft_triplet"),
     pytest.param(cosine_triplet, normal(4, 3, BATCH, DIM), 1, id="cosine_triplet"),
+    pytest.param(consistent, 0.5 * normal(4, 3, BATCH, DIM), 1, id="consistency"),
     pytest.param(adversarial, 0.3 * normal(12, BATCH, CLASSES), 0, id="adversarial"),
     pytest.param(divergence, normal(12, BATCH, CLASSES), 0, id="divergence"),
     pytest.param(similarity, normal(4, 3, BATCH, DIM), 1, id="multi_similarity"),

@@ -6,6 +6,7 @@ import ml_collections
 
 from deskpro_jax.config import expect
 from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.load import pixel_sampling
 from deskpro_jax.data.load.decoding import INTERPOLATIONS
 from deskpro_jax.data.load.sampling import SAMPLERS
 from deskpro_jax.data.masks import AUTO, MASK_KINDS
@@ -55,8 +56,10 @@ def _check_augment(config: ml_collections.ConfigDict) -> None:
         expect.number(config, f"augment.{name}", least=0, most=1)
     expect.number(config, "augment.crop_scale", least=1)
     expect.integer(config, "augment.pad", least=0)
-    for name in ("brightness", "contrast"):
+    for name in ("brightness", "contrast", "saturation"):
         expect.number(config, f"augment.{name}", least=0)
+    expect.number(config, "augment.hue", least=0, most=0.5)
+    expect.choice(config, "augment.pixel_sampling", pixel_sampling.FORMS)
     expect.interval(config, "augment.erase_area", least=0, most=1)
     expect.number(config, "augment.erase_ratio", above=0, most=1)
     # Normalised colours are measured in standard deviations from the mean colour.

@@ -21,11 +21,15 @@ class LabelScheme:
         name: key in `SCHEMES`.
         labels: name of each label; the position is the value in the label map.
         clothing: the values that count as clothing unless the configuration says otherwise.
+        upper: those of upper clothes, or of the parts that they nearly always cover; () where no label tells them.
+        trousers: likewise.
     """
 
     name: str
     labels: tuple[str, ...]
     clothing: tuple[int, ...]
+    upper: tuple[int, ...] = ()
+    trousers: tuple[int, ...] = ()
 
 
 class Example(NamedTuple):
@@ -65,6 +69,8 @@ LIP = LabelScheme(
         *("left-shoe", "right-shoe"),
     ),
     clothing=(5, 6, 7, 8, 9, 10, 11, 12),
+    upper=(5, 7),
+    trousers=(9,),
 )
 ATR = LabelScheme(
     "atr",
@@ -73,12 +79,16 @@ ATR = LabelScheme(
         *("left-shoe", "right-shoe", "face", "left-leg", "right-leg", "left-arm", "right-arm", "bag", "scarf"),
     ),
     clothing=(4, 5, 6, 7, 8, 17),
+    upper=(4,),
+    trousers=(6,),
 )
 # Pascal-Person-Part has no label for clothing: the parts that clothes nearly always cover stand in.
 PASCAL = LabelScheme(
     "pascal",
     ("background", "head", "torso", "upper-arms", "lower-arms", "upper-legs", "lower-legs"),
     clothing=(2, 3, 5, 6),
+    upper=(2,),
+    trousers=(5, 6),
 )
 CLOTH_MASK = LabelScheme("cloth_mask", ("not-clothing", "clothing"), clothing=(1,))
 

@@ -7,7 +7,7 @@ from deskpro_jax.losses.clothes import cosines, symmetric_divergence
 from deskpro_jax.losses.clothes import update_memory as update_clothes_memory
 from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
-from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, multi_similarity, pairwise_distance
+from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, consistency, multi_similarity, pairwise_distance
 from deskpro_jax.losses.reduction import masked_mean
 from deskpro_jax.losses.terms import centre_term, identity_terms, weighted_terms
 
@@ -20,6 +20,7 @@ __all__ = [
     "centre_term",
     "cloth_target",
     "clothes_adversarial",
+    "consistency",
     "cosines",
     "cross_entropy",
     "identity_terms",

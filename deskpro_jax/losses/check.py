@@ -39,6 +39,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.number(config, "loss.clothes_rate", least=0)
     expect.number(config, "loss.clothes_divergence", least=0)
     expect.number(config, "loss.counterfactual_weight", least=0)
+    expect.number(config, "loss.consistency_weight", least=0)
     expect.number(config, "loss.label_smoothing", least=0, most=1)
     for name in ("cluster_k1", "cluster_k2"):
         expect.integer(config, f"loss.{name}", least=1)

@@ -123,6 +123,24 @@ def centre_loss(
     return masked_mean(jnp.square(features - own).sum(-1), valid)
 
 
+def consistency(
+    features: Float[Array, "*parts batch dim"], others: Float[Array, "*parts batch dim"], valid: Bool[Array, " batch"]
+) -> Float[Array, "*parts"]:
+    """Consistency loss: how far apart the features of two pictures of one photo are, between 0.5 and 1.
+
+    Args:
+        features: of one picture, any number of leading axes.
+        others: of the other one.
+        valid: rows that take part.
+
+    Returns:
+        The mean over valid rows of sigmoid(||f - g||^2), one value per leading index. Reference: Shu et al., IEEE SPL
+        2021 (code).
+    """
+    difference = features.astype(float_type(features)) - others.astype(float_type(others))
+    return masked_mean(jax.nn.sigmoid(jnp.square(difference).sum(-1)), valid)
+
+
 def _pairwise_cosine(features: Float[Array, "*parts batch dim"]) -> Float[Array, "*parts batch batch"]:
     features = features.astype(float_type(features))
     tiny = 1e-12  # what the references clamp lengths at

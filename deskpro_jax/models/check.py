@@ -37,6 +37,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     expect.choice(config, "model.routing_over", ROUTINGS)
     expect.boolean(config, "model.image_parts")
     expect.size(config, "model.part_size")
+    expect.boolean(config, "model.pyramid")
     expect.boolean(config, "model.stem_relu")
     expect.boolean(config, "model.align_corners")
     if config.model.streams != "abcd" and config.model.backbone.startswith(PREFIXES["ain"]):

@@ -259,10 +259,12 @@ class Recipe:
         label: label of a parameter by its path: a key of `optimizer`, or `PRETRAINED` for layers that published weights
             start, whose learning rate is `train.pretrained_rate` times that of the others.
         schedule: one of `train.schedules.SCHEDULES`, "" for `train.schedule`.
-        fields: what the batch needs beside the images of the streams: "cloth_mask", "parts", "restored_face".
+        fields: what the batch needs beside the images of the streams: "cloth_mask", "garments", "restored_face".
         requires: images that a training example must have; those without are left out of the training split.
         teacher: name of the earlier phase whose frozen network the losses compare with; "" without one.
         between_epochs: work before each epoch (clustering), from the number of epochs done; None without any.
+        augment: last change of a batch on the device, from a key of the step and the fields, images normalised, to the
+            fields that the module and the losses get, which may have more rows; None without any.
     """
 
     losses: tuple[LossTerm, ...]
@@ -273,6 +275,7 @@ class Recipe:
     requires: tuple[str, ...] = ()
     teacher: str = ""
     between_epochs: Callable[[int, TrainingImages], EpochStart] | None = None
+    augment: Callable[[Array, Inputs], Inputs] | None = None
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,8 @@ def make_train_step(
     ) -> tuple[TrainState, Terms]:
         purpose = augment.draw_of_step(state.step, steps_per_epoch, config.augment.shared_draws)
         inputs = dict(augment.augment_batch(fold(key, "augment", *purpose), dict(batch), config.augment))
+        if recipe.augment is not None:
+            inputs = dict(recipe.augment(fold(key, state.step, "augment of the recipe"), inputs))
         outputs = None
         if teacher is not None:
             dropout = fold(key, state.step, "teacher dropout")

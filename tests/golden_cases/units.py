@@ -97,9 +97,18 @@ def _multi_similarity(meta: dict[str, Any], expected: dict[str, np.ndarray]) -> 
 
 
 def _schedule(golden: Golden) -> None:
-    meta = golden.meta["cases"]["schedule"]
+    meta = golden.meta.get("cases", golden.meta)["schedule"]
+    if "learning_rate" in meta:  # as SPS's code names them
+        names = {
+            "base": "learning_rate",
+            "warmup_epochs": "warmup_iters",
+            "milestones": "steps",
+            "epochs": "max_epochs",
+        }
+        meta = meta | {own: meta[name] for own, name in names.items()}
     train = base.get_config().train
     train.base_lr, train.reference_batch, train.warmup_epochs = meta["base"], 0, meta["warmup_epochs"]
+    train.warmup_factor = meta.get("warmup_factor", 0.0)
     if "milestones" in meta:
         train.schedule, train.milestones, train.decay = "step", tuple(meta["milestones"]), meta["gamma"]
     else:

@@ -18,7 +18,7 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 _PHOTOS = ("body", "face", "restored_face")
 _PAD, _JITTER = 4, 5  # of the purposes that a row's key is folded with: 0 mirrors it, 1 to 3 erase its photos
-_NOT_CLOTHING = 1  # in masks
+_MAPS = {"cloth_mask": 1, "garments": 0}  # what black borders are in them: no clothing
 _TRIES = 16  # the published code tries 100 times; at 384x128 one draw in 1e15 is still without a fit here
 
 
@@ -79,7 +79,7 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
 
     Args:
         key: key of this step.
-        batch: as from `pipeline.train_batches`: uint8 photos [batch, height, width, 3], cloth_mask
+        batch: as from `pipeline.train_batches`: uint8 photos [batch, height, width, 3], cloth_mask and garments
             [batch, height, width]; the photos that are there are augmented, after enlarging those that it left small.
         config: the `augment` part of the configuration.
 
@@ -87,10 +87,10 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
         The batch with photos as normalised float32: mirrored, padded and cropped, with other colours, partly erased.
         One draw mirrors and shifts all images of a row, and changes the colours of its photos; each photo has its own
         erasing (Zhong et al. 2020, Random Erasing Data Augmentation), the mask has none. With `shared_draws` one draw
-        of each kind serves all rows and photos.
+        of each kind serves all rows and photos. With `pixel_sampling` "released" maps of garments are not shifted.
     """
     batch = enlarging.placed(batch)
-    names = [name for name in (*_PHOTOS, "cloth_mask") if name in batch]
+    names = [name for name in (*_PHOTOS, *_MAPS) if name in batch]
     size = batch[names[0]].shape[0]
     shared = config.shared_draws > 0
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.zeros(size, int) if shared else jnp.arange(size))
@@ -100,10 +100,12 @@ def augment_batch(key: PRNGKeyArray, batch: dict[str, Any], config: ml_collectio
     result = dict(batch)
     for name in names:
         images = _mirror(batch[name], flips)
-        if config.pad:
-            images = _shift(images, _keys_for(keys, _PAD), config.pad, fill=0 if name in _PHOTOS else _NOT_CLOTHING)
-        if name in _PHOTOS and (config.brightness or config.contrast):
-            images = jitter.jitter(images, _keys_for(keys, _JITTER), config.brightness, config.contrast)
+        stays = name == "garments" and config.pixel_sampling == "released"
+        if config.pad and not stays:
+            images = _shift(images, _keys_for(keys, _PAD), config.pad, fill=_MAPS.get(name, 0))
+        amounts = config.brightness, config.contrast, config.saturation, config.hue
+        if name in _PHOTOS and any(amounts):
+            images = jitter.jitter(images, _keys_for(keys, _JITTER), *amounts)
         if name in _PHOTOS:
             height, width = images.shape[1:3]
             purpose = 1 if shared else 1 + _PHOTOS.index(name)

@@ -16,6 +16,8 @@ from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.errors import InputError
 
 FIELDS = ("body", "face", "restored_face", "cloth_mask")
+GARMENTS = "garments"  # a further field: which pixels show upper clothes (1) and trousers (2)
+_MAPS = ("cloth_mask", GARMENTS)
 Box = tuple[float, float, float, float]
 FULL: Box = (0.0, 0.0, 1.0, 1.0)  # left, top, right, bottom as fractions of the image
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -58,13 +60,14 @@ class Decoder:
     """What to decode, and to which sizes.
 
     Attributes:
-        fields: some of `FIELDS`.
+        fields: some of `FIELDS`, and `GARMENTS`.
         body_size: height and width of the body and of its mask.
         face_size: height and width of both faces.
         clothing: part labels that are clothing.
         labels: number of labels the scheme has.
         enlarge: photos among `fields` that are only decoded where they are smaller than asked; the batch then says how
             to enlarge them (`enlarging.placed`). The others are resized here.
+        garments: part labels of upper clothes, and of trousers.
         interpolation: filter that resizes photos, a key of `INTERPOLATIONS`; the device enlarges by "bilinear" only.
 
     Raises:
@@ -78,9 +81,10 @@ class Decoder:
     labels: int
     enlarge: tuple[str, ...] = ()
     interpolation: str = "bilinear"
+    garments: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        if strange := set(self.fields) - set(FIELDS):
+        if strange := set(self.fields) - {*FIELDS, GARMENTS}:
             raise InputError(f"fields {sorted(strange)} are unknown; choose of {', '.join(FIELDS)}")
         for name, size in (("body_size", self.body_size), ("face_size", self.face_size)):
             if len(size) != 2 or min(size) < 1:
@@ -92,7 +96,7 @@ class Decoder:
         """Returns a batch of `size` rows that are all padding."""
         batch = {}
         for name in self.fields:
-            colours = () if name == "cloth_mask" else (3,)
+            colours = () if name in _MAPS else (3,)
             batch[name] = np.zeros((size, *self.size_of(name), *colours), np.uint8)
         for name in self.enlarge:
             height, width = self.size_of(name)
@@ -117,10 +121,11 @@ class Decoder:
             example = split[index]
         contents = {"body": example.body, "face": example.face, "restored_face": example.restored_face}
         for name in self.fields:
-            if name == "cloth_mask":
+            if name in _MAPS:
                 if example.parts is not None:
                     with _reading("the label map", split, index):
-                        batch[name][row] = self._mask(example.parts, box)
+                        table = self._not_clothing() if name == "cloth_mask" else self._garments()
+                        batch[name][row] = self._map(example.parts, box, table)
             elif (content := contents[name]) is not None:
                 with _reading(f"the {name}", split, index):
                     if name in self.enlarge:
@@ -138,7 +143,7 @@ class Decoder:
         """
         if self.interpolation != "bilinear":
             return ()
-        photos, small = [name for name in self.fields if name != "cloth_mask"], dict[str, bool]()
+        photos, small = [name for name in self.fields if name not in _MAPS], dict[str, bool]()
         for index in range(min(len(split), _LOOK_AT)):
             with contextlib.suppress(Exception):  # array_record and Pillow's decoders raise many kinds
                 example = split[index]
@@ -152,7 +157,7 @@ class Decoder:
 
     def size_of(self, name: str) -> tuple[int, int]:
         """Returns height and width of a field."""
-        return self.body_size if name in ("body", "cloth_mask") else self.face_size
+        return self.body_size if name in ("body", *_MAPS) else self.face_size
 
     def _place(
         self, batch: dict[str, np.ndarray], name: str, row: int, image: np.ndarray | Image.Image, box: Box
@@ -172,10 +177,21 @@ class Decoder:
             taps = enlarging.whole(length, pixels) if whole else enlarging.taps(length, low, high, pixels)
             batch[name + ending][row] = taps
 
-    def _mask(self, parts: bytes, box: Box) -> np.ndarray:
-        """Returns [height, width] uint8, 1 where the label is not clothing."""
+    def _not_clothing(self) -> np.ndarray:
+        """Returns a table of labels: 1 where one is not clothing."""
         table = np.ones(256, np.uint8)
         table[list(self.clothing)] = 0
+        return table
+
+    def _garments(self) -> np.ndarray:
+        """Returns a table of labels: 1 for upper clothes, 2 for trousers, 0 for all else."""
+        table = np.zeros(256, np.uint8)
+        for number, labels in enumerate(self.garments, start=1):
+            table[list(labels)] = number
+        return table
+
+    def _map(self, parts: bytes, box: Box, table: np.ndarray) -> np.ndarray:
+        """Returns what a table makes of a label map, [height, width] uint8."""
         with Image.open(io.BytesIO(parts)) as labels:
             if labels.mode != "L":
                 raise ValueError(f"mode {labels.mode}, expected L")

@@ -272,7 +272,7 @@ def train_batches(
         start_step: number of batches to leave out, for resuming.
         process_index: this host.
         process_count: number of hosts; each gets an equal, contiguous part of every batch.
-        fields: which images to decode, of `FIELDS`.
+        fields: which images to decode, of `FIELDS`; `decoding.GARMENTS` adds maps of upper clothes and trousers.
         pad_to_multiple: rows with valid=False are added until the global batch is a multiple of this.
         enlarge: photos among `fields` whose enlarging is left to the device: `enlarging.placed` gives the batch that
             comes without.
@@ -356,7 +356,8 @@ def _decoder(
     body, face = tuple(config.data.body_size), tuple(config.data.face_size)
     clothing = tuple(config.data.clothing) or split.clothing
     labels, interpolation = len(split.scheme.labels), config.data.interpolation
-    return decoding.Decoder(tuple(fields), body, face, clothing, labels, tuple(enlarge), interpolation)
+    garments = split.scheme.upper, split.scheme.trousers
+    return decoding.Decoder(tuple(fields), body, face, clothing, labels, tuple(enlarge), interpolation, garments)
 
 
 def _host_slots(size: int, process_index: int, process_count: int) -> tuple[int, int]:
