@@ -214,7 +214,10 @@ _OWN = r"(clothes_branch\.(pyramid|trans|feature_norm)|model\.feature_norm|fusio
 NAMES = (
     PublishedNames(
         "aim",
-        ("model2.features.conv1.weight", "model2.trans.weight", "fuse.linear.weight", "model.conv1.weight"),
+        (
+            *("model2.features.conv1.weight", "model2.trans.weight", "model2.global_conv.weight"),
+            *("fuse.linear.weight", "fuse.attentions.conv.weight", "model.conv1.weight"),
+        ),
         stacks=(pyramid.stacks(r"\bpyramid\."),),
         rename=(
             (r"^clothes_branch\.(trunk|tail)\.", "model2.features."),
