@@ -53,12 +53,11 @@ def get_config() -> ml_collections.ConfigDict:
     a.crop = 0.5  # probability of enlarging by crop_scale and cropping back; together as well
     a.crop_scale = 1.05  # the enlargement, of height and width each
     a.pad = 0  # pixels of black around the resized image, of which a random window of its size is cut; together as well
-    # Colour jitter: brightness, contrast and saturation times 1 - this to 1 + this, the hue turned by -this to this of
-    # the circle, in random order; one draw for all photos of a row, never on the mask.
-    a.brightness = 0.0
-    a.contrast = 0.0
-    a.saturation = 0.0
-    a.hue = 0.0
+    # Colour jitter, in random order; one draw for all photos of a row, never on the mask.
+    a.brightness = 0.0  # brightness times 1 - this to 1 + this
+    a.contrast = 0.0  # likewise
+    a.saturation = 0.0  # likewise
+    a.hue = 0.0  # turned by -this to this of the circle, at most 0.5
     # sps: where a pixel of a garment gets its colour from. "regions": the same garment of one other person; "released":
     # all values of a garment in the batch are permuted, colours and people mix, and `pad` shifts photos but not maps.
     a.pixel_sampling = "regions"
