@@ -1,8 +1,7 @@
-"""Each row of a results table is explained by a sentence, and what comes next is a command that runs."""
+"""Each row of a results table is explained by a sentence, and commands follow that use the networks."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import runs
 from deskpro_jax import methods
-from deskpro_jax.cli import embed, search
 from deskpro_jax.data.load import dataset
 from deskpro_jax.evaluation import sentences
 from deskpro_jax.evaluation.results_table import ResultRow
@@ -82,16 +80,3 @@ def test_what_comes_next_has_the_workdir_and_the_files_that_the_networks_read() 
     commands = sentences.next_commands(Path("w"), config.data, streams("osnet"))
     assert [line.split()[1] for line in commands] == ["report", "embed", "search"]
     assert not any("--faces" in line for line in commands)
-
-
-@pytest.mark.slow
-def test_what_comes_next_runs(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deskpro_jax.cli import draw
-
-    monkeypatch.chdir(tmp_path)
-    commands = sentences.next_commands(untrained, runs.config(Path("data")).data, streams())
-    mains = {"draw": draw.main, "embed": embed.main, "search": search.main}
-    for line in commands[1:]:
-        words = shlex.split(line)
-        assert mains[words[1]](words[2:]) == 0
-    assert (tmp_path / "gallery.parquet").stat().st_size
