@@ -48,7 +48,8 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     if not names:
         config.teacher.epochs, config.train.epochs, config.train.base_lr = 2, 3, 0.001
     elif rows:
-        config.teacher.epochs = config.train.epochs = 12
+        # In a short training the teacher has most to tell; longer, the student finds it by itself (docs/ablation.md).
+        config.teacher.epochs, config.train.epochs, config.loss.temperature = 10, 5, 3.0
     elif others:
         config.teacher.epochs = config.train.epochs = 30
     else:
