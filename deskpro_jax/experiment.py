@@ -19,6 +19,7 @@ from deskpro_jax.checkpoints.selection import Steps
 from deskpro_jax.config import check as run_check
 from deskpro_jax.data import check as data_check
 from deskpro_jax.data.datasets.find import find_dataset
+from deskpro_jax.data.datasets.protocols import Protocol
 from deskpro_jax.data.load import dataset, training_labels
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.data.load.decoding import GARMENTS
@@ -27,6 +28,8 @@ from deskpro_jax.errors import MissingInputError
 from deskpro_jax.evaluation import check as evaluation_check
 from deskpro_jax.evaluation import evaluate, results_files, scoring, sentences
 from deskpro_jax.evaluation.evaluate import Result
+from deskpro_jax.evaluation.results_table import ResultRow
+from deskpro_jax.evaluation.scoring import Splits
 from deskpro_jax.losses import check as loss_check
 from deskpro_jax.models.contract import Network, PhaseSpec, Recipe, TrainingImages, embedding_streams
 from deskpro_jax.runtime import compilation, sharding
@@ -100,8 +103,9 @@ def run(config: ml_collections.ConfigDict, folder: Path, mode: str = "train", *,
             )
             baselines = []
             if config.eval.baselines:
-                scored = scoring.readable(splits, skipped)
-                baselines = scoring.baselines(config, mesh, scored, networks, chosen.protocols[0], show=first)
+                scored, protocol = scoring.readable(splits, skipped), chosen.protocols[0]
+                baselines = _score_teacher(config, folder, mesh, scored, protocol, show=first)
+                baselines += scoring.baselines(config, mesh, scored, networks, protocol, show=first)
         if first:
             file = results_files.find_results_file(config, folder, splits[0], own=mode == "train")
             published = results, baselines, steps, chosen.left_out, skipped
@@ -160,6 +164,20 @@ def _load_trained(
     loaded = load_networks(folder, config=config)
     variables = [sharding.put_variables(mesh, values) for values in loaded.variables]
     return list(loaded.networks), variables, loaded.steps
+
+
+def _score_teacher(
+    config: ml_collections.ConfigDict, folder: Path, mesh: Mesh, splits: Splits, protocol: Protocol, *, show: bool
+) -> list[ResultRow]:
+    """Returns the rows with the workdir's own teacher in the student's place (DeSKPro*); none without one."""
+    if config.model.face != "student" or not (folder / "teacher" / "checkpoints").is_dir():
+        return []
+    loaded = load_networks(folder, config=config, face="teacher")
+    variables = [sharding.put_variables(mesh, values) for values in loaded.variables]
+    results = scoring.score_networks(config, mesh, splits, loaded.networks, variables, [protocol], show=show)
+    known = {stream.name for stream in loaded.streams if not stream.reads_face}  # a row of the results already
+    rows = [result.row() for result in results if result.stream not in known]
+    return [row._replace(stream=row.stream + scoring.TEACHER) for row in rows]
 
 
 def validate(config: ml_collections.ConfigDict, mode: str = "train") -> None:

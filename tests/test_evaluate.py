@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import runs
+from deskpro_jax import experiment
 from deskpro_jax.data.load import dataset
 from deskpro_jax.evaluation import evaluate, protocols
 from deskpro_jax.methods import deskpro
@@ -111,6 +112,18 @@ def test_deskpro_star_joins_body_student_and_teacher(reference: Path, tiny_data:
     assert not (alone / "student").exists()
     face = {r["protocol"]: r for r in record(tmp_path)["results"] if r["stream"] == "face"}
     assert {r["protocol"]: r for r in record(alone)["results"]} == face  # the same teacher on the same faces
+
+
+@pytest.mark.slow
+def test_baselines_show_the_teacher_in_the_place_of_the_student(
+    reference: Path, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = runs.config(tiny_data, "debug", eval__baselines=True)
+    experiment.run(config, reference, "evaluate", write=False)
+    shown = capsys.readouterr().out
+    assert "face, teacher: face with the teacher, which sees restored faces, in the student's place." in shown
+    assert "both, teacher" in shown
+    assert "body, teacher" not in shown
 
 
 @pytest.mark.slow

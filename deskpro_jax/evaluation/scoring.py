@@ -32,6 +32,7 @@ Splits = tuple[ReIDSplit, ReIDSplit]  # query and gallery
 Skipped = dict[str, Any]  # unreadable images: names of "query" and "gallery", number of reads of "teacher", "student"
 _TEST = ("query", "gallery")
 RAW_PIXELS, UNTRAINED = "raw pixels", ", untrained"  # a baseline, and what ends the names of the others
+TEACHER = ", teacher"  # ends the names of rows with the face teacher in the student's place
 
 
 @dataclass(frozen=True)

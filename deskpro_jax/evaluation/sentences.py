@@ -13,7 +13,7 @@ import numpy as np
 from deskpro_jax.data.datasets.find import find_dataset
 from deskpro_jax.data.load.dataset import ReIDSplit
 from deskpro_jax.evaluation.results_table import ResultRow
-from deskpro_jax.evaluation.scoring import RAW_PIXELS, UNTRAINED
+from deskpro_jax.evaluation.scoring import RAW_PIXELS, TEACHER, UNTRAINED
 from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.models.contract import StreamSpec
 
@@ -46,6 +46,8 @@ def of_rows(
             text = _of_both(first, [spec.name for spec in streams], any(s.reads_face for s in streams), missing_face)
         elif name == RAW_PIXELS:
             text = "the nearest neighbour by pixel values, without a network: what networks have to beat"
+        elif name.endswith(TEACHER):
+            text = f"{name.removesuffix(TEACHER)} with the teacher, which sees restored faces, in the student's place"
         elif trained in first:
             text = f"the same with random weights, before training brought it to {_percent(first[trained].map)} % mAP"
         else:

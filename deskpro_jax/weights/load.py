@@ -190,8 +190,12 @@ def initialise(
     if rest:
         places = sorted({entry.path[0] for entry in rest})
         notes.append(f"the file has nothing for {', '.join(places)}: initial values stay")
-    unused = {e.name for s in recognised.streams for e in stream_entries(recognised.family, s, "abcd")}
-    tensors, keep, problems = _account(recognised, entries, unused, keep, dont_load, notes, {})
+    names = {s.role: {e.name for e in stream_entries(recognised.family, s, "abcd")} for s in recognised.streams}
+    unused = set().union(*names.values())
+    # That a file has networks of other roles too needs no note.
+    others = unused - names[stream.role]
+    left_out = {canonical(name): value for name, value in recognised.tensors.items() if canonical(name) in others}
+    tensors, keep, problems = _account(recognised, entries, unused, keep, dont_load, notes, left_out)
     keep += [entry.name for entry in rest]
     network = looks_like(recognised.tensors)
     filled = table.load([*entries, *rest], tensors, variables, keep=keep, problems=problems, network=network)
