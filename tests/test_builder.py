@@ -54,7 +54,7 @@ def test_columns_describe_the_examples_at_the_same_position(data_dir: Path) -> N
     for index in range(len(loaded)):
         example = loaded[index]
         assert loaded.image_id[index] == example.image_id
-        assert (loaded.identity[index], loaded.camera[index], loaded.clothes[index]) == example[5:]
+        assert (loaded.identity[index], loaded.camera[index], loaded.clothes[index]) == example[5:8]
         assert loaded.has_face[index] == (example.face is not None)
         assert loaded.has_restored_face[index] == (example.restored_face is not None)
         assert loaded.has_mask[index] == (example.parts is not None)

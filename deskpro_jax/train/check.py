@@ -85,8 +85,9 @@ def check_training(config: ml_collections.ConfigDict) -> None:
     """
     teacher.check(config)
     for name in _WEIGHTS:
+        group, field = name.split(".")
         try:
-            find_weights(expect.text(config, name))
+            find_weights(config[group][field])
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
     if config.eval.report == "validation" and config.data.validation_identities < 1:
