@@ -5,9 +5,10 @@
 README.md has the expected scores and the time it takes. Its networks start from weights that come with the package, of
 other drawn people, as the paper's start from ImageNet; `:random` starts from random weights and trains longer. The rows
 of the paper's Table 3 (`:csa_att`, `:face_fkp`, ...) start from an OSNet by itself: docs/ablation.md has their scores.
-Other methods (`:pcb`, ...) start from random weights; their recipes are made to fit the small images (`small.py`), and
-with `:full` they are as published. `:full` is a benchmark of Celeb-reID-light's size with the paper's network and image
-sizes, meant for an accelerator; further variants are those of `variants.py`.
+Other methods (`:pcb`, ...) start from random weights and see as many images as `:random,deskpro`; their recipes are
+made to fit the small images (`small.py`), and with `:full` they are as published. `:full` is a benchmark of
+Celeb-reID-light's size with the paper's network and image sizes, meant for an accelerator; further variants are those
+of `variants.py`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     elif rows:
         # In a short training the teacher has most to tell; longer, the student finds it by itself (docs/ablation.md).
         config.teacher.epochs, config.train.epochs, config.loss.temperature = 10, 5, 3.0
-    elif others:
+    elif others or set(names) & set(variants.ROWS):
         config.teacher.epochs = config.train.epochs = 30
     else:
         config.teacher.epochs, config.train.epochs = 8, 12

@@ -49,7 +49,7 @@ def test_a_variant_is_the_same_recipe_on_every_dataset(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", sorted(methods.variants()))
 def test_on_the_small_synthetic_people_recipes_fit(variant: str) -> None:
-    config, demo, published = (synthetic.get_config(name) for name in (variant, "deskpro", f"full,{variant}"))
+    config, demo, published = (synthetic.get_config(name) for name in (variant, "random,deskpro", f"full,{variant}"))
     experiment.validate(config)
     assert config.train.epochs == demo.train.epochs  # as many images seen
     assert config.data.identities * config.data.images_per_identity == 32

@@ -1,6 +1,6 @@
 """Command line: trains and scores several methods alike, and writes the table beside their published figures.
 
-deskpro compare --config configs/synthetic.py --methods deskpro,lmbn,pcb --seeds 3 --workdir runs/compared
+deskpro compare --config configs/synthetic.py:random --methods deskpro,lmbn,pcb --seeds 3 --workdir runs/compared
 deskpro compare --published prcc
 """
 
