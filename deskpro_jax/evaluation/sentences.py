@@ -18,6 +18,10 @@ from deskpro_jax.evaluation.similarity import BOTH
 from deskpro_jax.models.contract import StreamSpec
 
 _READS = {"body": "whole photos", "face": "faces as photos show them", "restored_face": "restored faces"}
+_OTHER_NETWORKS = {
+    TEACHER: "with the teacher, which sees restored faces, in the student's place",
+    UNTRAINED: "with random weights, before any training",
+}
 _FACES = {"face": "lr_face", "restored_face": "hr_face"}  # where `deskpro draw` writes them
 
 
@@ -27,7 +31,7 @@ def of_rows(
     splits: tuple[ReIDSplit, ReIDSplit],
     missing_face: str,
 ) -> list[str]:
-    """Returns a sentence for each stream of a results table, with figures of the first protocol that it is in.
+    """Returns sentences for the rows of a results table, with figures of the first protocol that they are in.
 
     Args:
         rows: of the networks and of the baselines.
@@ -37,22 +41,21 @@ def of_rows(
     """
     first = {row.stream: row for row in reversed(rows)}
     specs = {spec.name: spec for spec in streams}
+    names = list(dict.fromkeys(row.stream for row in rows))
     sentences = []
-    for name in dict.fromkeys(row.stream for row in rows):
-        trained = name.removesuffix(UNTRAINED)
+    for name in names:
         if name in specs:
             text = _of_stream(specs[name], len(streams), splits)
         elif name == BOTH:
             text = _of_both(first, [spec.name for spec in streams], any(s.reads_face for s in streams), missing_face)
         elif name == RAW_PIXELS:
             text = "the nearest neighbour by pixel values, without a network: what networks have to beat"
-        elif name.endswith(TEACHER):
-            text = f"{name.removesuffix(TEACHER)} with the teacher, which sees restored faces, in the student's place"
-        elif trained in first:
-            text = f"the same with random weights, before training brought it to {_percent(first[trained].map)} % mAP"
         else:
             continue
         sentences.append(f"{name}: {text}.")
+    for suffix, text in _OTHER_NETWORKS.items():
+        if others := [name.removesuffix(suffix) for name in names if name.endswith(suffix)]:
+            sentences.append(f"{', '.join(others)}{suffix}: the same {text}.")
     return sentences
 
 
