@@ -41,12 +41,10 @@ def of_demo(folder: Path) -> dict[str, str]:
     page = (folder / RESULTS_FILE).with_suffix(".md").read_text(encoding="utf-8")
     lines = page.splitlines()
     scored, baselines = record["results"], [_of_baseline(row) for row in record["baselines"]]
-    streams = list(dict.fromkeys(entry["stream"] for entry in (*scored, *baselines)))
+    protocols = tuple(f"- {name}: " for name in (*(entry["protocol"] for entry in scored), *record.get("left_out", ())))
     texts = {
         "demo": "\n".join(line for line in lines if line.startswith("|")),
-        "demo sentences": "\n".join(
-            line for line in lines if line.startswith(tuple(f"- {name}: " for name in streams))
-        ),
+        "demo sentences": "\n".join(line for line in lines if line.startswith("- ") and not line.startswith(protocols)),
         "demo machine": _measured(record, _duration(record, [folder])),
         "demo baselines": _short_table(baselines),
     }
