@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deskpro_jax.errors import InputError, MissingInputError
+from deskpro_jax.storage.files import require_json
 
 _BLOCK = re.compile(r"^<!-- figures: (?P<name>.+?) -->\n(?P<text>.*?)^<!-- end -->$", re.M | re.S)
 _MARKER = re.compile(r"^<!-- (?:figures: .+?|end) -->$", re.M)
@@ -72,7 +73,7 @@ def written(path: Path, new: Mapping[str, str]) -> str:
 
 
 def _notebook(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return require_json(path)
 
 
 def _texts(notebook: Any) -> list[Any]:

@@ -166,7 +166,7 @@ def test_a_configuration_is_an_existing_file_or_an_installed_one(
     for given, message in {
         "configs/celebb.py": r"did you mean celeb\b",
         "mine/celeb.py": r"--config mine/celeb.py: there is no such file",
-        "variants": "installed are celeb, celeb_light",
+        "variants": "installed are ccvid, celeb, celeb_light",
         "": r"--config \(empty\)",
     }.items():
         with pytest.raises(MissingInputError, match=message):

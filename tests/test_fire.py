@@ -225,7 +225,7 @@ def test_an_optimiser_may_begin_late_and_begin_again() -> None:
 
 
 def test_fire_asks_for_its_clusters_from_the_configured_epoch_on() -> None:
-    (phase,) = methods.phases(synthetic.get_config("fire"))
+    (phase,) = methods.phases(synthetic.get_config("full,fire"))
     weights = {term.name: term.weight for term in phase.recipe.losses}
     assert weights.pop("ce_body") == 1
     for epoch, factor in ((24, 0), (25, 1)):

@@ -210,8 +210,9 @@ def test_eval_missing_face_chooses_the_body_alone_or_zeros_for_the_face() -> Non
     # The right image has no face and the same body; the wrong one a face that is nearly right, and another body.
     near, far = (np.array(v, np.float32) for v in ([0.8, 0.6, 0, 0], [0, 0, 0.28, 0.96]))
     gallery = np.stack([image(None, unit[2]), image(near, far)])
+    rest = ("clothes", "tracklet", "scale")
     splits = tuple(
-        SimpleNamespace(identity=np.array(i), camera=np.array(c), clothes=np.full(len(i), -1))
+        SimpleNamespace(identity=np.array(i), camera=np.array(c), **{name: np.full(len(i), -1) for name in rest})
         for i, c in (([1], [0]), ([1, 2], [1, 1]))
     )
     wanted = (protocols.Protocol("all", "", "none"),)
@@ -289,7 +290,8 @@ def test_augment_shared_draws_give_all_images_of_a_batch_one_crop(tiny_data: Pat
     for config in pair("augment.shared_draws", augment__crop=1.0):
         seen.clear()
         loader = pipeline._TrainLoader(
-            split, dataset.train_classes(split), pipeline._decoder(split, config, ("body",)), 4, 2, 6, 1.0, 1.05,
+            split, dataset.train_classes(split), dataset.clothes_classes(split),
+            pipeline._decoder(split, config, ("body",)), 4, 2, 6, 1.0, 1.05,
             config.augment.shared_draws, (0, 1), False, (0, 8),
         )  # fmt: skip
         for step in (0, 1, 4, 6):

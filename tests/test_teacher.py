@@ -22,7 +22,9 @@ from golden_rule import state_dict
 from small_networks import DIMENSION, IDENTITIES, drawn, only, save_workdir, small, spec
 from torch_files import save, torch_legacy, torch_zip
 
-SPLIT: Any = SimpleNamespace(image_id=["2_c1_0", "9_c1_0", "10_c1_0"], identity=np.array([2, 9, 10]))
+SPLIT: Any = SimpleNamespace(
+    image_id=["2_c1_0", "9_c1_0", "10_c1_0"], identity=np.array([2, 9, 10]), clothes=np.full(3, -1)
+)
 AS_TEXT = [1, 2, 0]  # 10 comes first
 
 
@@ -42,7 +44,8 @@ def split(identities: int) -> Any:
     """Returns a training split of so many identities."""
     if identities == IDENTITIES:
         return SPLIT
-    return SimpleNamespace(image_id=[str(i) for i in range(identities)], identity=np.arange(identities))
+    ids = np.arange(identities)
+    return SimpleNamespace(image_id=[str(i) for i in ids], identity=ids, clothes=np.full(identities, -1))
 
 
 def assert_is(found: Any, expected: dict[str, Any], order: list[int] | None = None) -> None:
