@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from deskpro_jax.losses import clothes_terms, weighted_terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import Counts, LossTerm, Optimizer, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.max_avg import MaxAvgResNet
 from deskpro_jax.models.resnet import TORCHVISION, backbone_field, imagenet_names, label_of, resnet
@@ -97,14 +97,7 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     return Recipe(tuple(terms(config, stream(config))), label=label_of("trunk", "tail"))
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what the fields of `config.model` ask for together.
-
-    Raises:
-        InputError: they ask for another network than a ResNet on the photo; the message names the field.
-    """
-    resnet(config.model.backbone)
-    check_body_only(config)
+check = check_resnet
 
 
 _RECIPE: dict[str, object] = {

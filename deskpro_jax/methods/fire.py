@@ -17,7 +17,7 @@ from deskpro_jax import losses
 from deskpro_jax.losses.fine_classes import FIELDS, attribute_term, clustering
 from deskpro_jax.losses.terms import from_epoch
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import (
     PRETRAINED,
     Counts,
@@ -165,14 +165,7 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what the fields of `config.model` ask for together.
-
-    Raises:
-        InputError: they ask for another network than a ResNet on the photo; the message names the field.
-    """
-    resnet(config.model.backbone)
-    check_body_only(config)
+check = check_resnet
 
 
 VARIANTS: dict[str, dict[str, object]] = {

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from deskpro_jax.methods import lmbn
 from deskpro_jax.methods.lmbn import stream, streams, terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import Counts, PublishedNames, Recipe
 from deskpro_jax.models.lmbn import PARTS, REDUCED_PARTS, SharedUnit, drop_top
 from deskpro_jax.models.remat import run_block
@@ -119,14 +119,7 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     return Recipe(tuple(terms(config, stream(config))), label=label_of("trunk", *BRANCHES))
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what the fields of `config.model` ask for together.
-
-    Raises:
-        InputError: they ask for another network than a ResNet on the photo; the message names the field.
-    """
-    resnet(config.model.backbone)
-    check_body_only(config)
+check = check_resnet
 
 
 VARIANTS: dict[str, dict[str, object]] = {"lmbn_r": {**lmbn.RECIPE, "model.backbone": "resnet50"}}

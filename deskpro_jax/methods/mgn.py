@@ -18,7 +18,7 @@ from deskpro_jax.config import expect
 from deskpro_jax.errors import InputError
 from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.resnet import (
     LIGHTMBN,
@@ -142,8 +142,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network, or for photos that cannot be cut into halves and thirds.
     """
-    resnet(config.model.backbone)
-    check_body_only(config)
+    check_resnet(config)
     height, width = expect.size(config, "data.body_size")
     if height % ROWS or width % 32:
         raise InputError(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from deskpro_jax.losses import weighted_terms
 from deskpro_jax.models import initialisers, layers
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import Counts, LossTerm, PublishedNames, Recipe, StreamSpec
 from deskpro_jax.models.osnet import ConvUnit
 from deskpro_jax.models.resnet import (
@@ -125,14 +125,7 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
     return Recipe(tuple(terms(config, stream(config))), label=label_of("trunk", "tail"))
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what the fields of `config.model` ask for together.
-
-    Raises:
-        InputError: they ask for another network; the message names the field.
-    """
-    resnet(config.model.backbone)
-    check_body_only(config)
+check = check_resnet
 
 
 _PAPER: dict[str, object] = {

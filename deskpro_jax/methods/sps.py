@@ -16,7 +16,7 @@ from deskpro_jax.data.load import pixel_sampling
 from deskpro_jax.losses import consistency, weighted_terms
 from deskpro_jax.methods.bot import BagOfTricks
 from deskpro_jax.models import initialisers, layers, pyramid
-from deskpro_jax.models.check import check_body_only
+from deskpro_jax.models.check import check_resnet
 from deskpro_jax.models.contract import Counts, Inputs, LossTerm, PublishedNames, Recipe, StepValues, StreamSpec
 from deskpro_jax.models.resnet import (
     TORCHVISION,
@@ -135,8 +135,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
         InputError: they ask for another network than a ResNet on the photo; the message names the field.
     """
-    resnet(config.model.backbone)
-    check_body_only(config)
+    check_resnet(config)
     if config.model.pyramid:
         pyramid.check_height(config)
 

@@ -9,6 +9,7 @@ from deskpro_jax.errors import InputError
 from deskpro_jax.models.attention import FORMS
 from deskpro_jax.models.capsules import ROUTINGS
 from deskpro_jax.models.osnet import OS_STREAMS, PREFIXES
+from deskpro_jax.models.resnet import resnet
 from deskpro_jax.models.stripes import POOLS
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -63,3 +64,13 @@ def check_body_only(config: ml_collections.ConfigDict) -> None:
             f" {model.body}, model.face is {model.face!r}, model.attention is {model.attention!r}; expected True,"
             f" 'none' and 'none'."
         )
+
+
+def check_resnet(config: ml_collections.ConfigDict) -> None:
+    """Checks what the fields of `config.model` ask for together, for methods that are a ResNet on the photo.
+
+    Raises:
+        InputError: they ask for another network than a ResNet on the photo; the message names the field.
+    """
+    resnet(config.model.backbone)
+    check_body_only(config)
