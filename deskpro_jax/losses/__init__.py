@@ -3,8 +3,9 @@
 from deskpro_jax.losses.attention import MASK_RULES, attention_loss, cloth_target
 from deskpro_jax.losses.capsule import margin_loss as capsule_margin
 from deskpro_jax.losses.clothes import adversarial as clothes_adversarial
-from deskpro_jax.losses.clothes import cosines, symmetric_divergence
+from deskpro_jax.losses.clothes import symmetric_divergence
 from deskpro_jax.losses.clothes import update_memory as update_clothes_memory
+from deskpro_jax.losses.cosine import cosines
 from deskpro_jax.losses.distillation import knowledge_propagation
 from deskpro_jax.losses.identification import cross_entropy
 from deskpro_jax.losses.metric import batch_hard_triplet, centre_loss, consistency, multi_similarity, pairwise_distance

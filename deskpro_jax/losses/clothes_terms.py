@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from deskpro_jax.losses import clothes
+from deskpro_jax.losses.cosine import cosines
 from deskpro_jax.losses.identification import cross_entropy
+from deskpro_jax.losses.terms import from_epoch
 from deskpro_jax.models.contract import Counts, LossTerm, Optimizer, StepValues, StreamSpec
 
 Features = Callable[[StepValues], Float[Array, "batch dim"]]
@@ -70,7 +72,7 @@ def adversarial(
         own = _own_classes(values, cosine.shape[-1])
         return clothes.adversarial(cosine, values.inputs["clothes"], own, _known(values, spec), **numbers)
 
-    return LossTerm(name, compute, from_start(loss), needs_clothes=True)
+    return LossTerm(name, compute, from_epoch(loss.clothes_epoch, 1.0), needs_clothes=True)
 
 
 def divergence(
@@ -90,20 +92,15 @@ def divergence(
         first, second = (_cosines(values, values.parameters_of[term], features) for term, features in (one, other))
         return clothes.symmetric_divergence(first, jax.lax.stop_gradient(second), _known(values, spec))
 
-    return LossTerm(name, compute, from_start(loss, loss.clothes_divergence), needs_clothes=True)
-
-
-def from_start(loss: ml_collections.ConfigDict, weight: float = 1.0) -> Callable[[Array | int], Array]:
-    """Returns the weight of a term that counts from the epoch `loss.clothes_epoch` on."""
-    return lambda epoch: jnp.where(jnp.asarray(epoch) >= loss.clothes_epoch, weight, 0.0)
+    return LossTerm(name, compute, from_epoch(loss.clothes_epoch, loss.clothes_divergence), needs_clothes=True)
 
 
 def _cosines(values: StepValues, parameters: Mapping[str, Any], features: Features) -> Float[Array, "batch classes"]:
-    return clothes.cosines(features(values), parameters["classifier"]["kernel"])
+    return cosines(features(values), parameters["classifier"]["kernel"])
 
 
 def _own_classes(values: StepValues, classes: int) -> Bool[Array, "batch classes"]:
-    """Returns which classes of clothes are those of each image's identity."""
+    """Returns a mask of the classes of clothes of each image's identity."""
     first, end = jnp.split(values.inputs["clothes_range"], 2, axis=1)
     number = jnp.arange(classes)
     return (number >= first) & (number < end)

@@ -71,9 +71,9 @@ def cluster_identities(
         images = np.flatnonzero(identity == one)
         distances = jaccard_distances(features[images], k1, k2)
         np.fill_diagonal(distances, 0.0)  # an image is in the cluster of its own, however few there are
-        found = dbscan(eps=eps, min_samples=1, metric="precomputed").fit_predict(distances)
-        label[images], first[images], number[images] = total + found, total, found.max() + 1
-        total += int(found.max()) + 1
+        own = dbscan(eps=eps, min_samples=1, metric="precomputed").fit_predict(distances)
+        label[images], first[images], number[images] = total + own, total, own.max() + 1
+        total += int(own.max()) + 1
     centres = np.zeros((total, features.shape[1]))
     np.add.at(centres, label, features)
     return Clusters(label, first, number, centres / np.bincount(label, minlength=total)[:, None])

@@ -13,6 +13,7 @@ from absl import logging
 from jaxtyping import Array, Bool, Float, Int
 
 from deskpro_jax.losses.clusters import cluster_identities, find_dbscan
+from deskpro_jax.losses.cosine import cosines
 from deskpro_jax.losses.reduction import float_type, masked_mean
 from deskpro_jax.losses.terms import from_epoch
 from deskpro_jax.models.contract import Counts, EpochStart, LossTerm, StepValues, StreamSpec, TrainingImages
@@ -35,17 +36,6 @@ class FineClasses(NamedTuple):
 
 
 FIELDS = tuple(f"fine_{name}" for name in FineClasses._fields)  # in a batch
-
-
-def cosines(features: Float[Array, "batch dim"], centres: Float[Array, "classes dim"]) -> Float[Array, "batch classes"]:
-    """Returns the cosines of features with centres, 0 for a centre at zero."""
-    one, other = (_unit(vectors.astype(float_type(features))) for vectors in (features, centres))
-    return jnp.einsum("bd,cd->bc", one, other, precision=jax.lax.Precision.HIGHEST)
-
-
-def _unit(vectors: Array) -> Array:
-    squares = jnp.square(vectors).sum(-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squares, 1e-24))  # lengths from 1e-12, as in PyTorch
 
 
 def attribute_aware(
@@ -90,7 +80,7 @@ def attribute_term(loss: ml_collections.ConfigDict, spec: StreamSpec) -> LossTer
         if FIELDS[0] not in values.inputs:
             return jnp.zeros(())
         classes = FineClasses(*(values.inputs[name] for name in FIELDS))
-        cosine = cosines(values.outputs[spec.name]["features"][0], values.parameters["centres"])
+        cosine = cosines(values.outputs[spec.name]["features"][0], values.parameters["centres"].T)
         rows = spec.rows(values.inputs)
         return attribute_aware(cosine, classes, rows, scale=loss.fine_scale, smoothing=loss.fine_smoothing)
 
@@ -115,17 +105,17 @@ def clustering(loss: ml_collections.ConfigDict, spec: StreamSpec) -> Callable[[i
     """
 
     def work(epoch: int, images: TrainingImages) -> EpochStart:
-        find_dbscan()  # where it is missing this is told before the epochs that do without
+        find_dbscan()  # raises where it is missing, before the epochs that do without
         if epoch < loss.triplet_start:
             return EpochStart()
-        found = cluster_identities(
+        clusters = cluster_identities(
             images.embed(), images.identity, k1=loss.cluster_k1, k2=loss.cluster_k2, eps=loss.cluster_eps
         )
-        total, identities = len(found.centres), len(np.unique(images.identity))
+        total, identities = len(clusters.centres), len(np.unique(images.identity))
         logging.info("epoch %d: %d clusters of the images of %d identities", epoch + 1, total, identities)
         centres = np.zeros((1 << (total - 1).bit_length(), spec.dim), np.float32)
-        centres[:total] = found.centres
-        columns = found.label, found.first, found.number, np.full_like(found.label, total)
+        centres[:total] = clusters.centres
+        columns = clusters.label, clusters.first, clusters.number, np.full_like(clusters.label, total)
         parameters = {_attribute(spec): {"centres": centres}}
         return EpochStart(dict(zip(FIELDS, columns, strict=True)), parameters)
 

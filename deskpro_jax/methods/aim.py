@@ -13,7 +13,8 @@ import ml_collections
 from jaxtyping import Array, Float
 
 from deskpro_jax.losses import clothes_terms, cross_entropy
-from deskpro_jax.losses.clothes import unit
+from deskpro_jax.losses.cosine import unit
+from deskpro_jax.losses.terms import from_epoch
 from deskpro_jax.methods import cal
 from deskpro_jax.models import initialisers, layers, pyramid
 from deskpro_jax.models.contract import (
@@ -163,7 +164,7 @@ def terms(config: ml_collections.ConfigDict, spec: StreamSpec) -> list[LossTerm]
         *others,
         branch,
         clothes_terms.divergence(loss, f"divergence_{name}", spec, *both),
-        LossTerm(f"counterfactual_{name}", counterfactual, clothes_terms.from_start(loss, loss.counterfactual_weight)),
+        LossTerm(f"counterfactual_{name}", counterfactual, from_epoch(loss.clothes_epoch, loss.counterfactual_weight)),
     ]
 
 
