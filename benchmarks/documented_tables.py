@@ -109,7 +109,7 @@ def _ablation_table(cells: Sequence[Cell], scores: Scores, protocol: str) -> str
 
 
 def _attention(folder: Path) -> str:
-    """Returns how much attention falls on clothing and elsewhere, with and without L_att."""
+    """Returns a sentence with the attention on clothing and elsewhere, with and without L_att."""
     means = []
     for row in ("csa_att", "csa"):
         record = read_record(folder / row / "0")

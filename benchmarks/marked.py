@@ -25,14 +25,14 @@ def blocks(text: str, where: str) -> dict[str, str]:
     Raises:
         InputError: a block is not closed, or two have one name.
     """
-    found = [match.groupdict() for match in _BLOCK.finditer(text)]
-    names = [block["name"] for block in found]
-    inside = any(_MARKER.search(block["text"]) for block in found)
-    if inside or len(_MARKER.findall(text)) != 2 * len(found):
+    matches = [match.groupdict() for match in _BLOCK.finditer(text)]
+    names = [block["name"] for block in matches]
+    inside = any(_MARKER.search(block["text"]) for block in matches)
+    if inside or len(_MARKER.findall(text)) != 2 * len(matches):
         raise InputError(f"{where}: after each '<!-- figures: NAME -->' a line '<!-- end -->' has to follow.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"{where}: two blocks are called {twice[0]!r}; one of them is enough.")
-    return {block["name"]: block["text"] for block in found}
+    return {block["name"]: block["text"] for block in matches}
 
 
 def replace(text: str, new: Mapping[str, str]) -> str:

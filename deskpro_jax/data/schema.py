@@ -21,7 +21,7 @@ class LabelScheme:
         name: key in `SCHEMES`.
         labels: name of each label; the position is the value in the label map.
         clothing: the values that count as clothing unless the configuration says otherwise.
-        upper: those of upper clothes, or of the parts that they nearly always cover; () where no label tells them.
+        upper: those of upper clothes, or of the parts that they nearly always cover; () where no label is theirs.
         trousers: likewise.
     """
 

@@ -59,7 +59,7 @@ def comparison_table(names: Sequence[str], starts: Sequence[str] = ()) -> Table:
 
 
 def label_of(variant: str) -> str:
-    """Returns what papers call the method that a variant trains; another variant than the usual one is named too."""
+    """Returns the papers' name of the method that a variant trains; another variant than the usual one is named too."""
     for method in quoted.METHODS:
         if variant in method.variants:
             return method.name if variant == method.variants[0] else f"{method.name} ({variant})"

@@ -66,7 +66,7 @@ def _quoted(row: QuotedRow) -> str:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """Returns what has to be known to read the figures, a sentence or two each."""
+    """Returns notes on how to read the figures, a sentence or two each."""
     seeds = comparison.seeds
     spread = f"mean ± sample standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
     texts = [f"Scores on {comparison.dataset} in percent, {spread}, each run scored at its last checkpoint."]

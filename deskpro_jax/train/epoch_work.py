@@ -44,7 +44,7 @@ class EpochWork:
         self._epoch, self._start = -1, EpochStart()
 
     def begin(self, step: int, variables: Any) -> EpochStart | None:
-        """Returns what an epoch begins with before its first step, None before any other step.
+        """Returns the fields and parameters of an epoch before its first step, None before any other step.
 
         In the middle of an epoch that a run before this one began its fields are read, and its parameters are those
         of the checkpoint.
@@ -100,7 +100,7 @@ class EpochWork:
         return start
 
     def _read(self, epoch: int) -> EpochStart | None:
-        """Returns what an epoch began with that a run before this one began, None where there is nothing."""
+        """Returns the fields and parameters of an epoch that an earlier run began, None where there are none."""
         if not self._path.exists():
             return None
         with np.load(self._path) as stored:

@@ -44,7 +44,7 @@ def find_weights(source: str | Path) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """Returns what a weights file or workdir is called in records and messages: "pretrained:NAME", or its last part."""
+    """Returns the name of a weights file or workdir in records and messages: "pretrained:NAME", or its last part."""
     return PREFIX + path.stem if path.parent == FOLDER and path.suffix == _SUFFIX else path.name
 
 

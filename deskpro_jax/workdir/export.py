@@ -173,7 +173,7 @@ def _of_families(folder: Path, loaded: LoadedNetworks, family: str | None, compa
 def _start_of_others(
     folder: Path, loaded: LoadedNetworks, roles: Mapping[str, tuple[LoadedPhase, str]], compact: bool
 ) -> _Written:
-    """Returns what one network has of an OSNet, under an OSNet's names."""
+    """Returns the part of one network that is an OSNet's, under an OSNet's names."""
     os_streams = loaded.config.model.streams
     if len(roles) > 1 or os_streams != "abcd":
         raise InputError(

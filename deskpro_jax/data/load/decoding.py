@@ -191,7 +191,7 @@ class Decoder:
         return table
 
     def _map(self, parts: bytes, box: Box, table: np.ndarray) -> np.ndarray:
-        """Returns what a table makes of a label map, [height, width] uint8."""
+        """Returns a label map with its labels renamed by a table, [height, width] uint8."""
         with Image.open(io.BytesIO(parts)) as labels:
             if labels.mode != "L":
                 raise ValueError(f"mode {labels.mode}, expected L")

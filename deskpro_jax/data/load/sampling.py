@@ -33,7 +33,7 @@ def pieces_of(tracklet: np.ndarray, image_id: Sequence[str], length: int) -> np.
 
 
 def drawn_frames(pieces: np.ndarray, count: int) -> int:
-    """Returns how many images `draw_frames` draws, the same in every epoch."""
+    """Returns the number of images that `draw_frames` draws, the same in every epoch."""
     return int(np.minimum(np.bincount(pieces), count).sum())
 
 
